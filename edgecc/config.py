@@ -1,0 +1,299 @@
+"""The configuration: one frozen tree, every key with a default, a unit and a place.
+
+Flag > environment (`EDGECC_MQTT__PORT`) > file > default. An unknown or wrong key is an error
+with file, line and a suggestion. Secrets come from `!secret name` or `${VAR:?message}`.
+"""
+
+import difflib
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+from edgecc.errors import ConfigError
+from edgecc.sample import Input
+from edgecc.topics import Topics, check_id
+
+_UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_VARIABLE = re.compile(r"\$\{(\w+)(?::\?([^}]*))?\}")
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes of '512MiB', '4 GiB' or a plain number."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]iB|B|)\s*", str(text))
+    if not match:
+        raise ValueError(f"{text!r} is no size: write bytes or 512KiB, 512MiB, 4GiB")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def format_size(size: int) -> str:
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size >= _UNITS[unit]:
+            return f"{size / _UNITS[unit]:.4g}{unit}"
+    return f"{size}B"
+
+
+def _default_node() -> str:
+    name = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().split(".")[0].lower()).strip("-")
+    return name[:64] or "edgecc"
+
+
+def _default_state_dir() -> str:
+    """systemd's StateDirectory, else the user's own state folder."""
+    home = Path.home() / ".local/state"
+    return os.environ.get("STATE_DIRECTORY") or str(
+        Path(os.environ.get("XDG_STATE_HOME", home)) / "edgecc"
+    )
+
+
+def size(default: str) -> Any:
+    return field(default=parse_size(default), metadata={"parse": parse_size, "show": format_size})
+
+
+def secret() -> Any:
+    return field(default=None, metadata={"secret": True})
+
+
+@dataclass(frozen=True)
+class Mqtt:
+    host: str | None = None
+    port: int = 1883
+    username: str | None = None
+    password: str | None = secret()
+    tls: bool = False
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    keepalive: int = 30
+    session_expiry: int = 7 * 24 * 3600
+    max_payload: int = size("1MiB")
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    kind: Literal["image", "sensor"] = "image"
+    shape: tuple[int, ...] = (3, 64, 64)
+    max_pixels: int = 25_000_000
+
+
+@dataclass(frozen=True)
+class Grow:
+    first: int = 2000
+    blocks: int = 2
+    epochs: float = 3.0
+    threads: int = 1
+    idle_exit: float = 30.0
+
+
+@dataclass(frozen=True)
+class Config:
+    node: str = field(default_factory=_default_node)
+    prefix: str = "edgecc/v1"
+    state_dir: str = field(default_factory=_default_state_dir)
+    memory_budget: int = size("512MiB")
+    disk_budget: int = size("4GiB")
+    keep_generations: int = 8
+    seed: int = 0
+    mqtt: Mqtt = Mqtt()
+    input: InputConfig = InputConfig()
+    grow: Grow = Grow()
+
+    @property
+    def topics(self) -> Topics:
+        return Topics(prefix=self.prefix, node=self.node)
+
+    @property
+    def input_spec(self) -> Input:
+        return Input(
+            kind=self.input.kind, shape=self.input.shape, max_pixels=self.input.max_pixels
+        )
+
+    @property
+    def state(self) -> Path:
+        return Path(self.state_dir).expanduser()
+
+
+def load(
+    path: Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """The configuration from a file (or none), the environment and dotted flags."""
+    environ = os.environ if environ is None else environ
+    values: dict[str, tuple[Any, str]] = {}
+    if path is not None:
+        values |= _read(path, environ)
+    values |= _from_environment(environ)
+    values |= {key: (value, "a flag") for key, value in (flags or {}).items()}
+    _reject_unknown(values)
+    config = _build(Config, values)
+    check_id(config.node, "node")
+    _check(config)
+    return config
+
+
+def keys(kind: type = Config, prefix: str = "") -> Iterator[str]:
+    """Every dotted key, in order."""
+    for item in fields(kind):
+        inner = get_type_hints(kind)[item.name]
+        if is_dataclass(inner):
+            yield from keys(inner, f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name
+
+
+def show(config: Any) -> dict[str, Any]:
+    """The tree as plain values, secrets masked."""
+    return {item.name: _shown(getattr(config, item.name), item.metadata) for item in fields(config)}
+
+
+def _shown(value: Any, metadata: Mapping[str, Any]) -> Any:
+    if is_dataclass(value):
+        return show(value)
+    if metadata.get("secret") and value is not None:
+        return "********"
+    if "show" in metadata:
+        return metadata["show"](value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _read(path: Path, environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+    try:
+        text = path.read_text()
+        loader = _loader(path)(text)
+        root = loader.get_single_node()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}; edgecc init writes one") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{path}: expected `key: value` lines")
+    return dict(_flatten(loader, root, "", path, environ))
+
+
+def _loader(path: Path) -> type[yaml.SafeLoader]:
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_constructor(
+        "!secret", lambda loader, node: _secret(path, str(loader.construct_scalar(node)))
+    )
+    return Loader
+
+
+def _secret(path: Path, name: str) -> Any:
+    file = path.parent / "secrets.yaml"
+    try:
+        known = yaml.safe_load(file.read_text()) or {}
+    except OSError as error:
+        raise ConfigError(f"{path}: !secret {name} needs {file}: {error.strerror}") from error
+    if not isinstance(known, dict) or name not in known:
+        raise ConfigError(f"{file} has no key {name!r}")
+    return known[name]
+
+
+def _flatten(
+    loader: yaml.SafeLoader,
+    mapping: yaml.MappingNode,
+    prefix: str,
+    path: Path,
+    environ: Mapping[str, str],
+) -> Iterator[tuple[str, tuple[Any, str]]]:
+    for key_node, node in mapping.value:
+        key = f"{prefix}{loader.construct_object(key_node)}"
+        place = f"{path}:{key_node.start_mark.line + 1}"
+        if isinstance(node, yaml.MappingNode):
+            yield from _flatten(loader, node, key + ".", path, environ)
+        else:
+            value = loader.construct_object(node, deep=True)
+            yield key, (_substitute(value, environ, place), place)
+
+
+def _substitute(value: Any, environ: Mapping[str, str], place: str) -> Any:
+    def replace(match: re.Match[str]) -> str:
+        if match[1] not in environ:
+            raise ConfigError(f"{place}: {match[1]} is not set: {match[2] or 'export it'}")
+        return environ[match[1]]
+
+    return _VARIABLE.sub(replace, value) if isinstance(value, str) else value
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, tuple[Any, str]]]:
+    for name, text in environ.items():
+        if name.startswith("EDGECC_"):
+            key = name.removeprefix("EDGECC_").lower().replace("__", ".")
+            try:
+                yield key, (yaml.safe_load(text), name)
+            except yaml.YAMLError as error:
+                raise ConfigError(f"{name}={text!r} is not YAML: {error}") from error
+
+
+def _reject_unknown(values: Mapping[str, tuple[Any, str]]) -> None:
+    known = list(keys())
+    for key, (_, place) in values.items():
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+            raise ConfigError(f"{place}: unknown key {key!r}{hint}")
+
+
+def _build(kind: type, values: Mapping[str, tuple[Any, str]], prefix: str = "") -> Any:
+    hints = get_type_hints(kind)
+    chosen: dict[str, Any] = {}
+    for item in fields(kind):
+        key, hint = prefix + item.name, hints[item.name]
+        if is_dataclass(hint) and isinstance(hint, type):
+            chosen[item.name] = _build(hint, values, key + ".")
+        elif key in values:
+            value, place = values[key]
+            try:
+                chosen[item.name] = _coerce(value, hint, item.metadata)
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"{place}: {key}: {error}") from error
+    return kind(**chosen)
+
+
+def _coerce(value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
+    if "parse" in metadata:
+        return metadata["parse"](value)
+    options = get_args(hint)
+    if get_origin(hint) is Literal:
+        if value not in options:
+            raise ValueError(f"{value!r} is not one of {', '.join(options)}")
+        return value
+    if get_origin(hint) is tuple:
+        return tuple(_whole(item) for item in value)
+    if type(None) in options:
+        return None if value is None else str(value)
+    if hint is int:
+        return _whole(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint):
+        raise ValueError(f"{value!r} is not a {hint.__name__}")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+def _check(config: Config) -> None:
+    try:
+        config.input_spec.check()
+    except ValueError as error:
+        raise ConfigError(f"input.shape: {error}") from error
+    if config.grow.epochs <= 0 or config.grow.first < 20:
+        raise ConfigError("grow.epochs must be above 0 and grow.first at least 20")
+    if config.disk_budget < 16 * 2**20:
+        raise ConfigError(f"disk_budget {format_size(config.disk_budget)} is under 16MiB")

@@ -1,0 +1,63 @@
+"""Everything that can go wrong, as one tree. Each message says the value, the place and what to do.
+
+    EdgeccError                    exit code 1
+    ├── ConfigError                78  the configuration or a command's input is wrong
+    ├── BudgetError                78  memory_budget is too small for any plan
+    ├── MessageError                   a message is no sample, label or command: to quarantine
+    ├── StoreError                     the log cannot be opened, read or written
+    ├── BrokerError                75  the broker cannot be reached, or went away
+    │   ├── AuthError              77  it refuses these credentials or this client
+    │   └── NotRunning             69  no edgecc answers for this node
+    └── CheckpointError            76
+        ├── Corrupt                    bytes, digests or shapes do not fit together
+        ├── Incompatible               a version or an architecture this edgecc cannot use
+        └── Untrusted                  no valid signature by a known key
+"""
+
+
+class EdgeccError(Exception):
+    exit_code = 1
+
+
+class ConfigError(EdgeccError):
+    exit_code = 78
+
+
+class BudgetError(EdgeccError):
+    exit_code = 78
+
+
+class MessageError(EdgeccError):
+    pass
+
+
+class StoreError(EdgeccError):
+    pass
+
+
+class BrokerError(EdgeccError):
+    exit_code = 75
+
+
+class AuthError(BrokerError):
+    exit_code = 77
+
+
+class NotRunning(BrokerError):
+    exit_code = 69
+
+
+class CheckpointError(EdgeccError):
+    exit_code = 76
+
+
+class Corrupt(CheckpointError):
+    pass
+
+
+class Incompatible(CheckpointError):
+    pass
+
+
+class Untrusted(CheckpointError):
+    pass

@@ -1,0 +1,218 @@
+"""One generation: a folder with the trunk, the readout and a signed manifest.
+
+Written whole and renamed once. It is loaded only after signature, digests, shapes and finiteness
+have been checked; a folder that fails any check raises and changes nothing.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nacl.signing import SigningKey, VerifyKey
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from edgecc import manifest as manifests
+from edgecc import signing
+from edgecc.compile import Layer
+from edgecc.errors import CheckpointError, Corrupt, Incompatible
+from edgecc.learn.readout import Readout
+from edgecc.manifest import Manifest
+from edgecc.sample import Input
+from edgecc.trunk import Trunk
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Generation:
+    manifest: Manifest
+    trunk: Trunk
+    model: bytes
+    readout: Readout
+
+
+def write(
+    folder: Path, *, manifest: Manifest, trunk: Trunk, readout: Readout, model: bytes | None = None
+) -> Manifest:
+    """Write an unsigned generation into a new `folder`; returns its manifest with the files."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _write(folder / "blocks.safetensors", save_tensors(_tensors(trunk)))
+    _write(folder / "readout.safetensors", save_tensors(readout_tensors(readout)))
+    _write(folder / "trunk.tflite", model or trunk.compile())
+    described = replace(
+        manifest, blocks=_describe_blocks(trunk), classes=list(readout.classes)
+    ).with_files(folder)
+    _write(folder / MANIFEST, described.to_json())
+    _sync(folder)
+    return described
+
+
+def adopt(folder: Path, generations: Path, key: SigningKey) -> Manifest:
+    """Number and sign what `write` left in `folder`, and rename it among the generations.
+
+    Idempotent: a generation with this digest that is there already is returned instead.
+    """
+    found = manifests.parse((folder / MANIFEST).read_bytes())
+    for number in reversed(numbers(generations)):
+        known = _unsigned(generations / name_of(number))
+        if known.digest == found.digest:
+            shutil.rmtree(folder)
+            return known
+    numbered = replace(found, number=max(numbers(generations), default=-1) + 1)
+    _write(folder / MANIFEST, signing.sign(numbered.to_json(), key))
+    _sync(folder)
+    folder.rename(generations / name_of(numbered.number))
+    _sync(generations)
+    return numbered
+
+
+def load(folder: Path, trusted: list[VerifyKey], spec: Input | None = None) -> Generation:
+    """The generation in `folder`, fully checked; `spec` is the input it must fit."""
+    manifest = manifests.parse(signing.open_envelope(read_manifest(folder), trusted))
+    data = {name: _checked_file(folder / name, file) for name, file in manifest.files.items()}
+    wanted = None if spec is None else {"kind": spec.kind, "shape": list(spec.shape)}
+    if wanted is not None and dict(manifest.node_input) != wanted:
+        raise Incompatible(f"{folder} is for {manifest.node_input}, this node takes {wanted}")
+    try:
+        trunk = _trunk(manifest, load_tensors(data["blocks.safetensors"]))
+        readout = readout_from(load_tensors(data["readout.safetensors"]), manifest.classes)
+    except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise Corrupt(f"{folder}: tensors do not fit the manifest: {error!r}") from error
+    if readout.dim != trunk.dim:
+        raise Corrupt(f"{folder}: {readout.dim} readout features, trunk makes others")
+    return Generation(manifest, trunk, data["trunk.tflite"], readout)
+
+
+def read_manifest(folder: Path) -> bytes:
+    try:
+        return (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{folder} is no checkpoint: {error.strerror}") from error
+
+
+def numbers(generations: Path) -> list[int]:
+    """Numbers of the generations here, oldest first."""
+    return sorted(int(path.name) for path in generations.iterdir() if path.name.isdigit())
+
+
+def name_of(number: int) -> str:
+    return f"{number:06d}"
+
+
+def prune(generations: Path, keep: int, serving: int) -> list[int]:
+    """Delete all but the newest `keep` (and the serving one); returns the numbers deleted."""
+    old = [number for number in numbers(generations)[:-keep] if number != serving]
+    for number in old:
+        shutil.rmtree(generations / name_of(number))
+    return old
+
+
+def readout_tensors(readout: Readout) -> dict[str, NDArray[Any]]:
+    """A's lower triangle, row by row, and B."""
+    readout = readout.copy()
+    return {"A": readout.A[np.tril_indices(readout.dim + 1)], "B": readout.B}
+
+
+def readout_from(tensors: dict[str, NDArray[Any]], classes: list[str]) -> Readout:
+    packed, b = tensors["A"], tensors["B"]
+    readout = Readout(b.shape[1] - 1, list(classes))
+    if b.shape != readout.B.shape or not (np.isfinite(packed).all() and np.isfinite(b).all()):
+        raise ValueError(f"B is {b.shape} for {len(classes)} classes, or not finite")
+    readout.A[np.tril_indices(readout.dim + 1)] = packed
+    readout.A += np.tril(readout.A, -1).T
+    readout.B = b.astype(np.float64)
+    return readout
+
+
+def base_manifest(node: str, spec: Input, **rest: Any) -> Manifest:
+    """A manifest still without number, files and blocks."""
+    values: dict[str, Any] = {
+        "parent": "", "cursor": 0, "growth": 0, "blocks": [], "classes": [], "alpha": 3e-3,
+        "temperature": 8.0, "recipe": {}, "plan": {}, "created": time.time(), "number": 0,
+    }
+    given = {"kind": spec.kind, "shape": list(spec.shape)}
+    return Manifest(node=node, node_input=given, **(values | rest))
+
+
+def _tensors(trunk: Trunk) -> dict[str, NDArray[Any]]:
+    tensors: dict[str, NDArray[Any]] = {"input.mean": trunk.mean, "input.std": trunk.std}
+    for number, layer in enumerate(trunk.layers):
+        tensors |= {f"{number}.conv.{i}": conv for i, conv in enumerate(layer.convs)}
+        tensors[f"{number}.bias"] = layer.bias
+    return {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
+
+
+def _describe_blocks(trunk: Trunk) -> list[dict[str, Any]]:
+    ranges = trunk.ranges or (None,) * (len(trunk.layers) + 1)
+    return [
+        {"method": method, "convs": [list(conv.shape) for conv in layer.convs],
+         "pool": list(layer.pool), "grid": list(layer.grid),
+         "range": None if bounds is None else list(bounds),
+         "input_range": None if ranges[0] is None else list(ranges[0])}
+        for method, layer, bounds in zip(trunk.methods, trunk.layers, ranges[1:], strict=True)
+    ]
+
+
+def _trunk(manifest: Manifest, tensors: dict[str, NDArray[Any]]) -> Trunk:
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise Corrupt(f"{name} holds NaN or infinity")
+    layers = tuple(_layers(manifest, tensors))
+    first = manifest.blocks[0]["input_range"]
+    bounds = [first, *(block["range"] for block in manifest.blocks)]
+    spec = Input(manifest.node_input["kind"], tuple(manifest.node_input["shape"]))
+    return Trunk(
+        shape=spec.model_shape, mean=tensors["input.mean"], std=tensors["input.std"],
+        layers=layers,
+        ranges=None if first is None else tuple((float(lo), float(hi)) for lo, hi in bounds),
+        methods=tuple(str(block["method"]) for block in manifest.blocks),
+    )
+
+
+def _layers(manifest: Manifest, tensors: dict[str, NDArray[Any]]) -> Iterator[Layer]:
+    for number, block in enumerate(manifest.blocks):
+        convs = tuple(tensors[f"{number}.conv.{i}"] for i in range(len(block["convs"])))
+        if [list(conv.shape) for conv in convs] != block["convs"]:
+            raise Corrupt(f"block {number}: shapes differ from the manifest's")
+        pool, grid = tuple(block["pool"]), tuple(block["grid"])
+        yield Layer(convs=convs, bias=tensors[f"{number}.bias"], pool=pool, grid=grid)
+
+
+def _checked_file(path: Path, file: manifests.File) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Corrupt(f"{path}: {error.strerror}") from error
+    found = manifests.describe(path)
+    if found != file:
+        raise Corrupt(f"{path}: SHA-256 {found.sha256[:16]}…, manifest says {file.sha256[:16]}…")
+    return data
+
+
+def _unsigned(folder: Path) -> Manifest:
+    """A manifest of this node's own, its signature not looked at."""
+    return manifests.parse(signing._parse(read_manifest(folder))[0])
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,360 @@
+"""Growing a trunk: train a block, freeze it, compile it, judge it; then the next one.
+
+A growth starts from the stem and sees every sample labelled up to its cursor. It is a function of
+the log, the recipe, the plan and the seed: killed anywhere, it resumes to the same bytes. All its
+draws come from a generator seeded by (seed, growth, block, epoch), so there is no other state.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from edgecc import generation
+from edgecc.compile import Layer
+from edgecc.generation import Generation
+from edgecc.interpreter import Interpreter
+from edgecc.learn.blocks import PoolConv
+from edgecc.learn.methods.contextual import Contextual
+from edgecc.learn.readout import (
+    Floats,
+    Readout,
+    best_alpha,
+    best_temperature,
+    scores,
+    to_whole,
+)
+from edgecc.planner import Block, Plan
+from edgecc.sample import Input
+from edgecc.store import Growth, Store
+from edgecc.trunk import Trunk, stem_trunk
+
+RATE = 5e-3  # Adam's, falling to zero along a half cosine
+CALIBRATION_ROWS = 1000
+_SNAPSHOT_EVERY = 10.0  # seconds; changes what a kill costs, never the result
+_INT8_AGREEMENT = 0.95  # share of held-out samples; below it the trunk stays float32
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The labelled rows of the log at a cursor, and how to read them."""
+
+    store: Store
+    spec: Input
+    classes: list[str]
+    ids: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    held: NDArray[np.bool_]
+
+    @staticmethod
+    def at(store: Store, spec: Input, cursor: int) -> "Rows":
+        classes = store.classes(cursor)
+        index = {label: k for k, label in enumerate(classes)}
+        found = [(row, index[label], held) for row, label, held in store.labelled(cursor)]
+        table = np.array(found, np.int64).reshape(-1, 3)
+        return Rows(store, spec, classes, table[:, 0], table[:, 1], table[:, 2] != 0)
+
+    def sample(self, position: int) -> NDArray[Any]:
+        packed = self.store.payload(int(self.ids[position]))
+        assert packed is not None, "rows of an open growth are not evicted"
+        return self.spec.unpack(packed)
+
+    @property
+    def training(self) -> NDArray[np.int64]:
+        """Positions that are not held out."""
+        return np.flatnonzero(~self.held)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A trunk's readout after all rows, and how it did on the held-out ones before it saw them."""
+
+    readout: Readout
+    alpha: float
+    temperature: float
+    accuracy: float
+    features: Floats  # of the held-out rows
+    before: Readout  # without the held-out rows
+
+
+class Grower:
+    """Runs one growth in `folder`, reporting progress; yields a verdict per block."""
+
+    def __init__(
+        self, growth: Growth, parent: Generation, rows: Rows, *, plan: Plan, seed: int,
+        folder: Path, report: Report,
+    ) -> None:
+        self.growth, self.parent, self.rows = growth, parent, rows
+        self.plan, self.seed, self.folder, self.report = plan, seed, folder, report
+        self._serving = parent.manifest.digest
+        self._serving_accuracy = 0.0
+
+    def run(self) -> Iterator[dict[str, Any]]:
+        """Blocks bottom up, until one does not help."""
+        if len(self.rows.classes) < 2:
+            return
+        trunk = self._calibrated_stem()
+        self._serving_accuracy = self._judge(self.parent.trunk).accuracy
+        for number, block in enumerate(self.plan.blocks, start=1):
+            candidate = self._frozen(trunk, block, number)
+            verdict = self._verdict(trunk, candidate, number)
+            yield verdict
+            if not verdict["helps"]:
+                return
+            trunk = candidate
+
+    # --- one block ---
+
+    def _frozen(self, trunk: Trunk, block: Block, number: int) -> Trunk:
+        """`trunk` with block `number` trained and frozen on top; read back if it was done before."""
+        path = self.folder / f"block{number}.safetensors"
+        if not path.exists():
+            _save(path, self._train(trunk, block, number))
+        done = load_file(path)
+        layer = Layer(
+            convs=(done["weight"].numpy(),), bias=done["bias"].numpy(),
+            pool=tuple(done["pool"].tolist()), grid=tuple(done["grid"].tolist()),
+        )
+        return replace(
+            trunk, layers=(*trunk.layers, layer), methods=(*trunk.methods, "contextual"),
+            ranges=(*(trunk.ranges or ()), (0.0, float(done["high"]))),
+        )
+
+    def _train(self, trunk: Trunk, block: Block, number: int) -> dict[str, torch.Tensor]:
+        maps = Maps(trunk, self.rows)
+        conv = self._new_block(maps, block, number)
+        method = Contextual(conv, classes=len(self.rows.classes), size=maps.size)
+        steps = self._steps()
+        first = self._resume(method, number)
+        draws = Draws(self.rows.training, self.plan.batch, (self.seed, self.growth.number, number))
+        saved, right = time.monotonic(), 0.5
+        for step in range(first, steps):
+            chosen = draws.batch(step)
+            y = torch.from_numpy(self.rows.targets[chosen])
+            rate = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+            values = method.step(maps.batch(chosen), y, rate=rate)
+            right += 0.02 * (float((values.argmax(1) == y).float().mean()) - right)
+            if step % 50 == 0:
+                self._progress("training", number, step=step, steps=steps, accuracy=right)
+            if time.monotonic() - saved > _SNAPSHOT_EVERY:
+                self._snapshot(method, number, step + 1)
+                saved = time.monotonic()
+        return self._freeze(conv, maps, block, number)
+
+    def _steps(self) -> int:
+        rows = len(self.rows.training)
+        return int(self.growth.recipe["epochs"] * rows / self.plan.batch)
+
+    def _new_block(self, maps: "Maps", block: Block, number: int) -> PoolConv:
+        generator = torch.Generator().manual_seed(
+            int(np.random.SeedSequence((self.seed, self.growth.number, number)).generate_state(1)[0])
+        )
+        kernel = tuple(min(block.kernel, side - 1 + side % 2) for side in maps.size)
+        pool = tuple(min(block.pool, side) for side in maps.size)
+        return PoolConv(
+            maps.channels, block.channels, kernel=(kernel[0], kernel[1]), pool=(pool[0], pool[1]),
+            generator=generator,
+        )
+
+    def _freeze(
+        self, conv: PoolConv, maps: "Maps", block: Block, number: int
+    ) -> dict[str, torch.Tensor]:
+        """Fold the norm's statistics over calibration rows into weight and bias."""
+        chosen = self._calibration_rows(number)
+        z = [conv.convolve(u) for u in maps.batches(chosen)]
+        count = sum(t.numel() // t.shape[1] for t in z)
+        mean = torch.stack([t.double().sum((0, 2, 3)) for t in z]).sum(0) / count
+        square = torch.stack([t.double().square().sum((0, 2, 3)) for t in z]).sum(0) / count
+        weight, bias = conv.folded(mean.float(), (square - mean.square()).float())
+        inverse = (square - mean.square() + 1e-5).rsqrt().float()
+        high = max(float(((t - mean.float()[:, None, None]) * inverse[:, None, None]).max())
+                   for t in z)
+        size = [side // m for side, m in zip(maps.size, conv.pool, strict=True)]
+        return {
+            "weight": weight, "bias": bias, "pool": torch.tensor(conv.pool),
+            "grid": torch.tensor([min(side, block.grid) for side in size]),
+            "high": torch.tensor(high, dtype=torch.float64),
+        }
+
+    def _calibrated_stem(self) -> Trunk:
+        """The stem with int8 ranges measured on calibration rows."""
+        stem = stem_trunk(self.plan, self.rows.spec, self.seed, like=self.parent.trunk)
+        run = Interpreter(stem.compile("map")).run
+        inputs = [stem.scale(self.rows.sample(int(p))) for p in self._calibration_rows(0)]
+        high = max(float(run(x).max()) for x in inputs)
+        bounds = min(float(x.min()) for x in inputs), max(float(x.max()) for x in inputs)
+        return replace(stem, ranges=(bounds, (0.0, high)))
+
+    def _calibration_rows(self, number: int) -> NDArray[np.int64]:
+        generator = np.random.default_rng((self.seed, self.growth.number, number, 2**31))
+        return generator.permutation(self.rows.training)[:CALIBRATION_ROWS]
+
+    # --- judging ---
+
+    def _verdict(self, trunk: Trunk, candidate: Trunk, number: int) -> dict[str, Any]:
+        path = self.folder / f"verdict{number}.json"
+        if path.exists():
+            verdict: dict[str, Any] = json.loads(path.read_text())
+        else:
+            verdict = self._judgement(trunk, candidate, number)
+            _replace(path, json.dumps(verdict).encode())
+        if verdict["accepted"]:
+            self._serving = verdict["digest"]
+            self._serving_accuracy = verdict["held_out"]
+        return verdict
+
+    def _judgement(self, trunk: Trunk, candidate: Trunk, number: int) -> dict[str, Any]:
+        """Against its own prefix (does the block help?) and what is serving (is it better?)."""
+        self._progress("judging", number)
+        judged = self._judge(candidate)
+        agreement = self._int8_agreement(candidate, judged)
+        if agreement < _INT8_AGREEMENT:
+            candidate = replace(candidate, ranges=None)
+            judged = self._judge(candidate)
+        dim = trunk.dim
+        prefix = best_alpha(judged.before.prefix(dim), judged.features[:, :dim], self._held())[1]
+        accepted = judged.accuracy > max(prefix, self._serving_accuracy)
+        verdict: dict[str, Any] = {
+            "growth": self.growth.number, "block": number, "cursor": self.growth.cursor,
+            "accepted": accepted, "helps": judged.accuracy > prefix,
+            "held_out": judged.accuracy, "held_out_without": prefix,
+            "held_out_serving": self._serving_accuracy, "held_rows": int(self.rows.held.sum()),
+            "int8": candidate.ranges is not None,
+            "int8_agreement": agreement,
+        }
+        if accepted:
+            verdict |= self._write(candidate, judged, number)
+        return verdict
+
+    def _judge(self, trunk: Trunk) -> Judged:
+        """Learn the training rows, look at the held-out ones, then learn those too."""
+        run = Interpreter(trunk.compile()).run
+        readout = Readout(trunk.dim, list(self.rows.classes))
+        held = []
+        for position, (target, is_held) in enumerate(
+            zip(self.rows.targets, self.rows.held, strict=True)
+        ):
+            features = to_whole(run(trunk.scale(self.rows.sample(position))))
+            if is_held:
+                held.append(features)
+            else:
+                readout.learn(features, self.rows.classes[target])
+            if position % 1000 == 0:
+                self._progress("judging", len(trunk.layers) - 1, step=position,
+                               steps=len(self.rows.ids))
+        before = readout.copy()
+        features = np.array(held).reshape(len(held), readout.dim)
+        for one, label in zip(features, self._held(), strict=True):
+            readout.learn(one, label)
+        alpha, accuracy, values = best_alpha(before, features, self._held())
+        temperature = best_temperature(values, self.rows.targets[self.rows.held])
+        return Judged(readout, alpha, temperature, accuracy, features, before)
+
+    def _held(self) -> list[str]:
+        return [self.rows.classes[k] for k in self.rows.targets[self.rows.held]]
+
+    def _int8_agreement(self, candidate: Trunk, judged: Judged) -> float:
+        """Share of held-out rows on which int8 and float32 features give the same class."""
+        if not len(judged.features):
+            return 1.0
+        run = Interpreter(replace(candidate, ranges=None).compile()).run
+        exact = [to_whole(run(candidate.scale(self.rows.sample(int(p)))))
+                 for p in np.flatnonzero(self.rows.held)]
+        weights = judged.before.weights(judged.alpha)
+        same = scores(weights, np.array(exact)).argmax(1) == scores(
+            weights, judged.features).argmax(1)
+        return float(np.mean(same))
+
+    def _write(self, candidate: Trunk, judged: Judged, number: int) -> dict[str, Any]:
+        model = candidate.compile()
+        manifest = generation.base_manifest(
+            self.parent.manifest.node, self.rows.spec, parent=self._serving,
+            cursor=self.growth.cursor, growth=self.growth.number, alpha=judged.alpha,
+            temperature=judged.temperature, recipe=self.growth.recipe, plan=self.plan.describe(),
+            metrics={"held_out": judged.accuracy},
+        )
+        folder = self.folder / f"candidate{number}"
+        written = generation.write(
+            folder, manifest=manifest, trunk=candidate, readout=judged.readout, model=model
+        )
+        return {"candidate": str(folder), "digest": written.digest, "model_bytes": len(model)}
+
+    # --- surviving a kill ---
+
+    def _resume(self, method: Contextual, number: int) -> int:
+        """The step to go on from; `method` as it was there."""
+        path = self.folder / f"training{number}.safetensors"
+        if not path.exists():
+            return 0
+        state = load_file(path)
+        method.restore(state)
+        return int(state["next_step"])
+
+    def _snapshot(self, method: Contextual, number: int, step: int) -> None:
+        state = {name: tensor.contiguous() for name, tensor in method.state().items()}
+        _save(self.folder / f"training{number}.safetensors",
+              state | {"next_step": torch.tensor(step)})
+
+    def _progress(self, phase: str, block: int, **rest: Any) -> None:
+        self.report({"phase": phase, "growth": self.growth.number, "block": block, **rest})
+
+
+class Maps:
+    """Inputs of the next block: stored samples through the frozen trunk, as it will serve."""
+
+    def __init__(self, trunk: Trunk, rows: Rows) -> None:
+        self._trunk, self._rows = trunk, rows
+        self._interpreter = Interpreter(trunk.compile("map"))
+        height, width, self.channels = self._map(int(rows.training[0])).shape
+        self.size = (height, width)
+
+    def batch(self, positions: NDArray[np.int64]) -> torch.Tensor:
+        """(B, C, H, W) float32, channels last in memory."""
+        maps = np.stack([self._map(int(position)) for position in positions])
+        return torch.from_numpy(maps).permute(0, 3, 1, 2)
+
+    def batches(self, positions: NDArray[np.int64], size: int = 50) -> Iterator[torch.Tensor]:
+        for start in range(0, len(positions), size):
+            yield self.batch(positions[start : start + size])
+
+    def _map(self, position: int) -> NDArray[np.float32]:
+        return self._interpreter.run(self._trunk.scale(self._rows.sample(position)))
+
+
+class Draws:
+    """Batches without replacement within an epoch; batch `step` depends on nothing before it."""
+
+    def __init__(self, rows: NDArray[np.int64], batch: int, key: tuple[int, ...]) -> None:
+        self._rows, self._key = rows, key
+        self._batch = min(batch, len(rows))
+        self._epoch, self._order = -1, rows
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        epoch, place = divmod(step, len(self._rows) // self._batch)
+        if epoch != self._epoch:
+            generator = np.random.default_rng((*self._key, epoch))
+            self._epoch, self._order = epoch, generator.permutation(self._rows)
+        return self._order[place * self._batch : (place + 1) * self._batch]
+
+
+def _save(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    part = path.with_suffix(".part")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
+    os.replace(part, path)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    part = path.with_suffix(".part")
+    part.write_bytes(data)
+    os.replace(part, path)

@@ -1,0 +1,1 @@
+"""The learning core: tensors in, tensors out. It knows no MQTT, SQL, YAML or files."""

@@ -1,0 +1,1 @@
+"""How a block learns: one file per method, each the paper's equations in closed form."""

@@ -1,0 +1,123 @@
+"""The learner: a child process of the daemon, and the only one that imports torch.
+
+It reads one order a line from standard input, grows the trunk that the order asks for, writes
+progress and verdicts as JSON lines to standard output, and exits when idle. It reads the log and
+writes only into the growth's own folder; signing and swapping are the daemon's.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgecc.errors import EdgeccError
+from edgecc.memory import peak_memory
+from edgecc.planner import Block, Plan
+
+OUT_OF_MEMORY = 12  # exit code
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Order:
+    """One growth to run, as it travels over standard input."""
+
+    growth: int
+    cursor: int
+    recipe: dict[str, Any]
+    parent: str  # folder of the generation that serves
+    key: str  # the node's public key, hex
+    log: str  # path of the store
+    folder: str  # where this growth works
+    input: dict[str, Any]
+    plan: dict[str, Any]
+    seed: int
+    threads: int
+
+
+def main() -> int:
+    """Follow orders until standard input ends or nothing comes for `idle` seconds."""
+    limit, idle = int(sys.argv[1]), float(sys.argv[2])
+    _fence(limit)
+    try:
+        import torch
+
+        torch.set_grad_enabled(False)
+        for order in _orders(idle):
+            torch.set_num_threads(order.threads)
+            _run(order)
+    except MemoryError as error:
+        return _out_of_memory(error)
+    except RuntimeError as error:
+        if "allocate" not in str(error) and "bad_alloc" not in str(error):
+            raise
+        return _out_of_memory(error)
+    except EdgeccError as error:
+        _say({"type": "failed", "reason": str(error)})
+        return error.exit_code
+    return 0
+
+
+def _run(order: Order) -> None:
+    from nacl.signing import VerifyKey
+
+    from edgecc import generation
+    from edgecc.growth import Grower, Rows
+    from edgecc.sample import Input
+    from edgecc.store import Growth, Store
+
+    spec = Input(order.input["kind"], tuple(order.input["shape"]))
+    store = Store(Path(order.log), read_only=True)
+    parent = generation.load(Path(order.parent), [VerifyKey(bytes.fromhex(order.key))], spec)
+    Path(order.folder).mkdir(parents=True, exist_ok=True)
+    grower = Grower(
+        Growth(order.growth, order.cursor, order.recipe), parent,
+        Rows.at(store, spec, order.cursor), plan=_plan(order.plan), seed=order.seed,
+        folder=Path(order.folder), report=lambda said: _say({"type": "train", **said}),
+    )
+    for verdict in grower.run():
+        _say({"type": "verdict", **verdict})
+    _say({"type": "done", "growth": order.growth})
+    store.close()
+
+
+def _plan(value: dict[str, Any]) -> Plan:
+    blocks = tuple(Block(**block) for block in value["blocks"])
+    return Plan(**{**value, "blocks": blocks})
+
+
+def _orders(idle: float) -> Any:
+    while select.select([sys.stdin], [], [], idle)[0]:
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield Order(**json.loads(line))
+
+
+def _say(message: dict[str, Any]) -> None:
+    print(json.dumps(message | {"peak": peak_memory()}), flush=True)
+
+
+def _out_of_memory(error: Exception) -> int:
+    print(f"learner out of memory: {error}", file=sys.stderr)
+    return OUT_OF_MEMORY
+
+
+def _fence(limit: int) -> None:
+    """Die with the daemon, yield to it, and never take more than `limit` bytes of data."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:
+        sys.exit("the daemon is gone")
+    os.nice(10)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

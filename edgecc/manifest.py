@@ -1,0 +1,100 @@
+"""What a generation says of itself: blocks, classes, files and their digests, and its parent.
+
+`digest` names the content: files, cursor, recipe, plan and the parent's digest, but no time, no
+live metric, no number and no signature. The parent's digest makes generations a chain.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from edgecc.errors import Corrupt, Incompatible
+
+SCHEMA = "edgecc.checkpoint/1"
+CHUNK = 64 * 1024  # bytes
+FILES = ("blocks.safetensors", "readout.safetensors", "trunk.tflite")
+_CONTENT = (
+    "node_input", "blocks", "classes", "alpha", "temperature", "cursor", "growth", "recipe",
+    "plan", "parent",
+)
+
+
+@dataclass(frozen=True)
+class File:
+    size: int
+    sha256: str
+    chunks: tuple[str, ...]  # SHA-256 of each CHUNK bytes, in order
+
+
+@dataclass(frozen=True)
+class Manifest:
+    node: str
+    node_input: Mapping[str, Any]  # kind and shape
+    number: int
+    parent: str  # digest of the generation before, "" for the first
+    created: float  # seconds since 1970
+    cursor: int  # newest label in the readout
+    growth: int  # which growth of the trunk made the blocks, 0 for the bare stem
+    blocks: list[dict[str, Any]]  # stem first: method, shape, pool, grid, int8 range
+    classes: list[str]
+    alpha: float
+    temperature: float
+    recipe: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    files: Mapping[str, File] = field(default_factory=dict)
+    schema: str = SCHEMA
+
+    @property
+    def digest(self) -> str:
+        content = {name: getattr(self, name) for name in _CONTENT}
+        content["files"] = {name: file.sha256 for name, file in self.files.items()}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self) | {"digest": self.digest}, sort_keys=True).encode()
+
+    def with_files(self, folder: Path) -> "Manifest":
+        return replace(self, files={name: describe(folder / name) for name in FILES})
+
+
+def describe(path: Path) -> File:
+    """Size and digests of a file, whole and by chunk."""
+    data = path.read_bytes()
+    chunks = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
+    return File(len(data), _sha256(data), tuple(_sha256(chunk) for chunk in chunks))
+
+
+def parse(data: bytes) -> Manifest:
+    """The manifest in these bytes; Incompatible or Corrupt where it cannot be used."""
+    try:
+        value = json.loads(data)
+        schema = value.get("schema")
+        if schema != SCHEMA:
+            raise Incompatible(f"checkpoint schema {schema!r}; this edgecc reads {SCHEMA!r}")
+        said = value.pop("digest")
+        known = {item.name for item in fields(Manifest)}
+        manifest = Manifest(**{key: value[key] for key in known & value.keys()})
+        manifest = replace(manifest, files=_files(value["files"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Corrupt(f"manifest cannot be read: {error!r}") from error
+    if said != manifest.digest:
+        raise Corrupt(f"manifest says digest {said}, its content has {manifest.digest}")
+    return manifest
+
+
+def _files(value: Mapping[str, Any]) -> dict[str, File]:
+    if set(value) != set(FILES):
+        raise Corrupt(f"manifest names files {sorted(value)}, expected {sorted(FILES)}")
+    files = {name: File(f["size"], f["sha256"], tuple(f["chunks"])) for name, f in value.items()}
+    for name, file in files.items():
+        if type(file.size) is not int or len(file.chunks) != -(-file.size // CHUNK):
+            raise Corrupt(f"{name}: {file.size} bytes do not make {len(file.chunks)} chunks")
+    return files
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,277 @@
+"""What a message means: bytes from the broker to a sample, a label, a command or an error.
+
+Every way a message can be wrong is a MessageError, whose text becomes the quarantine's reason.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgecc import sample as samples
+from edgecc.errors import MessageError
+from edgecc.sample import Input, Sample
+from edgecc.topics import Topics, decode_label
+
+SAMPLE_SCHEMA = "edgecc.sample/1"
+PREDICTION_SCHEMA = "edgecc.prediction/1"
+MAX_LABEL = 128  # bytes of UTF-8
+MAX_ID = 256  # bytes of UTF-8
+
+
+@dataclass(frozen=True)
+class Inbound:
+    """One PUBLISH as received; `connection` counts the connections of this link."""
+
+    topic: str
+    payload: bytes
+    mid: int = 0
+    qos: int = 0
+    retain: bool = False
+    connection: int = 0
+    content_type: str | None = None
+    response_topic: str | None = None
+    correlation: bytes | None = None
+    user: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label for a sample by its id; None takes it back; unlearn removes the sample as well."""
+
+    id: str
+    label: str | None
+    source: str
+    unlearn: bool = False
+
+
+@dataclass(frozen=True)
+class Command:
+    verb: str
+    id: str
+    args: Mapping[str, Any]
+    response_topic: str | None
+    correlation: bytes | None
+    retain: bool
+
+
+@dataclass(frozen=True)
+class ChunkRequest:
+    """`checkpoint/get`: chunks of one file that `client` still misses."""
+
+    client: str
+    transfer: str
+    generation: int
+    file: str
+    chunks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Canary:
+    token: str
+
+
+Decoded = Sample | Label | Command | ChunkRequest | Canary
+
+
+def decode(message: Inbound, *, topics: Topics, spec: Input) -> Decoded:
+    """What `message` means, or a MessageError."""
+    match topics.below_root(message.topic):
+        case ["in", source, "sample"]:
+            return _sample(message, source, None, spec)
+        case ["in", source, "sample", label]:
+            return _sample(message, source, decode_label(label), spec)
+        case ["in", source, "label"]:
+            return _label(message, source)
+        case ["in", "canary"]:
+            return Canary(message.payload.decode("ascii", "replace"))
+        case ["command", verb]:
+            return _command(message, verb)
+        case ["checkpoint", "get"]:
+            return _chunk_request(message)
+    raise MessageError(f"nothing listens on {message.topic!r}")
+
+
+def source_of(message: Inbound, topics: Topics) -> str:
+    """The source a message came from, for its receipt, even when it cannot be decoded."""
+    levels = topics.below_root(message.topic)
+    return levels[1] if len(levels) > 1 else ""
+
+
+def id_of(message: Inbound, topics: Topics) -> str:
+    """The producer's id, else SHA-256 of source, NUL, label (or nothing), NUL, payload."""
+    given = message.user.get("id") or _envelope_id(message)
+    if given:
+        return given
+    source, label = source_of(message, topics), message.user.get("label", "")
+    levels = topics.below_root(message.topic)
+    if len(levels) == 4:
+        label = decode_label(levels[3])
+    return content_id(source, label, message.payload)
+
+
+def content_id(source: str, label: str | None, payload: bytes) -> str:
+    head = f"{source}\0{label or ''}\0".encode()
+    return hashlib.sha256(head + payload).hexdigest()
+
+
+def to_json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def check_label(label: Any) -> str:
+    if not isinstance(label, str) or not label or "\0" in label:
+        raise MessageError(f"label {label!r} is not a non-empty string")
+    if len(label.encode("utf-8", "replace")) > MAX_LABEL:
+        raise MessageError(f"label of {len(label.encode())} bytes is over {MAX_LABEL}")
+    return label
+
+
+def _sample(message: Inbound, source: str, label: str | None, spec: Input) -> Sample:
+    envelope = _envelope(message)
+    fields: Mapping[str, Any] = envelope or message.user
+    payload, content_type = message.payload, message.content_type
+    if envelope is not None:
+        payload, content_type = _envelope_data(envelope)
+    label = label if label is not None else fields.get("label")
+    identity = fields.get("id") or content_id(source, label, message.payload)
+    return Sample(
+        id=_check_id(identity),
+        source=source,
+        ts=_timestamp(fields.get("ts")),
+        label=None if label is None else check_label(label),
+        x=_decode_data(payload, content_type, spec),
+    )
+
+
+def _decode_data(payload: Any, content_type: str | None, spec: Input) -> samples.Array:
+    if isinstance(payload, bytes):
+        return samples.decode(payload, content_type, spec)
+    return samples.fit(samples.from_json(payload), spec)
+
+
+def _envelope(message: Inbound) -> dict[str, Any] | None:
+    """The JSON or CBOR envelope, None where the payload is the sample itself."""
+    if message.content_type == "application/cbor":
+        value = _cbor(message.payload)
+    elif message.payload.lstrip()[:1] == b"{" and b'"schema"' in message.payload:
+        value = _json(message.payload)
+    else:
+        return None
+    if not isinstance(value, dict) or "schema" not in value:
+        raise MessageError(f"envelope has no schema; expected {SAMPLE_SCHEMA!r}")
+    if value["schema"] != SAMPLE_SCHEMA:
+        raise MessageError(f"schema {value['schema']!r} is not supported; use {SAMPLE_SCHEMA!r}")
+    return value
+
+
+def _envelope_id(message: Inbound) -> str | None:
+    try:
+        given = (_envelope(message) or {}).get("id")
+    except MessageError:
+        return None  # the message is on its way to quarantine for this very reason
+    return given if isinstance(given, str) else None
+
+
+def _envelope_data(envelope: Mapping[str, Any]) -> tuple[Any, str | None]:
+    data, content_type = envelope.get("data"), envelope.get("content_type")
+    if isinstance(data, str):
+        try:
+            data = base64.b64decode(data, validate=True)
+        except binascii.Error as error:
+            raise MessageError(f"data is not base64: {error}") from error
+    if not isinstance(data, bytes | list | dict):
+        raise MessageError("envelope has no data (base64 text, bytes, or an array of numbers)")
+    return data, content_type
+
+
+def _cbor(payload: bytes) -> Any:
+    try:
+        import cbor2
+    except ImportError as error:
+        raise MessageError("CBOR needs `pip install edgecc[cbor]` on the node") from error
+    try:
+        return cbor2.loads(payload)
+    except (cbor2.CBORDecodeError, RecursionError, MemoryError) as error:
+        raise MessageError(f"payload is not CBOR: {error}") from error
+
+
+def _json(payload: bytes) -> Any:
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise MessageError(f"payload is not JSON: {error}") from error
+
+
+def _object(message: Inbound) -> dict[str, Any]:
+    value = _json(message.payload or b"{}")
+    if not isinstance(value, dict):
+        raise MessageError("payload is not a JSON object")
+    return value
+
+
+def _check_id(identity: Any) -> str:
+    if not isinstance(identity, str) or not 0 < len(identity.encode()) <= MAX_ID:
+        raise MessageError(f"id {identity!r} is not a string of 1 to {MAX_ID} bytes")
+    return identity
+
+
+def _timestamp(ts: Any) -> float:
+    if ts is None:
+        return time.time()
+    try:
+        value = float(ts)
+    except (TypeError, ValueError) as error:
+        raise MessageError(f"ts {ts!r} is not seconds since 1970") from error
+    if not 0 <= value < 1e11:
+        raise MessageError(f"ts {ts!r} is not seconds since 1970")
+    return value
+
+
+def _label(message: Inbound, source: str) -> Label:
+    value = _object(message)
+    if "label" not in value and not value.get("unlearn"):
+        raise MessageError('expected {"id": ..., "label": ...}')
+    label = value.get("label")
+    return Label(
+        id=_check_id(value.get("id")),
+        label=None if label is None else check_label(label),
+        source=source,
+        unlearn=value.get("unlearn") is True,
+    )
+
+
+def _command(message: Inbound, verb: str) -> Command:
+    value = _object(message)
+    args = value.get("args", {})
+    if not isinstance(args, dict):
+        raise MessageError("args is not a JSON object")
+    return Command(
+        verb=verb,
+        id=str(value.get("id", "")),
+        args=args,
+        response_topic=message.response_topic,
+        correlation=message.correlation,
+        retain=message.retain,
+    )
+
+
+def _chunk_request(message: Inbound) -> ChunkRequest:
+    value = _object(message)
+    chunks = value.get("chunks")
+    if not isinstance(chunks, list) or not all(type(i) is int and i >= 0 for i in chunks):
+        raise MessageError("chunks is not a list of chunk numbers")
+    client, transfer = str(value.get("client")), str(value.get("transfer"))
+    if not all(part.isascii() and part.isalnum() for part in (client, transfer)):
+        raise MessageError("client and transfer must be letters and digits")
+    return ChunkRequest(
+        client=client,
+        transfer=transfer,
+        generation=int(value.get("generation", -1)),
+        file=str(value.get("file")),
+        chunks=tuple(chunks[:64]),
+    )

@@ -1,0 +1,99 @@
+"""A sample to class scores: the trunk on LiteRT, then the exact readout. No torch."""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecc.generation import Generation
+from edgecc.interpreter import Interpreter
+from edgecc.learn.readout import Floats, probabilities, scores, to_whole
+
+TOP = 3
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """`label` is None as long as no label is known."""
+
+    label: str | None
+    score: float  # calibrated probability
+    top: list[tuple[str, float]]
+    generation: int
+    readout: int  # newest label that this prediction knows of
+    seconds: float
+
+
+class Predictor:
+    """Serves one generation, its readout kept up to date label by label."""
+
+    def __init__(self, generation: Generation, *, threads: int = 1) -> None:
+        self.generation = generation
+        self.readout = generation.readout.copy()
+        self.cursor = generation.manifest.cursor
+        self._interpreter = Interpreter(generation.model, threads=threads)
+        self._stale = True
+        self._weights: Floats = np.zeros((0, self.readout.dim + 1))
+        self._weights_cursor = 0
+
+    def features(self, x: NDArray[Any]) -> Floats:
+        """Whole-number features (dim,) of a stored sample (C, H, W)."""
+        return to_whole(self._interpreter.run(self.generation.trunk.scale(x)))
+
+    def learn(self, features: Floats, label: str | None, previous: str | None, seq: int) -> None:
+        """Label event `seq`: the sample goes from class `previous` to `label`."""
+        if previous is not None:
+            self.readout.unlearn(features, previous)
+        if label is not None:
+            self.readout.learn(features, label)
+        self.cursor, self._stale = seq, True
+
+    @property
+    def stale(self) -> bool:
+        """True while `predict` does not yet know every label learnt."""
+        return self._stale
+
+    def refresh(self) -> None:
+        """Solve for the weights that know every label learnt so far."""
+        self._weights = self.readout.weights(self.generation.manifest.alpha)
+        self._weights_cursor, self._stale = self.cursor, False
+
+    def predict(self, features: Floats, started: float) -> Prediction:
+        """Scores of all classes for one sample; `started` on time.perf_counter."""
+        classes = self.readout.classes[: len(self._weights)]
+        if not classes:
+            return self._prediction([], started)
+        chances = probabilities(
+            scores(self._weights, features), self.generation.manifest.temperature
+        )
+        best = np.argsort(chances)[::-1][:TOP]
+        return self._prediction([(classes[i], float(chances[i])) for i in best], started)
+
+    def _prediction(self, top: list[tuple[str, float]], started: float) -> Prediction:
+        return Prediction(
+            label=top[0][0] if top else None,
+            score=top[0][1] if top else 0.0,
+            top=top,
+            generation=self.generation.manifest.number,
+            readout=self._weights_cursor,
+            seconds=time.perf_counter() - started,
+        )
+
+
+def to_message(prediction: Prediction, *, schema: str, sample_id: str, ts: float) -> bytes:
+    """The prediction as published on `out/<source>/prediction`."""
+    body = {
+        "schema": schema,
+        "sample_id": sample_id,
+        "ts": ts,
+        "label": prediction.label,
+        "score": round(prediction.score, 4),
+        "top": [[label, round(score, 4)] for label, score in prediction.top],
+        "generation": prediction.generation,
+        "readout": prediction.readout,
+        "latency_ms": round(prediction.seconds * 1000, 2),
+    }
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()

@@ -1,0 +1,211 @@
+"""Which generation serves, and how its readout keeps up with the log.
+
+The live readout is the generation's readout plus the log after its cursor. A successor catches up
+in the background, a slice at a time, while the old trunk goes on serving; then they swap.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from nacl.signing import SigningKey
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from edgecc import generation
+from edgecc.config import Config
+from edgecc.errors import CheckpointError
+from edgecc.generation import Generation
+from edgecc.learn.readout import Floats, Readout
+from edgecc.manifest import Manifest
+from edgecc.planner import Plan
+from edgecc.predictor import Predictor
+from edgecc.store import LabelEvent, Store
+from edgecc.trunk import Trunk, stem_trunk
+
+log = logging.getLogger(__name__)
+
+_SLICE = 64  # label events caught up with at a time
+_SNAPSHOT = "live.safetensors"
+SCALED_ON = (1, 8, 64)  # sensor windows after which the input's scale is measured (again)
+
+
+class Serving:
+    """The node's generations on disk, the one in use, and the one about to be."""
+
+    def __init__(self, config: Config, plan: Plan, store: Store, key: SigningKey) -> None:
+        self._config, self._plan, self._store, self._key = config, plan, store, key
+        self._spec = config.input_spec
+        self.folder = config.state / "generations"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.predictor: Predictor | None = None
+        self.successor: Predictor | None = None
+        self.unusable: list[str] = []  # generations that failed their checks at the start
+
+    def open(self) -> None:
+        """Serve the newest valid generation; the bare stem where there is none yet."""
+        wanted = self._store.meta("serving")
+        numbers = generation.numbers(self.folder)
+        for number in sorted(numbers, key=lambda n: (n == wanted, n), reverse=True):
+            try:
+                self.predictor = Predictor(self.load(number))
+                break
+            except CheckpointError as error:
+                log.error("generation %d is unusable: %s", number, error)
+                self.unusable.append(f"generation {number}: {error}")
+        if self.predictor is None and self._spec.kind == "image":
+            self._serve_stem(scaled_on=0)
+        if self.predictor is not None:
+            self._restore_snapshot(self.predictor)
+
+    def load(self, number: int) -> Generation:
+        return generation.load(self.path(number), [self._key.verify_key], self._spec)
+
+    def path(self, number: int) -> Path:
+        return self.folder / generation.name_of(number)
+
+    @property
+    def number(self) -> int:
+        return -1 if self.predictor is None else self.predictor.generation.manifest.number
+
+    # --- keeping up with labels ---
+
+    def learn(self, event: LabelEvent, features: Floats | None) -> None:
+        """A label just committed; one that is out of turn waits for `catch_up`."""
+        if self.predictor is not None and event.seq == self.predictor.cursor + 1:
+            _learn(self.predictor, event, features, self._store, self._config)
+
+    def catch_up(self) -> bool:
+        """One slice of labels not yet learnt; True while there is more to do."""
+        behind = [p for p in (self.predictor, self.successor) if p is not None and self._behind(p)]
+        for predictor in behind:
+            for event in self._store.labels_after(predictor.cursor, _SLICE):
+                _learn(predictor, event, None, self._store, self._config)
+        return bool(behind)
+
+    def swap(self) -> Manifest | None:
+        """Serve the successor once it knows every label; its manifest where that happened."""
+        if self.successor is None or self._behind(self.successor):
+            return None
+        self.predictor, self.successor = self.successor, None
+        self.predictor.refresh()
+        return self.predictor.generation.manifest
+
+    def _behind(self, predictor: Predictor) -> bool:
+        return predictor.cursor < self._store.last_label()
+
+    # --- new generations ---
+
+    def adopt(self, candidate: Path) -> Manifest:
+        """Sign what the learner left in `candidate`; it serves once it has caught up."""
+        manifest = generation.adopt(candidate, self.folder, self._key)
+        self.successor = Predictor(self.load(manifest.number))
+        return manifest
+
+    def roll_to(self, number: int) -> Manifest:
+        """Serve generation `number` again, once it has caught up."""
+        self.successor = Predictor(self.load(number))
+        return self.successor.generation.manifest
+
+    def save_live(self) -> Manifest:
+        """The live readout as a generation of its own, on the trunk that serves."""
+        assert self.predictor is not None
+        now, readout = self.predictor.generation, self.predictor.readout.copy()
+        manifest = generation.base_manifest(
+            self._config.node, self._spec, parent=now.manifest.digest,
+            cursor=self.predictor.cursor, growth=now.manifest.growth, alpha=now.manifest.alpha,
+            temperature=now.manifest.temperature, recipe=now.manifest.recipe,
+            plan=now.manifest.plan, metrics=now.manifest.metrics,
+        )
+        return self._publishable(manifest, now.trunk, readout, now.model)
+
+    def calibrate(self, rows: int) -> bool:
+        """Measure a sensor's scale on its first windows; True where the stem was made anew."""
+        if self._spec.kind != "sensor" or (
+            self.predictor is not None and self.predictor.generation.manifest.growth
+        ):
+            return False
+        before = 0
+        if self.predictor is not None:
+            before = int(self.predictor.generation.manifest.recipe["scaled_on"])
+        due = [count for count in SCALED_ON if before < count <= rows]
+        for count in due:
+            self._serve_stem(scaled_on=count)
+        return bool(due)
+
+    def _serve_stem(self, scaled_on: int) -> None:
+        trunk = stem_trunk(self._plan, self._spec, self._config.seed)
+        if scaled_on:
+            trunk = self._scaled(trunk, self._store.first_payloads(scaled_on))
+        parent = "" if self.predictor is None else self.predictor.generation.manifest.digest
+        manifest = generation.base_manifest(
+            self._config.node, self._spec, parent=parent, plan=self._plan.describe(),
+            recipe={"seed": self._config.seed, "scaled_on": scaled_on},
+        )
+        written = self._publishable(manifest, trunk, Readout(trunk.dim), trunk.compile())
+        self.predictor = Predictor(self.load(written.number))
+
+    def _scaled(self, trunk: Trunk, payloads: Iterable[bytes]) -> Trunk:
+        windows = np.stack([self._spec.unpack(packed) for packed in payloads])
+        std = windows.std(axis=(0, 2, 3))
+        return replace(
+            trunk, mean=windows.mean(axis=(0, 2, 3)).astype(np.float32),
+            std=np.where(std > 0, std, 1.0).astype(np.float32),
+        )
+
+    def _publishable(
+        self, manifest: Manifest, trunk: Trunk, readout: Readout, model: bytes
+    ) -> Manifest:
+        part = self._config.state / "generation.part"
+        generation.write(part, manifest=manifest, trunk=trunk, readout=readout, model=model)
+        return generation.adopt(part, self.folder, self._key)
+
+    # --- a quick start ---
+
+    def save_snapshot(self) -> None:
+        """The live readout's sums, so that the next start need not replay the log."""
+        if self.predictor is None:
+            return
+        about = {
+            "generation": self.predictor.generation.manifest.digest,
+            "cursor": str(self.predictor.cursor),
+            "classes": json.dumps(self.predictor.readout.classes),
+        }
+        part = self._config.state / "live.part"
+        with part.open("wb") as file:
+            file.write(save(generation.readout_tensors(self.predictor.readout), metadata=about))
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(self._config.state / _SNAPSHOT)
+
+    def _restore_snapshot(self, predictor: Predictor) -> None:
+        path = self._config.state / _SNAPSHOT
+        if not path.exists():
+            return
+        try:
+            with safe_open(path, framework="numpy") as file:
+                about = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if about["generation"] != predictor.generation.manifest.digest:
+                return
+            readout = generation.readout_from(tensors, json.loads(about["classes"]))
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            log.warning("%s is unusable (%s); replaying the log instead", path, error)
+            return
+        predictor.readout, predictor.cursor = readout, int(about["cursor"])
+
+
+def _learn(
+    predictor: Predictor, event: LabelEvent, features: Floats | None, store: Store, config: Config
+) -> None:
+    if features is None:
+        packed = store.payload(event.row)
+        if packed is None:  # evicted: a saved readout has it, or never will
+            predictor.cursor = event.seq
+            return
+        features = predictor.features(config.input_spec.unpack(packed))
+    predictor.learn(features, event.label, event.previous, event.seq)

@@ -1,0 +1,93 @@
+"""Who vouches for a checkpoint: Ed25519 keys and the DSSE envelope around a manifest."""
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from nacl.exceptions import BadSignatureError
+from nacl.signing import SigningKey, VerifyKey
+
+from edgecc.errors import CheckpointError, Corrupt, Untrusted
+
+PAYLOAD_TYPE = "application/vnd.edgecc.manifest+json"
+
+
+def load_or_make_key(path: Path) -> SigningKey:
+    """The node's own key; made on first use, readable by its owner only."""
+    if not path.exists():
+        part = path.with_suffix(".part")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(SigningKey.generate().encode())
+            os.fsync(file.fileno())
+        part.rename(path)
+    seed = path.read_bytes()
+    if len(seed) != 32:
+        raise CheckpointError(f"{path} is not a 32-byte Ed25519 seed; restore it from a backup")
+    return SigningKey(seed)
+
+
+def key_id(key: VerifyKey) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def parse_key(text: str) -> VerifyKey:
+    try:
+        return VerifyKey(bytes.fromhex(text.strip()))
+    except ValueError as error:
+        raise Untrusted(f"{text!r} is not an Ed25519 public key in hex") from error
+
+
+def sign(manifest: bytes, key: SigningKey) -> bytes:
+    """The DSSE envelope (JSON) of a manifest's bytes."""
+    signature = key.sign(_pre_authentication(manifest)).signature
+    return json.dumps(
+        {
+            "payloadType": PAYLOAD_TYPE,
+            "payload": base64.b64encode(manifest).decode(),
+            "signatures": [
+                {"keyid": key_id(key.verify_key), "sig": base64.b64encode(signature).decode()}
+            ],
+        }
+    ).encode()
+
+
+def open_envelope(envelope: bytes, trusted: list[VerifyKey]) -> bytes:
+    """The manifest's bytes, once one of `trusted` has signed them."""
+    manifest, signatures = _parse(envelope)
+    keys = {key_id(key): key for key in trusted}
+    for signature in signatures:
+        key = keys.get(str(signature.get("keyid")))
+        if key is not None and _verifies(key, manifest, signature):
+            return manifest
+    signers = ", ".join(str(s.get("keyid")) for s in signatures) or "nobody"
+    raise Untrusted(f"no valid signature by a trusted key ({', '.join(keys)}); signed by {signers}")
+
+
+def _verifies(key: VerifyKey, manifest: bytes, signature: dict[str, Any]) -> bool:
+    try:
+        raw = base64.b64decode(str(signature.get("sig")), validate=True)
+        key.verify(_pre_authentication(manifest), raw)
+    except (BadSignatureError, binascii.Error, ValueError):
+        return False
+    return True
+
+
+def _parse(envelope: bytes) -> tuple[bytes, list[dict[str, Any]]]:
+    try:
+        value = json.loads(envelope)
+        if value["payloadType"] != PAYLOAD_TYPE:
+            raise Corrupt(f"payload type {value['payloadType']!r} is not {PAYLOAD_TYPE!r}")
+        return base64.b64decode(value["payload"], validate=True), list(value["signatures"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(f"manifest is not a DSSE envelope: {error}") from error
+
+
+def _pre_authentication(manifest: bytes) -> bytes:
+    """DSSE's PAE: what is signed names its own type and lengths."""
+    kind = PAYLOAD_TYPE.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(manifest), manifest)

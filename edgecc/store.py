@@ -1,0 +1,316 @@
+"""The log: one SQLite file that is queue, journal and replay memory at once.
+
+One writer (the daemon), any number of readers (the learner). What a transaction has committed
+survives a power cut; a sample, a label or a prediction is in it once, however often it is sent.
+"""
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgecc.errors import StoreError
+from edgecc.messages import Inbound, Label
+from edgecc.sample import Sample
+
+HELD_OUT_IN = 20  # one labelled sample in twenty judges candidates and is never trained on
+QUARANTINE_ROWS = 1000  # the newest are kept; the counter counts all
+_MIGRATIONS = [
+    """
+    CREATE TABLE sample (
+        row INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL UNIQUE, id TEXT NOT NULL,
+        source TEXT NOT NULL, ts REAL NOT NULL, label TEXT, held INTEGER NOT NULL,
+        unlearnt INTEGER NOT NULL DEFAULT 0, payload BLOB NOT NULL);
+    CREATE INDEX sample_label ON sample (label, row);
+    CREATE TABLE gone (key BLOB PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+    CREATE TABLE label (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, previous TEXT, label TEXT,
+        source TEXT NOT NULL, ts REAL NOT NULL, hit INTEGER);
+    CREATE INDEX label_row ON label (row, seq);
+    CREATE TABLE pending (key BLOB PRIMARY KEY, id TEXT NOT NULL, label TEXT, unlearn INTEGER,
+        source TEXT NOT NULL, ts REAL NOT NULL) WITHOUT ROWID;
+    CREATE TABLE prediction (row INTEGER PRIMARY KEY, label TEXT, body BLOB NOT NULL);
+    CREATE TABLE quarantine (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, ts REAL NOT NULL, topic TEXT NOT NULL,
+        reason TEXT NOT NULL, content_type TEXT, user TEXT NOT NULL, payload BLOB NOT NULL);
+    CREATE TABLE outbox (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, payload BLOB NOT NULL,
+        retain INTEGER NOT NULL);
+    CREATE TABLE growth (number INTEGER PRIMARY KEY, cursor INTEGER NOT NULL, recipe TEXT NOT NULL,
+        closed INTEGER NOT NULL DEFAULT 0);
+    CREATE TABLE verdict (growth INTEGER NOT NULL, block INTEGER NOT NULL, body TEXT NOT NULL,
+        PRIMARY KEY (growth, block)) WITHOUT ROWID;
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+    """
+]
+
+
+@dataclass(frozen=True)
+class LabelEvent:
+    """Label number `seq` of the log: sample `row` went from `previous` to `label` (or None)."""
+
+    seq: int
+    row: int
+    previous: str | None
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Growth:
+    """One growth of the trunk, from the stem up, on everything labelled up to `cursor`."""
+
+    number: int
+    cursor: int
+    recipe: dict[str, Any]
+
+
+def key_of(identity: str) -> bytes:
+    return hashlib.sha256(identity.encode()).digest()[:16]
+
+
+class Store:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self._path = path
+        try:
+            self._db = sqlite3.connect(
+                f"file:{path}?mode={'ro' if read_only else 'rwc'}",
+                uri=True, isolation_level=None, timeout=30, check_same_thread=False,
+            )
+            if not read_only:
+                self._open_writer()
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot open {path}: {error}") from error
+
+    def _open_writer(self) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(_MIGRATIONS):
+            raise StoreError(f"{self._path} is of a newer edgecc (log version {version}); upgrade")
+        for number, script in enumerate(_MIGRATIONS[version:], version + 1):
+            self._db.executescript(f"BEGIN; {script} PRAGMA user_version={number}; COMMIT;")
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing; durable once it returns."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path}: {error}") from error
+
+    # --- writing, inside a transaction ---
+
+    def add_sample(self, sample: Sample) -> int | None:
+        """The new row; None where this id was stored before."""
+        key = key_of(sample.id)
+        if self._db.execute("SELECT 1 FROM gone WHERE key=?", (key,)).fetchone():
+            return None
+        held = int.from_bytes(key[:4], "big") % HELD_OUT_IN == 0
+        done = self._db.execute(
+            "INSERT INTO sample (key, id, source, ts, held, payload) VALUES (?,?,?,?,?,?) "
+            "ON CONFLICT (key) DO NOTHING",
+            (key, sample.id, sample.source, sample.ts, held, sample.pack()),
+        )
+        return done.lastrowid if done.rowcount else None
+
+    def add_prediction(self, row: int, label: str | None, body: bytes) -> None:
+        self._db.execute("INSERT INTO prediction VALUES (?,?,?)", (row, label, body))
+
+    def add_label(self, label: Label) -> LabelEvent | None:
+        """The label's event; None where it changes nothing or its sample is not here (yet)."""
+        key = key_of(label.id)
+        found = self._db.execute(
+            "SELECT s.row, s.label, p.label FROM sample s LEFT JOIN prediction p ON p.row = s.row "
+            "WHERE s.key=?", (key,)
+        ).fetchone()
+        if found is None:
+            self._db.execute(
+                "INSERT OR REPLACE INTO pending VALUES (?,?,?,?,?,?)",
+                (key, label.id, label.label, label.unlearn, label.source, time.time()),
+            )
+            return None
+        row, previous, predicted = found
+        if label.unlearn:
+            self._db.execute("UPDATE sample SET unlearnt=1 WHERE row=?", (row,))
+        if previous == label.label:
+            return None
+        return self._log_label(label, row, previous, predicted)
+
+    def _log_label(
+        self, label: Label, row: int, previous: str | None, predicted: str | None
+    ) -> LabelEvent:
+        first = previous is None and label.label is not None and predicted is not None
+        seq = self._db.execute(
+            "INSERT INTO label (row, previous, label, source, ts, hit) VALUES (?,?,?,?,?,?)",
+            (row, previous, label.label, label.source, time.time(),
+             int(predicted == label.label) if first else None),
+        ).lastrowid
+        self._db.execute("UPDATE sample SET label=? WHERE row=?", (label.label, row))
+        assert seq is not None
+        return LabelEvent(seq, row, previous, label.label)
+
+    def take_pending(self, identity: str) -> Label | None:
+        """The label that arrived before its sample, now due."""
+        found = self._db.execute(
+            "DELETE FROM pending WHERE key=? RETURNING id, label, source, unlearn",
+            (key_of(identity),),
+        ).fetchone()
+        return Label(found[0], found[1], found[2], bool(found[3])) if found else None
+
+    def quarantine(self, message: Inbound, reason: str) -> None:
+        seq = self._db.execute(
+            "INSERT INTO quarantine (ts, topic, reason, content_type, user, payload) "
+            "VALUES (?,?,?,?,?,?)",
+            (time.time(), message.topic, reason, message.content_type,
+             json.dumps(dict(message.user)), message.payload),
+        ).lastrowid
+        self._db.execute("DELETE FROM quarantine WHERE seq<=?", ((seq or 0) - QUARANTINE_ROWS,))
+
+    def put_outbox(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
+        return self._db.execute(
+            "INSERT INTO outbox (topic, payload, retain) VALUES (?,?,?)", (topic, payload, retain)
+        ).lastrowid or 0
+
+    def drop_outbox(self, seq: int) -> None:
+        self._db.execute("DELETE FROM outbox WHERE seq=?", (seq,))
+
+    def set_meta(self, name: str, value: str | int | float) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (name, value))
+
+    def open_growth(self, growth: Growth) -> None:
+        self._db.execute(
+            "INSERT OR IGNORE INTO growth (number, cursor, recipe) VALUES (?,?,?)",
+            (growth.number, growth.cursor, json.dumps(growth.recipe)),
+        )
+
+    def add_verdict(self, growth: int, block: int, body: dict[str, Any]) -> bool:
+        """False where this verdict was recorded before."""
+        done = self._db.execute(
+            "INSERT OR IGNORE INTO verdict VALUES (?,?,?)", (growth, block, json.dumps(body))
+        )
+        return bool(done.rowcount)
+
+    def close_growth(self, number: int) -> None:
+        self._db.execute("UPDATE growth SET closed=1 WHERE number=?", (number,))
+
+    # --- reading ---
+
+    def meta(self, name: str, default: Any = None) -> Any:
+        found = self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
+        return found[0] if found else default
+
+    def outbox(self, after: int, limit: int) -> list[tuple[int, str, bytes, bool]]:
+        rows = self._db.execute(
+            "SELECT * FROM outbox WHERE seq>? ORDER BY seq LIMIT ?", (after, limit)
+        )
+        return [(seq, topic, payload, bool(retain)) for seq, topic, payload, retain in rows]
+
+    def row_of(self, identity: str) -> int | None:
+        found = self._db.execute("SELECT row FROM sample WHERE key=?", (key_of(identity),))
+        return next((row for (row,) in found), None)
+
+    def prediction_of(self, identity: str) -> bytes | None:
+        found = self._db.execute(
+            "SELECT p.body FROM sample s JOIN prediction p USING (row) WHERE s.key=?",
+            (key_of(identity),),
+        ).fetchone()
+        return found[0] if found else None
+
+    def payload(self, row: int) -> bytes | None:
+        found = self._db.execute("SELECT payload FROM sample WHERE row=?", (row,)).fetchone()
+        return found[0] if found else None
+
+    def first_payloads(self, count: int) -> list[bytes]:
+        rows = self._db.execute("SELECT payload FROM sample ORDER BY row LIMIT ?", (count,))
+        return [payload for (payload,) in rows]
+
+    def labels_after(self, cursor: int, limit: int) -> list[LabelEvent]:
+        rows = self._db.execute(
+            "SELECT seq, row, previous, label FROM label WHERE seq>? ORDER BY seq LIMIT ?",
+            (cursor, limit),
+        )
+        return [LabelEvent(*row) for row in rows]
+
+    def last_label(self) -> int:
+        return self._db.execute("SELECT COALESCE(MAX(seq), 0) FROM label").fetchone()[0]
+
+    def labelled(self, cursor: int) -> Iterator[tuple[int, str, bool]]:
+        """(row, label, held out) of every sample that had a label at `cursor` and is still here."""
+        return self._db.execute(
+            "SELECT l.row, l.label, s.held FROM label l JOIN sample s USING (row) "
+            "WHERE l.label IS NOT NULL AND l.seq = (SELECT MAX(seq) FROM label m "
+            "WHERE m.row = l.row AND m.seq <= ?) ORDER BY l.row", (cursor,)
+        )
+
+    def classes(self, cursor: int) -> list[str]:
+        """Class names in the order in which the log first named them."""
+        rows = self._db.execute(
+            "SELECT label FROM label WHERE seq<=? AND label IS NOT NULL "
+            "GROUP BY label ORDER BY MIN(seq)", (cursor,)
+        )
+        return [label for (label,) in rows]
+
+    def hits(self, limit: int) -> list[int]:
+        """The newest `limit` first labels, newest last: 1 where the prediction was right."""
+        rows = self._db.execute(
+            "SELECT hit FROM label WHERE hit IS NOT NULL ORDER BY seq DESC LIMIT ?", (limit,)
+        )
+        return [hit for (hit,) in rows][::-1]
+
+    def hit_counts(self) -> tuple[int, int]:
+        """(right, all) of the predictions that were later labelled."""
+        right, total = self._db.execute("SELECT SUM(hit), COUNT(hit) FROM label").fetchone()
+        return right or 0, total
+
+    def counts(self) -> dict[str, int]:
+        queries = {
+            "samples": "SELECT COUNT(*) FROM sample",
+            "labelled": "SELECT COUNT(*) FROM sample WHERE label IS NOT NULL",
+            "labels": "SELECT COALESCE(MAX(seq), 0) FROM label",
+            "pending": "SELECT COUNT(*) FROM pending",
+            "quarantined": "SELECT COALESCE(MAX(seq), 0) FROM quarantine",
+            "outbox": "SELECT COUNT(*) FROM outbox",
+        }
+        return {name: self._db.execute(query).fetchone()[0] for name, query in queries.items()}
+
+    def open_growths(self) -> list[Growth]:
+        rows = self._db.execute(
+            "SELECT number, cursor, recipe FROM growth WHERE closed=0 ORDER BY number"
+        )
+        return [Growth(number, cursor, json.loads(recipe)) for number, cursor, recipe in rows]
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        rows = self._db.execute("SELECT body FROM verdict ORDER BY growth, block")
+        return [json.loads(body) for (body,) in rows]
+
+    def last_growth(self) -> int:
+        return self._db.execute("SELECT COALESCE(MAX(number), 0) FROM growth").fetchone()[0]
+
+    def samples(self, limit: int) -> list[dict[str, Any]]:
+        rows = self._db.execute(
+            "SELECT id, source, ts, label FROM sample ORDER BY row DESC LIMIT ?", (limit,)
+        )
+        names = ("id", "source", "ts", "label")
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def quarantined(self, limit: int) -> list[dict[str, Any]]:
+        rows = self._db.execute(
+            "SELECT seq, ts, topic, reason, LENGTH(payload) FROM quarantine "
+            "ORDER BY seq DESC LIMIT ?", (limit,)
+        )
+        return [dict(zip(("seq", "ts", "topic", "reason", "bytes"), row, strict=True))
+                for row in rows]

@@ -1,0 +1,92 @@
+"""The daemon's side of the learner: start it when a growth is due, listen, restart with backoff."""
+
+import json
+import logging
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from edgecc.learner import OUT_OF_MEMORY, Order
+
+log = logging.getLogger(__name__)
+_BACKOFF = (0.5, 120.0)  # seconds, first and longest
+_KILLED = -9
+
+
+class Supervisor:
+    """At most one learner. What it says arrives on `said` as dicts; None says that it ended."""
+
+    def __init__(self, *, limit: int, idle: float, wake: Callable[[], None]) -> None:
+        self._limit, self._idle, self._wake = limit, idle, wake
+        self._process: subprocess.Popen[str] | None = None
+        self._backoff, self._not_before = _BACKOFF[0], 0.0
+        self.said: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.order: Order | None = None
+        self.peak = 0  # bytes, the largest VmHWM that any learner reported
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def ready(self) -> bool:
+        """True when an order may be given."""
+        return self.order is None and time.monotonic() >= self._not_before
+
+    def give(self, order: Order) -> None:
+        if self._process is None:
+            self._start()
+        assert self._process is not None and self._process.stdin is not None
+        self.order = order
+        try:
+            self._process.stdin.write(json.dumps(asdict(order)) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            log.info("learner went away before its order; it will be started again")
+
+    def done(self) -> None:
+        """The order is fulfilled."""
+        self.order, self._backoff = None, _BACKOFF[0]
+
+    def ended(self) -> bool:
+        """Reap a learner that ended; True where it died for memory."""
+        assert self._process is not None
+        code = self._process.wait()
+        unfinished, self._process = self.order, None
+        self.order = None
+        if unfinished is None:
+            return False
+        log.warning("learner ended with %s in growth %s; again in %.1f s",
+                    code, unfinished.growth, self._backoff)
+        self._not_before = time.monotonic() + self._backoff
+        self._backoff = min(2 * self._backoff, _BACKOFF[1])
+        return code in (OUT_OF_MEMORY, _KILLED)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _start(self) -> None:
+        one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "edgecc.learner", str(self._limit), str(self._idle)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | one,
+        )
+        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said = json.loads(line)
+            self.peak = max(self.peak, said.pop("peak", 0))
+            self.said.put(said)
+            self._wake()
+        self.said.put(None)
+        self._wake()
