@@ -45,13 +45,13 @@ def write(
     """Write an unsigned generation into a new `folder`; returns its manifest with the files."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    _write(folder / "blocks.safetensors", save_tensors(_tensors(trunk)))
-    _write(folder / "readout.safetensors", save_tensors(readout_tensors(readout)))
-    _write(folder / "trunk.tflite", model or trunk.compile())
+    write_file(folder / "blocks.safetensors", save_tensors(_tensors(trunk)))
+    write_file(folder / "readout.safetensors", save_tensors(readout_tensors(readout)))
+    write_file(folder / "trunk.tflite", model or trunk.compile())
     described = replace(
         manifest, blocks=_describe_blocks(trunk), classes=list(readout.classes)
     ).with_files(folder)
-    _write(folder / MANIFEST, described.to_json())
+    write_file(folder / MANIFEST, described.to_json())
     _sync(folder)
     return described
 
@@ -68,7 +68,7 @@ def adopt(folder: Path, generations: Path, key: SigningKey) -> Manifest:
             shutil.rmtree(folder)
             return known
     numbered = replace(found, number=max(numbers(generations), default=-1) + 1)
-    _write(folder / MANIFEST, signing.sign(numbered.to_json(), key))
+    write_file(folder / MANIFEST, signing.sign(numbered.to_json(), key))
     _sync(folder)
     folder.rename(generations / name_of(numbered.number))
     _sync(generations)
@@ -200,10 +200,11 @@ def _checked_file(path: Path, file: manifests.File) -> bytes:
 
 def _unsigned(folder: Path) -> Manifest:
     """A manifest of this node's own, its signature not looked at."""
-    return manifests.parse(signing._parse(read_manifest(folder))[0])
+    return manifests.parse(signing.payload_of(read_manifest(folder)))
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
+    """Durable once it returns."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()

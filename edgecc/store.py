@@ -130,8 +130,11 @@ class Store:
     def add_prediction(self, row: int, label: str | None, body: bytes) -> None:
         self._db.execute("INSERT INTO prediction VALUES (?,?,?)", (row, label, body))
 
-    def add_label(self, label: Label) -> LabelEvent | None:
-        """The label's event; None where it changes nothing or its sample is not here (yet)."""
+    def add_label(self, label: Label) -> tuple[LabelEvent, bool | None] | None:
+        """The label's event, and whether the stored prediction was right (None: not scored).
+
+        None where it changes nothing, or where its sample is not here (yet) and it waits.
+        """
         key = key_of(label.id)
         found = self._db.execute(
             "SELECT s.row, s.label, p.label FROM sample s LEFT JOIN prediction p ON p.row = s.row "
@@ -152,16 +155,21 @@ class Store:
 
     def _log_label(
         self, label: Label, row: int, previous: str | None, predicted: str | None
-    ) -> LabelEvent:
-        first = previous is None and label.label is not None and predicted is not None
+    ) -> tuple[LabelEvent, bool | None]:
+        hit = None
+        if label.label is not None and predicted is not None and not self._was_labelled(row):
+            hit = predicted == label.label
         seq = self._db.execute(
             "INSERT INTO label (row, previous, label, source, ts, hit) VALUES (?,?,?,?,?,?)",
-            (row, previous, label.label, label.source, time.time(),
-             int(predicted == label.label) if first else None),
+            (row, previous, label.label, label.source, time.time(), hit),
         ).lastrowid
         self._db.execute("UPDATE sample SET label=? WHERE row=?", (label.label, row))
         assert seq is not None
-        return LabelEvent(seq, row, previous, label.label)
+        return LabelEvent(seq, row, previous, label.label), hit
+
+    def _was_labelled(self, row: int) -> bool:
+        found = self._db.execute("SELECT 1 FROM label WHERE row=? LIMIT 1", (row,))
+        return found.fetchone() is not None
 
     def take_pending(self, identity: str) -> Label | None:
         """The label that arrived before its sample, now due."""
@@ -244,6 +252,10 @@ class Store:
             (cursor, limit),
         )
         return [LabelEvent(*row) for row in rows]
+
+    def last_row(self) -> int:
+        """Samples ever stored."""
+        return self._db.execute("SELECT COALESCE(MAX(row), 0) FROM sample").fetchone()[0]
 
     def last_label(self) -> int:
         return self._db.execute("SELECT COALESCE(MAX(seq), 0) FROM label").fetchone()[0]

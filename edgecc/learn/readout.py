@@ -46,7 +46,8 @@ class Readout:
     def learn(self, features: Floats, label: str, *, weight: float = 1.0) -> None:
         """Add one sample's whole-number features (dim,)."""
         f = np.concatenate(([1.0], features))
-        self.B[self._row(label)] += weight * f
+        row = self._row(label)  # may grow B
+        self.B[row] += weight * f
         self._waiting.append((f, weight))
         if len(self._waiting) == _WAITING:
             self._sum_up()
@@ -61,8 +62,9 @@ class Readout:
             raise ValueError(f"{other.dim} features do not join {self.dim}")
         other._sum_up()
         self.A += other.A
-        for label, row in zip(other.classes, other.B, strict=True):
-            self.B[self._row(label)] += row
+        for label, learnt in zip(other.classes, other.B, strict=True):
+            row = self._row(label)
+            self.B[row] += learnt
 
     def prefix(self, dim: int) -> "Readout":
         """The readout that only ever saw the first `dim` features."""

@@ -1,0 +1,119 @@
+"""What the node says of itself: status, info, health, training, events, checkpoints on offer."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import edgecc
+from edgecc import generation, signing
+from edgecc.manifest import Manifest, parse
+from edgecc.memory import peak_memory, resident_memory
+from edgecc.messages import SAMPLE_SCHEMA, to_json
+
+if TYPE_CHECKING:
+    from edgecc.daemon import Daemon
+
+
+class Announcer:
+    HEALTH_EVERY = 5.0  # seconds
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._topics = daemon.config.topics
+        self._started = time.time()
+
+    def online(self) -> None:
+        """After every connect: the retained picture of this node, whole."""
+        self._retain("status", b"online")
+        self._retain("info", to_json(self._info()))
+        self.checkpoints()
+        self.health()
+
+    def offline(self) -> None:
+        self._retain("status", b"offline")
+
+    def event(self, kind: str, severity: str, data: dict[str, Any]) -> None:
+        """Durable; call inside a transaction of the store."""
+        body = {"type": kind, "severity": severity, "ts": time.time(),
+                "id": os.urandom(8).hex(), "data": data}
+        self._daemon.outbox.put(self._topics / "event", to_json(body))
+
+    def train(self, said: dict[str, Any]) -> None:
+        body = {name: value for name, value in said.items() if name != "type"}
+        body["memory"] = self._daemon.supervisor.peak
+        self._retain("train", to_json(body))
+
+    def health(self) -> None:
+        self._retain("health", to_json(self._health()))
+
+    def checkpoints(self) -> None:
+        """Retained manifests and their index; pruned generations are taken back."""
+        serving = self._daemon.serving
+        keep = self._daemon.config.keep_generations
+        for number in generation.prune(serving.folder, keep, serving.number):
+            self._daemon.outbox.send(self._topics.manifest(number), b"", retain=True)
+        index = []
+        for number in generation.numbers(serving.folder):
+            envelope = generation.read_manifest(serving.path(number))
+            self._daemon.outbox.send(self._topics.manifest(number), envelope, retain=True)
+            index.append(_entry(parse(signing.payload_of(envelope)), serving.number))
+        self._retain("checkpoint/index", to_json(index))
+
+    def _retain(self, what: str, payload: bytes) -> None:
+        self._daemon.outbox.send(self._topics / what, payload, retain=True)
+
+    def _info(self) -> dict[str, Any]:
+        config, predictor = self._daemon.config, self._daemon.serving.predictor
+        return {
+            "edgecc": edgecc.__version__, "python": platform.python_version(),
+            "machine": platform.machine(), "schemas": [SAMPLE_SCHEMA], "node": config.node,
+            "input": {"kind": config.input.kind, "shape": list(config.input.shape)},
+            "max_payload": config.mqtt.max_payload,
+            "classes": [] if predictor is None else predictor.readout.classes,
+            "public_key": self._daemon.key.verify_key.encode().hex(),
+            "memory_budget": config.memory_budget, "started": self._started,
+        }
+
+    def _health(self) -> dict[str, Any]:
+        daemon = self._daemon
+        store, predictor = daemon.store, daemon.serving.predictor
+        cursor = 0 if predictor is None else predictor.cursor
+        daemon_peak = peak_memory()
+        return {
+            "ts": time.time(), "generation": daemon.serving.number, "readout": cursor,
+            "backlog": store.last_label() - cursor,
+            "growths_open": len(store.open_growths()), "paused": daemon.paused,
+            "log": store.counts(), "acked": daemon.ingest.acked,
+            "dropped": {"predictions": daemon.outbox.dropped, "qos0": daemon.link.dropped},
+            "connections": daemon.link.connection,
+            "prequential": daemon.ingest.prequential.accuracies(),
+            "memory": {
+                "budget": daemon.config.memory_budget, "plan": daemon.plan.total,
+                "peak": daemon_peak + daemon.supervisor.peak, "daemon_peak": daemon_peak,
+                "learner_peak": daemon.supervisor.peak, "daemon": resident_memory(),
+            },
+            "temperature": _temperature(),
+        }
+
+
+def _entry(manifest: Manifest, serving: int) -> dict[str, Any]:
+    return {
+        "generation": manifest.number, "digest": manifest.digest, "created": manifest.created,
+        "blocks": len(manifest.blocks) - 1, "classes": len(manifest.classes),
+        "cursor": manifest.cursor, "held_out": manifest.metrics.get("held_out"),
+        "bytes": sum(file.size for file in manifest.files.values()),
+        "serving": manifest.number == serving,
+    }
+
+
+def _temperature() -> float | None:
+    """Degrees Celsius of the first thermal zone, where the board has one."""
+    zone = Path("/sys/class/thermal/thermal_zone0/temp")
+    try:
+        return int(zone.read_text()) / 1000
+    except (OSError, ValueError):
+        return None

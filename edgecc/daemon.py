@@ -1,0 +1,323 @@
+"""`edgecc start`: wires the parts, then turns: messages in, learner followed, messages out.
+
+Everything here runs in one thread. The network has a thread of its own that only queues events,
+the learner a process of its own. Nothing acknowledged is lost, whatever is killed and when.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from edgecc import generation, planner, signing
+from edgecc.announce import Announcer
+from edgecc.commands import answer
+from edgecc.config import Config
+from edgecc.errors import AuthError, ConfigError, MessageError
+from edgecc.ingest import Ingest
+from edgecc.learner import Order
+from edgecc.link import Connected, Disconnected, Event, Link, Published, Subscribed, Will
+from edgecc.messages import Canary, ChunkRequest, Command, Inbound
+from edgecc.outbox import Outbox
+from edgecc.prequential import WINDOW, Prequential
+from edgecc.serving import Serving
+from edgecc.store import Growth, Store
+from edgecc.supervisor import Supervisor
+from edgecc.systemd import notify
+from edgecc.transfer import serve
+
+log = logging.getLogger(__name__)
+
+_REFRESH = 0.2  # seconds between two solves of the readout while labels stream in
+_PATIENCE = 0.05  # seconds to wait for messages when there is nothing else to do
+_SETTLE = 1.0  # seconds after which arrived outbox rows are deleted even without traffic
+_SNAPSHOT_LABELS = 5000
+_MEMORY_DEATHS = 3
+_FAREWELL = 5.0  # seconds for the last messages to leave
+
+
+class Daemon:
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.paused = False
+        self.stopping = False
+        self._ever_connected = False
+        self._last = dict.fromkeys(("refresh", "settle", "health"), 0.0)
+        self._deaths = 0
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; returns the exit code."""
+        self.config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _only_one(self.config.state / "lock"):
+            self._start()
+            while not self.stopping:
+                self._turn()
+                notify("WATCHDOG=1")
+            self._stop()
+        return 0
+
+    # --- start ---
+
+    def _start(self) -> None:
+        config = self.config
+        self.plan = planner.plan(
+            config.memory_budget, config.input_spec,
+            max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
+        )
+        self.key = signing.load_or_make_key(config.state / "node.key")
+        self.store = Store(config.state / "log.sqlite")
+        self.serving = Serving(config, self.plan, self.store, self.key)
+        self.serving.open()
+        self.link = self._make_link()
+        self.outbox = Outbox(self.link, self.store)
+        right, total = self.store.hit_counts()
+        prequential = Prequential(right=right, total=total, newest=self.store.hits(WINDOW))
+        self.ingest = Ingest(
+            config, self.link, self.store, self.outbox, self.serving, prequential
+        )
+        self.supervisor = Supervisor(
+            limit=self.plan.learner_limit, idle=config.grow.idle_exit, wake=self.link.wake
+        )
+        self.announcer = Announcer(self)
+        for what in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(what, self._on_signal)
+        self.link.start()
+        notify("READY=1")
+
+    def _make_link(self) -> Link:
+        will = Will(self.config.topics / "status", b"offline")
+        return Link(
+            self.config.mqtt, client_id=f"edgecc-{self.config.node}", will=will,
+            receive_maximum=self.plan.receive_maximum,
+        )
+
+    def _on_signal(self, _number: int, _frame: Any) -> None:
+        self.stopping = True
+        self.link.wake()
+
+    # --- one turn ---
+
+    def _turn(self) -> None:
+        busy = self.serving.catch_up()
+        events = self.link.take(256, 0.0 if busy else _PATIENCE)
+        self._take_in(events)
+        self._follow_learner()
+        self._swap()
+        self._refresh()
+        self._start_growth()
+        self._tidy()
+        self.outbox.pump()
+
+    def _take_in(self, events: list[Event]) -> None:
+        messages = [event for event in events if isinstance(event, Inbound)]
+        for event in events:
+            if isinstance(event, Connected):
+                self._on_connected(event)
+            elif isinstance(event, Disconnected):
+                self._on_disconnected(event)
+            elif isinstance(event, Subscribed):
+                self._on_subscribed(event)
+            elif isinstance(event, Published) and not self.outbox.published(event):
+                log.error("the broker refused a message: %s", event.failure)
+        if messages:
+            for item in self.ingest.batch(messages):
+                self._answer(item)
+
+    def _on_connected(self, event: Connected) -> None:
+        log.info("connected to the broker, connection %d", event.connection)
+        self.outbox.connected(event.window, event.max_packet)
+        filters = self.config.topics.subscriptions()
+        before = json.loads(self.store.meta("filters", "[]"))
+        if stale := [name for name in before if name not in filters]:
+            self.link.unsubscribe(stale)
+        self.link.subscribe(filters)
+        with self.store.transaction():
+            self.store.set_meta("filters", json.dumps(filters))
+            if before and not event.session_present:
+                self.announcer.event("session-lost", "warning", {
+                    "what": "the broker had forgotten this node; re-send what has no receipt"
+                })
+        self._ever_connected = True
+
+    def _on_disconnected(self, event: Disconnected) -> None:
+        self.outbox.disconnected()
+        if event.refused:
+            raise AuthError(f"the broker refuses this node: {event.reason}")
+        if self.config.mqtt.host is None and not self._ever_connected:
+            raise ConfigError(
+                f"no broker on localhost:{self.config.mqtt.port} ({event.reason}): set mqtt.host "
+                "in edgecc.yaml (`edgecc init` writes one), or run `edgecc start --with-broker`"
+            )
+        log.warning("no connection to the broker: %s", event.reason)
+
+    def _on_subscribed(self, event: Subscribed) -> None:
+        if event.refused:
+            raise AuthError(f"the broker denies a subscription: {', '.join(event.refused)}")
+        self.announcer.online()
+        self.link.publish(self.config.topics / "in/canary", str(self.link.connection).encode())
+
+    def _answer(self, item: Command | ChunkRequest | Canary) -> None:
+        if isinstance(item, Command):
+            answer(self, item)
+        elif isinstance(item, Canary):
+            log.info("the broker delivers what is published to this node")
+        else:
+            try:
+                serve(item, self.serving.path(item.generation), self.config.topics, self.outbox)
+            except MessageError as error:
+                log.warning("chunk request of %s: %s", item.client, error)
+
+    # --- readout ---
+
+    def _refresh(self) -> None:
+        predictor, now = self.serving.predictor, time.monotonic()
+        if predictor is not None and predictor.stale and now - self._last["refresh"] > _REFRESH:
+            predictor.refresh()
+            self._last["refresh"] = time.monotonic()
+            if predictor.cursor - self._snapshot_cursor() >= _SNAPSHOT_LABELS:
+                self._snapshot()
+
+    def _snapshot_cursor(self) -> int:
+        return int(self.store.meta("snapshot", 0))
+
+    def _snapshot(self) -> None:
+        self.serving.save_snapshot()
+        with self.store.transaction():
+            predictor = self.serving.predictor
+            self.store.set_meta("snapshot", 0 if predictor is None else predictor.cursor)
+
+    def _swap(self) -> None:
+        manifest = self.serving.swap()
+        if manifest is None:
+            return
+        with self.store.transaction():
+            self.store.set_meta("serving", manifest.number)
+            self.announcer.event("generation", "info", {
+                "generation": manifest.number, "digest": manifest.digest,
+                "blocks": len(manifest.blocks) - 1, "metrics": dict(manifest.metrics),
+            })
+        self._snapshot()
+        self.announcer.checkpoints()
+
+    # --- learner ---
+
+    def _start_growth(self) -> None:
+        if self.paused or not self.supervisor.ready or self.serving.successor is not None:
+            return
+        for growth in self.store.open_growths()[:1]:
+            self.supervisor.give(self._order(growth))
+
+    def _order(self, growth: Growth) -> Order:
+        """The order of a growth; what it started from is written down once."""
+        folder = self.config.state / "growth" / generation.name_of(growth.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "order.json"
+        if not path.exists():
+            started = {"parent": self.serving.number, "plan": self.plan.describe()}
+            generation.write_file(path, json.dumps(started).encode())
+        started = json.loads(path.read_text())
+        return Order(
+            growth=growth.number, cursor=growth.cursor, recipe=growth.recipe,
+            parent=str(self.serving.path(started["parent"])),
+            key=self.key.verify_key.encode().hex(), log=str(self.config.state / "log.sqlite"),
+            folder=str(folder), input=asdict(self.config.input), plan=started["plan"],
+            seed=self.config.seed, threads=self.config.grow.threads,
+        )
+
+    def _follow_learner(self) -> None:
+        while not self.supervisor.said.empty():
+            said = self.supervisor.said.get()
+            if said is None:
+                self._learner_ended()
+            elif said["type"] == "train":
+                self.announcer.train(said)
+            elif said["type"] == "verdict":
+                self._judge(said)
+            elif said["type"] == "done":
+                self._close_growth(said["growth"])
+            else:
+                log.error("learner: %s", said["reason"])
+
+    def _judge(self, verdict: dict[str, Any]) -> None:
+        candidate = verdict.pop("candidate", None)
+        with self.store.transaction():
+            if self.store.add_verdict(verdict["growth"], verdict["block"], verdict):
+                self.announcer.event("verdict", "info", verdict)
+        log.info("growth %(growth)d block %(block)d: held-out %(held_out).4f against "
+                 "%(held_out_serving).4f, accepted: %(accepted)s", verdict)
+        if candidate is not None and Path(candidate).exists():
+            self.serving.adopt(Path(candidate))
+
+    def _close_growth(self, number: int) -> None:
+        with self.store.transaction():
+            self.store.close_growth(number)
+        shutil.rmtree(self.config.state / "growth" / generation.name_of(number))
+        self.supervisor.done()
+        self._deaths = 0
+        self.announcer.train({"phase": "idle", "growth": number})
+
+    def _learner_ended(self) -> None:
+        order = self.supervisor.order
+        if not self.supervisor.ended() or order is None:
+            return
+        self._deaths += 1
+        with self.store.transaction():
+            self.announcer.event("learner-out-of-memory", "warning", {
+                "growth": order.growth, "deaths": self._deaths, "limit": self.plan.learner_limit,
+            })
+        if self._deaths == _MEMORY_DEATHS:
+            log.error("growth %d given up: not enough memory; predictions go on", order.growth)
+            self._close_growth(order.growth)
+
+    # --- housekeeping ---
+
+    def _tidy(self) -> None:
+        now = time.monotonic()
+        if self.outbox.unsettled and now - self._last["settle"] > _SETTLE:
+            with self.store.transaction():
+                self.outbox.settle()
+            self._last["settle"] = now
+        if now - self._last["health"] > self.announcer.HEALTH_EVERY and self._ever_connected:
+            self.announcer.health()
+            self._last["health"] = now
+        if not self.link.alive:
+            raise RuntimeError("the network thread has died")
+
+    def _stop(self) -> None:
+        """Drain, save, say goodbye."""
+        log.info("stopping")
+        notify("STOPPING=1")
+        self.supervisor.stop()
+        self._take_in(self.link.take(1024, 0.0))
+        self._snapshot()
+        self.announcer.offline()
+        deadline = time.monotonic() + _FAREWELL
+        while not self.outbox.idle and self.outbox.window and time.monotonic() < deadline:
+            self.outbox.pump()
+            self._take_in(self.link.take(64, 0.05))
+        with self.store.transaction():
+            self.outbox.settle()
+        self.link.stop()
+        self.store.close()
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[TextIO]:
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"another edgecc runs on {path.parent}; give this one its own state_dir"
+            ) from error
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file

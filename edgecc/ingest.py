@@ -1,0 +1,182 @@
+"""One batch of messages, from bytes to acks.
+
+decode → predict → commit (samples, predictions, labels, receipts) → ack → publish → learn.
+A prediction is in the log before anything is learnt from its sample.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgecc import predictor as predictors
+from edgecc.config import Config
+from edgecc.errors import MessageError
+from edgecc.learn.readout import Floats
+from edgecc.link import Link
+from edgecc.messages import (
+    PREDICTION_SCHEMA,
+    Canary,
+    ChunkRequest,
+    Command,
+    Inbound,
+    Label,
+    decode,
+    id_of,
+    source_of,
+    to_json,
+)
+from edgecc.outbox import Outbox
+from edgecc.prequential import Prequential
+from edgecc.sample import Sample
+from edgecc.serving import Serving
+from edgecc.store import Growth, LabelEvent, Store
+
+Receipts = dict[str, list[dict[str, Any]]]
+
+
+@dataclass
+class Predicted:
+    """A decoded sample and what the node thought of it before knowing its label."""
+
+    sample: Sample
+    features: Floats | None
+    body: bytes
+    label: str | None
+
+
+@dataclass
+class Rejected:
+    message: Inbound
+    reason: str
+
+
+@dataclass
+class Ingest:
+    config: Config
+    link: Link
+    store: Store
+    outbox: Outbox
+    serving: Serving
+    prequential: Prequential
+    acked: int = 0
+    _events: list[tuple[LabelEvent, Floats | None]] = field(default_factory=list)
+
+    def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Canary]:
+        """Take in `messages`; returns those that are not about samples, for the daemon."""
+        items = [self._decoded(message) for message in messages]
+        receipts: Receipts = defaultdict(list)
+        predictions: list[tuple[str, bytes]] = []
+        self._events = []
+        with self.store.transaction():
+            for item in items:
+                self._commit(item, receipts, predictions)
+            for source, entries in receipts.items():
+                self.outbox.put(self.config.topics.out(source, "receipt"), to_json(entries))
+            self.outbox.settle()
+        for message in messages:
+            self.link.ack(message)
+        self.acked += len(messages)
+        self._publish(predictions)
+        self._learn()
+        return [item for item in items if isinstance(item, Command | ChunkRequest | Canary)]
+
+    # --- before the commit ---
+
+    def _decoded(
+        self, message: Inbound
+    ) -> Predicted | Label | Command | ChunkRequest | Canary | Rejected:
+        started = time.perf_counter()
+        try:
+            meant = decode(message, topics=self.config.topics, spec=self.config.input_spec)
+        except MessageError as error:
+            return Rejected(message, str(error))
+        return self._predicted(meant, started) if isinstance(meant, Sample) else meant
+
+    def _predicted(self, sample: Sample, started: float) -> Predicted:
+        predictor = self.serving.predictor
+        if predictor is None:  # a sensor whose scale is not known before its first window
+            return Predicted(sample, None, b"", None)
+        features = predictor.features(sample.x)
+        prediction = predictor.predict(features, started)
+        body = predictors.to_message(
+            prediction, schema=PREDICTION_SCHEMA, sample_id=sample.id, ts=sample.ts
+        )
+        return Predicted(sample, features, body, prediction.label)
+
+    # --- inside the transaction ---
+
+    def _commit(
+        self, item: Any, receipts: Receipts, predictions: list[tuple[str, bytes]]
+    ) -> None:
+        if isinstance(item, Predicted):
+            receipts[item.sample.source].append(self._commit_sample(item, predictions))
+        elif isinstance(item, Label):
+            receipts[item.source].append(self._commit_label(item))
+        elif isinstance(item, Rejected):
+            self.store.quarantine(item.message, item.reason)
+            topics = self.config.topics
+            receipts[source_of(item.message, topics)].append(
+                {"id": id_of(item.message, topics), "status": "rejected", "reason": item.reason}
+            )
+
+    def _commit_sample(
+        self, item: Predicted, predictions: list[tuple[str, bytes]]
+    ) -> dict[str, Any]:
+        sample = item.sample
+        row = self.store.add_sample(sample)
+        if row is None:
+            body = self.store.prediction_of(sample.id)
+            if body is not None:
+                predictions.append((sample.source, body))
+            return {"id": sample.id, "status": "duplicate"}
+        if item.body:
+            self.store.add_prediction(row, item.label, item.body)
+            predictions.append((sample.source, item.body))
+        if sample.label is not None:
+            self._log_label(Label(sample.id, sample.label, sample.source), item.features)
+        waiting = self.store.take_pending(sample.id)
+        if waiting is not None:
+            self._log_label(waiting, item.features)
+        return {"id": sample.id, "status": "stored"}
+
+    def _commit_label(self, label: Label) -> dict[str, Any]:
+        known = self.store.row_of(label.id) is not None
+        event = self._log_label(label, None)
+        status = "pending" if not known else "duplicate" if event is None else "stored"
+        return {"id": label.id, "status": status, "label": label.label}
+
+    def _log_label(self, label: Label, features: Floats | None) -> LabelEvent | None:
+        logged = self.store.add_label(label)
+        if logged is None:
+            return None
+        event, hit = logged
+        if hit is not None:
+            self.prequential.score(hit)
+        self._events.append((event, features))
+        self._open_growth(event.seq)
+        return event
+
+    def _open_growth(self, seq: int) -> None:
+        """Growth r starts at label first·2^(r-1): fixed by the recipe, not by the clock."""
+        ratio, rest = divmod(seq, self.config.grow.first)
+        if rest == 0 and ratio & (ratio - 1) == 0 and self.config.grow.blocks:
+            recipe = {"epochs": self.config.grow.epochs, "seed": self.config.seed}
+            self.store.open_growth(Growth(ratio.bit_length(), seq, recipe))
+
+    # --- after the commit ---
+
+    def _publish(self, predictions: Iterable[tuple[str, bytes]]) -> None:
+        topics = self.config.topics
+        newest: dict[str, bytes] = {}
+        for source, body in predictions:
+            self.outbox.send(topics.out(source, "prediction"), body)
+            newest[source] = body
+        for source, body in newest.items():
+            self.outbox.send(topics.out(source, "state"), body, retain=True)
+
+    def _learn(self) -> None:
+        for event, features in self._events:
+            self.serving.learn(event, features)
+        self.serving.calibrate(self.store.last_row())

@@ -1,0 +1,93 @@
+"""`edgecc stream` and `edgecc label`."""
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgecc.capture import Item, open_source
+from edgecc.capture.stream import Stream, journal_for
+from edgecc.client import Client
+from edgecc.config import Config
+from edgecc.errors import NotRunning
+from edgecc.messages import to_json
+from edgecc.topics import check_id
+
+
+def stream(
+    config: Config, path: str, as_json: bool, *, source: str, rate: float | None,
+    limit: int | None, unlabelled: bool, window: int | None, step: int | None,
+    label_column: str | None,
+) -> None:
+    """Send a whole source and print what the node did with it."""
+    check_id(source, "--source")
+    found = open_source(
+        path, shape=config.input.shape, window=window, step=step, label_column=label_column
+    )
+    total = min(found.total, limit) if found.total is not None and limit else found.total or limit
+    items = itertools.islice(found.items, limit)
+    journal = None if path == "-" else journal_for(
+        config.state / "streams", config.topics.root, source, Path(path).resolve(), limit
+    )
+    with Client(config) as client, _bar(total) as advance:
+        sending = Stream(client, config.topics, source, journal=journal, rate=rate)
+        sending.run(_without_labels(items) if unlabelled else iter(items), advance)
+    _print(sending, as_json)
+
+
+def label(config: Config, sample_id: str, label: str, source: str) -> str:
+    """Send one label and wait for what the node says to it."""
+    check_id(source, "--source")
+    with Client(config) as client:
+        client.subscribe([config.topics.out(source, "receipt")])
+        client.publish(config.topics.label(source), to_json({"id": sample_id, "label": label}))
+        deadline = time.monotonic() + 10
+        while (left := deadline - time.monotonic()) > 0:
+            message = client.next_message(left)
+            for receipt in json.loads(message.payload) if message else []:
+                if receipt["id"] == sample_id and "label" in receipt:
+                    return _told(receipt)
+    raise NotRunning(f"no edgecc answers for {config.topics.root}; is `edgecc start` running?")
+
+
+def _told(receipt: dict[str, Any]) -> str:
+    return {
+        "stored": f"{receipt['id']} is {receipt['label']}",
+        "duplicate": f"{receipt['id']} already was {receipt['label']}",
+        "pending": f"no sample {receipt['id']} yet; the label waits for it",
+    }[receipt["status"]]
+
+
+def _without_labels(items: Iterator[Item]) -> Iterator[Item]:
+    return (replace(item, label=None) for item in items)
+
+
+class _bar:
+    """A progress bar on a terminal, silence elsewhere."""
+
+    def __init__(self, total: int | None) -> None:
+        self._bar = click.progressbar(  # type: ignore[var-annotated]
+            length=total or 0, label="receipts", file=sys.stderr, show_pos=True,
+            hidden=not (total and sys.stderr.isatty()),
+        )
+
+    def __enter__(self) -> Callable[[int], None]:
+        return self._bar.__enter__().update
+
+    def __exit__(self, *error: Any) -> None:
+        self._bar.__exit__(*error)
+
+
+def _print(sending: Stream, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({**sending.counts, "reasons": dict(sending.reasons)}))
+        return
+    click.echo(", ".join(f"{name} {count}" for name, count in sending.counts.items()) or "nothing")
+    for reason, count in sending.reasons.most_common(5):
+        click.echo(f"  rejected {count}: {reason}", err=True)

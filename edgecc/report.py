@@ -1,0 +1,135 @@
+"""What commands print about a node: plan, status, configuration, its log."""
+
+import json
+import time
+from typing import Any
+
+import click
+import yaml
+
+from edgecc import config as configs
+from edgecc import planner
+from edgecc.client import Client
+from edgecc.config import Config, format_size
+from edgecc.errors import NotRunning
+from edgecc.store import Store
+
+
+def plan(config: Config, as_json: bool) -> None:
+    """Where memory_budget goes."""
+    found = planner.plan(
+        config.memory_budget, config.input_spec,
+        max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
+    )
+    if as_json:
+        _json(found.describe() | {"where": found.where, "total": found.total,
+                                  "budget": config.memory_budget})
+        return
+    for use, size in found.where.items():
+        click.echo(f"{use:38} {size / planner.MIB:8.1f} MiB")
+    click.echo(f"{'total predicted':38} {found.total / planner.MIB:8.1f} MiB "
+               f"of {format_size(config.memory_budget)}")
+    widths = ", ".join(f"{block.channels} channels" for block in found.blocks) or "none"
+    click.echo(f"blocks: {widths}; batch {found.batch}; "
+               f"{planner.readout_dim(found, config.input_spec)} features")
+
+
+def status(config: Config, *, as_json: bool, watch: bool) -> None:
+    """The retained messages of the node, once or until interrupted."""
+    with Client(config) as client:
+        client.subscribe([config.topics / part for part in ("status", "info", "health", "train")])
+        said = _gather(client, config, {})
+        if "status" not in said:
+            raise NotRunning(f"no edgecc was ever seen on {config.topics.root}")
+        _print_status(said, as_json)
+        while watch:
+            message = client.next_message(60.0)
+            if message is not None:
+                _note(said, config, message.topic, message.payload)
+                _print_status(said, as_json)
+    if said["status"] != "online":
+        raise NotRunning(f"{config.node} is {said['status']}")
+
+
+def check(config: Config) -> None:
+    found = planner.plan(
+        config.memory_budget, config.input_spec,
+        max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
+    )
+    click.echo(f"ok: node {config.node}, {len(found.blocks)} blocks within "
+               f"{format_size(config.memory_budget)}, state in {config.state}")
+
+
+def config(found: Config, as_json: bool) -> None:
+    shown = configs.show(found)
+    if as_json:
+        _json(shown)
+    else:
+        click.echo(yaml.safe_dump(shown, sort_keys=False), nl=False)
+
+
+def samples(config: Config, limit: int, as_json: bool) -> None:
+    rows = _log(config).samples(limit)
+    if as_json:
+        _json(rows)
+        return
+    for row in rows:
+        click.echo(f"{_when(row['ts'])}  {row['source']:12} {row['label'] or '-':16} {row['id']}")
+
+
+def quarantine(config: Config, limit: int, as_json: bool) -> None:
+    rows = _log(config).quarantined(limit)
+    if as_json:
+        _json(rows)
+        return
+    for row in rows:
+        click.echo(f"{_when(row['ts'])}  {row['topic']}  {row['bytes']} B: {row['reason']}")
+
+
+def _log(config: Config) -> Store:
+    path = config.state / "log.sqlite"
+    if not path.exists():
+        raise NotRunning(f"no log at {path}: run this on the node, with its configuration")
+    return Store(path, read_only=True)
+
+
+def _gather(client: Client, config: Config, said: dict[str, Any]) -> dict[str, Any]:
+    """Retained messages come at once; a second of silence ends them."""
+    while (message := client.next_message(1.0)) is not None and len(said) < 4:
+        _note(said, config, message.topic, message.payload)
+    return said
+
+
+def _note(said: dict[str, Any], config: Config, topic: str, payload: bytes) -> None:
+    name = topic.removeprefix(config.topics.root + "/")
+    said[name] = payload.decode() if name == "status" else json.loads(payload)
+
+
+def _print_status(said: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _json(said)
+        return
+    health, info, train = (said.get(name, {}) for name in ("health", "info", "train"))
+    memory, log, past = (health.get(name, {}) for name in ("memory", "log", "prequential"))
+    click.echo(f"{info.get('node', '?')}: {said['status']}, generation "
+               f"{health.get('generation', '?')}, {len(info.get('classes', []))} classes at start")
+    click.echo(f"  samples {log.get('samples', 0)}, labels {log.get('labels', 0)}, "
+               f"quarantined {log.get('quarantined', 0)}, backlog {health.get('backlog', 0)}")
+    if past.get("window") is not None:
+        click.echo(f"  accuracy before learning: {past['window']:.3f} of the last labels, "
+                   f"{past['cumulative']:.3f} of all {past['labelled_predictions']}")
+    if train:
+        place = f" {train['step']}/{train['steps']}" if "step" in train else ""
+        click.echo(f"  learner: {train['phase']}, growth {train['growth']}, "
+                   f"block {train.get('block', '-')}{place}")
+    if memory:
+        click.echo(f"  memory peak {format_size(memory['peak'])} of "
+                   f"{format_size(memory['budget'])}")
+
+
+def _when(ts: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ts))
+
+
+def _json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

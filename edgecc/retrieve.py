@@ -1,0 +1,86 @@
+"""`edgecc checkpoint ...`: what an operator does with a node's generations, over MQTT."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgecc import generation, transfer
+from edgecc.client import Client
+from edgecc.config import Config, format_size
+from edgecc.errors import CheckpointError
+from edgecc.generation import Generation
+from edgecc.trust import key_for_folder, pin
+
+
+def list_offers(config: Config, as_json: bool) -> None:
+    with Client(config) as client:
+        offers = _offers(client, config)
+    if as_json:
+        click.echo(json.dumps(offers, indent=2))
+        return
+    for offer in offers:
+        held_out = "-" if offer["held_out"] is None else f"{offer['held_out']:.4f}"
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(offer["created"]))
+        click.echo(f"{offer['generation']:6}  {when}  {offer['blocks']} blocks  "
+                   f"{offer['classes']:4} classes  held-out {held_out}  "
+                   f"{format_size(offer['bytes']):>9}  {offer['digest'][:12]}"
+                   f"{'  serving' if offer['serving'] else ''}")
+
+
+def pull(
+    config: Config, number: int | None, folder: Path, key: str | None, as_json: bool
+) -> None:
+    """Fetch, verify, and print where it is."""
+    with Client(config) as client:
+        offers = _offers(client, config)
+        if number is None:
+            number = max((int(offer["generation"]) for offer in offers), default=-1)
+        info = client.retained(config.topics / "info")
+        trusted, new = pin(folder, info, key)
+        if new:
+            click.echo(f"trusting the key this node shows, kept in {folder / 'public_key'}: "
+                       f"{trusted.encode().hex()}", err=True)
+        found = transfer.pull(client, config.topics, number, folder, [trusted], _progress)
+    _print(found, folder / generation.name_of(number), as_json)
+
+
+def verify(config: Config, folder: Path, key: str | None, as_json: bool) -> None:
+    _print(generation.load(folder, [key_for_folder(folder, key)]), folder, as_json)
+
+
+def command(config: Config, verb: str, args: dict[str, Any]) -> Any:
+    with Client(config) as client:
+        return client.command(verb, args, timeout=60.0)
+
+
+def _offers(client: Client, config: Config) -> list[dict[str, Any]]:
+    payload = client.retained(config.topics / "checkpoint/index")
+    if payload is None:
+        raise CheckpointError(f"{config.topics.root} offers no checkpoints; is edgecc running?")
+    offers: list[dict[str, Any]] = json.loads(payload)
+    return offers
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r{format_size(done)} of {format_size(total)}   ", err=True, nl=done >= total)
+
+
+def _print(found: Generation, folder: Path, as_json: bool) -> None:
+    manifest = found.manifest
+    about = {
+        "folder": str(folder), "generation": manifest.number, "digest": manifest.digest,
+        "parent": manifest.parent, "node": manifest.node, "classes": manifest.classes,
+        "blocks": manifest.blocks, "metrics": dict(manifest.metrics),
+        "bytes": sum(file.size for file in manifest.files.values()),
+    }
+    if as_json:
+        click.echo(json.dumps(about, indent=2))
+    else:
+        click.echo(f"{folder}: generation {manifest.number} of {manifest.node}, verified "
+                   f"({format_size(about['bytes'])}, {len(manifest.classes)} classes, "
+                   f"digest {manifest.digest[:12]})")
