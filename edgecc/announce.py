@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Announcer:
-    HEALTH_EVERY = 5.0  # seconds
+    HEALTH_EVERY = 2.0  # seconds
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
@@ -67,13 +67,12 @@ class Announcer:
         self._daemon.outbox.send(self._topics / what, payload, retain=True)
 
     def _info(self) -> dict[str, Any]:
-        config, predictor = self._daemon.config, self._daemon.serving.predictor
+        config = self._daemon.config
         return {
             "edgecc": edgecc.__version__, "python": platform.python_version(),
             "machine": platform.machine(), "schemas": [SAMPLE_SCHEMA], "node": config.node,
             "input": {"kind": config.input.kind, "shape": list(config.input.shape)},
             "max_payload": config.mqtt.max_payload,
-            "classes": [] if predictor is None else predictor.readout.classes,
             "public_key": self._daemon.key.verify_key.encode().hex(),
             "memory_budget": config.memory_budget, "started": self._started,
         }
@@ -85,8 +84,10 @@ class Announcer:
         daemon_peak = peak_memory()
         return {
             "ts": time.time(), "generation": daemon.serving.number, "readout": cursor,
+            "classes": [] if predictor is None else predictor.readout.classes,
             "backlog": store.last_label() - cursor,
-            "growths_open": len(store.open_growths()), "paused": daemon.paused,
+            "growths_open": len(store.open_growths()),
+            "swapping": daemon.serving.successor is not None, "paused": daemon.paused,
             "log": store.counts(), "acked": daemon.ingest.acked,
             "dropped": {"predictions": daemon.outbox.dropped, "qos0": daemon.link.dropped},
             "connections": daemon.link.connection,

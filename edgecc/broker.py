@@ -26,6 +26,7 @@ autosave_interval 60
 max_queued_messages 20000
 max_queued_bytes 268435456
 max_inflight_messages 100
+log_dest file {folder}/mosquitto.log
 log_type error
 log_type warning
 """
@@ -73,12 +74,12 @@ class Mosquitto:
         path.write_text(
             _MOSQUITTO.format(port=port, folder=folder.resolve(), user=getpass.getuser())
         )
-        self._process = subprocess.Popen([binary, "-c", str(path)])
+        self._process = subprocess.Popen([binary, "-c", str(path)], stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + _PATIENCE
         while not _listens(port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise BrokerError(f"mosquitto does not start on port {port}: see its message")
+                raise BrokerError(f"mosquitto does not start: see {folder}/mosquitto.log")
             time.sleep(0.02)
 
     def stop(self) -> None:

@@ -252,7 +252,7 @@ def _build(kind: type, values: Mapping[str, tuple[Any, str]], prefix: str = "") 
         key, hint = prefix + item.name, hints[item.name]
         if is_dataclass(hint) and isinstance(hint, type):
             chosen[item.name] = _build(hint, values, key + ".")
-        elif key in values:
+        elif values.get(key, (None, ""))[0] is not None:  # null: the default
             value, place = values[key]
             try:
                 chosen[item.name] = _coerce(value, hint, item.metadata)

@@ -28,6 +28,7 @@ from edgecc.link import Connected, Disconnected, Event, Link, Published, Subscri
 from edgecc.messages import Canary, ChunkRequest, Command, Inbound
 from edgecc.outbox import Outbox
 from edgecc.prequential import WINDOW, Prequential
+from edgecc.retention import evict, over_budget
 from edgecc.serving import Serving
 from edgecc.store import Growth, Store
 from edgecc.supervisor import Supervisor
@@ -40,6 +41,7 @@ _REFRESH = 0.2  # seconds between two solves of the readout while labels stream 
 _PATIENCE = 0.05  # seconds to wait for messages when there is nothing else to do
 _SETTLE = 1.0  # seconds after which arrived outbox rows are deleted even without traffic
 _SNAPSHOT_LABELS = 5000
+_RETAIN_EVERY = 500  # samples
 _MEMORY_DEATHS = 3
 _FAREWELL = 5.0  # seconds for the last messages to leave
 
@@ -52,6 +54,7 @@ class Daemon:
         self._ever_connected = False
         self._last = dict.fromkeys(("refresh", "settle", "health"), 0.0)
         self._deaths = 0
+        self._looked_at = 0  # samples stored when retention last ran
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code."""
@@ -203,6 +206,7 @@ class Daemon:
             self.announcer.event("generation", "info", {
                 "generation": manifest.number, "digest": manifest.digest,
                 "blocks": len(manifest.blocks) - 1, "metrics": dict(manifest.metrics),
+                "labels": self.store.last_label(),
             })
         self._snapshot()
         self.announcer.checkpoints()
@@ -288,8 +292,24 @@ class Daemon:
         if now - self._last["health"] > self.announcer.HEALTH_EVERY and self._ever_connected:
             self.announcer.health()
             self._last["health"] = now
+        self._retain()
         if not self.link.alive:
             raise RuntimeError("the network thread has died")
+
+    def _retain(self) -> None:
+        """Keep the log under disk_budget, looking every so many samples."""
+        rows = self.store.last_row()
+        if rows - self._looked_at < _RETAIN_EVERY or not over_budget(
+            self.store, self.config.disk_budget
+        ):
+            return
+        self._looked_at = rows
+        self._snapshot()
+        pinned = max((growth.cursor for growth in self.store.open_growths()), default=0)
+        with self.store.transaction():
+            gone = evict(self.store, budget=self.config.disk_budget,
+                         learnt=self._snapshot_cursor(), pinned=pinned)
+        log.info("%d samples evicted to stay within disk_budget", gone)
 
     def _stop(self) -> None:
         """Drain, save, say goodbye."""

@@ -36,7 +36,7 @@ from edgecc.learn.readout import (
 from edgecc.planner import Block, Plan
 from edgecc.sample import Input
 from edgecc.store import Growth, Store
-from edgecc.trunk import Trunk, stem_trunk
+from edgecc.trunk import Trunk
 
 RATE = 5e-3  # Adam's, falling to zero along a half cosine
 CALIBRATION_ROWS = 1000
@@ -56,6 +56,7 @@ class Rows:
     ids: NDArray[np.int64]
     targets: NDArray[np.int64]
     held: NDArray[np.bool_]
+    weights: NDArray[np.float64]  # by class: samples seen for each one that is still stored
 
     @staticmethod
     def at(store: Store, spec: Input, cursor: int) -> "Rows":
@@ -63,7 +64,10 @@ class Rows:
         index = {label: k for k, label in enumerate(classes)}
         found = [(row, index[label], held) for row, label, held in store.labelled(cursor)]
         table = np.array(found, np.int64).reshape(-1, 3)
-        return Rows(store, spec, classes, table[:, 0], table[:, 1], table[:, 2] != 0)
+        seen = store.class_counts(cursor)
+        kept = np.bincount(table[:, 1], minlength=len(classes))
+        weights = np.array([seen[label] for label in classes]) / np.maximum(kept, 1)
+        return Rows(store, spec, classes, table[:, 0], table[:, 1], table[:, 2] != 0, weights)
 
     def sample(self, position: int) -> NDArray[Any]:
         packed = self.store.payload(int(self.ids[position]))
@@ -104,10 +108,10 @@ class Grower:
         """Blocks bottom up, until one does not help."""
         if len(self.rows.classes) < 2:
             return
-        trunk = self._calibrated_stem()
-        self._serving_accuracy = self._judge(self.parent.trunk).accuracy
+        trunk = self.calibrated_stem()
+        self._serving_accuracy = self.judge(self.parent.trunk).accuracy
         for number, block in enumerate(self.plan.blocks, start=1):
-            candidate = self._frozen(trunk, block, number)
+            candidate = self.frozen(trunk, block, number)
             verdict = self._verdict(trunk, candidate, number)
             yield verdict
             if not verdict["helps"]:
@@ -116,7 +120,7 @@ class Grower:
 
     # --- one block ---
 
-    def _frozen(self, trunk: Trunk, block: Block, number: int) -> Trunk:
+    def frozen(self, trunk: Trunk, block: Block, number: int) -> Trunk:
         """`trunk` with block `number` trained and frozen on top; read back if it was done before."""
         path = self.folder / f"block{number}.safetensors"
         if not path.exists():
@@ -187,9 +191,10 @@ class Grower:
             "high": torch.tensor(high, dtype=torch.float64),
         }
 
-    def _calibrated_stem(self) -> Trunk:
-        """The stem with int8 ranges measured on calibration rows."""
-        stem = stem_trunk(self.plan, self.rows.spec, self.seed, like=self.parent.trunk)
+    def calibrated_stem(self) -> Trunk:
+        """The parent's stem with int8 ranges measured on calibration rows."""
+        parent = self.parent.trunk
+        stem = replace(parent, layers=parent.layers[:1], ranges=None, methods=("stem",))
         run = Interpreter(stem.compile("map")).run
         inputs = [stem.scale(self.rows.sample(int(p))) for p in self._calibration_rows(0)]
         high = max(float(run(x).max()) for x in inputs)
@@ -217,11 +222,11 @@ class Grower:
     def _judgement(self, trunk: Trunk, candidate: Trunk, number: int) -> dict[str, Any]:
         """Against its own prefix (does the block help?) and what is serving (is it better?)."""
         self._progress("judging", number)
-        judged = self._judge(candidate)
+        judged = self.judge(candidate)
         agreement = self._int8_agreement(candidate, judged)
         if agreement < _INT8_AGREEMENT:
             candidate = replace(candidate, ranges=None)
-            judged = self._judge(candidate)
+            judged = self.judge(candidate)
         dim = trunk.dim
         prefix = best_alpha(judged.before.prefix(dim), judged.features[:, :dim], self._held())[1]
         accepted = judged.accuracy > max(prefix, self._serving_accuracy)
@@ -237,7 +242,7 @@ class Grower:
             verdict |= self._write(candidate, judged, number)
         return verdict
 
-    def _judge(self, trunk: Trunk) -> Judged:
+    def judge(self, trunk: Trunk) -> Judged:
         """Learn the training rows, look at the held-out ones, then learn those too."""
         run = Interpreter(trunk.compile()).run
         readout = Readout(trunk.dim, list(self.rows.classes))
@@ -249,14 +254,17 @@ class Grower:
             if is_held:
                 held.append(features)
             else:
-                readout.learn(features, self.rows.classes[target])
+                readout.learn(
+                    features, self.rows.classes[target], weight=self.rows.weights[target]
+                )
             if position % 1000 == 0:
                 self._progress("judging", len(trunk.layers) - 1, step=position,
                                steps=len(self.rows.ids))
         before = readout.copy()
         features = np.array(held).reshape(len(held), readout.dim)
-        for one, label in zip(features, self._held(), strict=True):
-            readout.learn(one, label)
+        for one, target in zip(features, self.rows.targets[self.rows.held], strict=True):
+            weight = self.rows.weights[target]
+            readout.learn(one, self.rows.classes[target], weight=weight)
         alpha, accuracy, values = best_alpha(before, features, self._held())
         temperature = best_temperature(values, self.rows.targets[self.rows.held])
         return Judged(readout, alpha, temperature, accuracy, features, before)

@@ -60,7 +60,7 @@ class Ingest:
     outbox: Outbox
     serving: Serving
     prequential: Prequential
-    acked: int = 0
+    acked: int = 0  # sample messages since the start
     _events: list[tuple[LabelEvent, Floats | None]] = field(default_factory=list)
 
     def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Canary]:
@@ -77,7 +77,7 @@ class Ingest:
             self.outbox.settle()
         for message in messages:
             self.link.ack(message)
-        self.acked += len(messages)
+        self.acked += sum(isinstance(item, Predicted | Rejected) for item in items)
         self._publish(predictions)
         self._learn()
         return [item for item in items if isinstance(item, Command | ChunkRequest | Canary)]

@@ -1,4 +1,4 @@
-"""`edgecc predict`: a checkpoint's folder, or this node's own state, without a broker."""
+"""Predictions without a broker: a checkpoint's folder, or this node's own state."""
 
 import json
 import time
@@ -9,12 +9,13 @@ from typing import Any
 import click
 import numpy as np
 
-from edgecc import generation, sample, signing
+from edgecc import generation, sample
 from edgecc.config import Config
 from edgecc.errors import CheckpointError, ConfigError, MessageError
-from edgecc.generation import Generation
 from edgecc.predictor import Predictor
 from edgecc.sample import Input
+from edgecc.signing import load_or_make_key
+from edgecc.store import Store
 from edgecc.trust import key_for_folder
 
 
@@ -23,8 +24,7 @@ def predict(
     as_json: bool,
 ) -> None:
     """One line (or JSON object) per picture, window or row of an npy batch."""
-    predictor = Predictor(_checkpoint(config, checkpoint, key))
-    predictor.refresh()
+    predictor = live(config) if checkpoint is None else pulled(checkpoint, key)
     given = predictor.generation.manifest.node_input
     spec = Input(given["kind"], tuple(given["shape"]))
     for name, x in _arrays(files, spec):
@@ -36,15 +36,33 @@ def predict(
             click.echo(f"{name}  {found.label}  {found.score:.3f}")
 
 
-def _checkpoint(config: Config, folder: Path | None, key: str | None) -> Generation:
-    if folder is not None:
-        return generation.load(folder, [key_for_folder(folder, key)])
+def pulled(folder: Path, key: str | None = None) -> Predictor:
+    """What a checkpoint's folder predicts."""
+    predictor = Predictor(generation.load(folder, [key_for_folder(folder, key)]))
+    predictor.refresh()
+    return predictor
+
+
+def live(config: Config) -> Predictor:
+    """What this node predicts now: its serving generation, and the log after its cursor."""
+    path = config.state / "log.sqlite"
+    if not path.exists():
+        raise CheckpointError(f"no state in {config.state}; give --checkpoint FOLDER")
+    store = Store(path, read_only=True)
     generations = config.state / "generations"
-    numbers = generation.numbers(generations) if generations.exists() else []
-    if not numbers:
-        raise CheckpointError(f"no generation in {generations}; give --checkpoint FOLDER")
-    own = signing.load_or_make_key(config.state / "node.key").verify_key
-    return generation.load(generations / generation.name_of(numbers[-1]), [own])
+    number = store.meta("serving", max(generation.numbers(generations), default=0))
+    own = load_or_make_key(config.state / "node.key").verify_key
+    predictor = Predictor(
+        generation.load(generations / generation.name_of(number), [own], config.input_spec)
+    )
+    while events := store.labels_after(predictor.cursor, 256):
+        for event in events:
+            packed = store.payload(event.row)
+            assert packed is not None, "labels after a generation's cursor are not evicted"
+            features = predictor.features(config.input_spec.unpack(packed))
+            predictor.learn(features, event.label, event.previous, event.seq)
+    predictor.refresh()
+    return predictor
 
 
 def _arrays(files: tuple[Path, ...], spec: Input) -> Iterator[tuple[str, Any]]:

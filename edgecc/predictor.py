@@ -90,10 +90,15 @@ def to_message(prediction: Prediction, *, schema: str, sample_id: str, ts: float
         "sample_id": sample_id,
         "ts": ts,
         "label": prediction.label,
-        "score": round(prediction.score, 4),
-        "top": [[label, round(score, 4)] for label, score in prediction.top],
+        "score": _short(prediction.score),
+        "top": [[label, _short(score)] for label, score in prediction.top],
         "generation": prediction.generation,
         "readout": prediction.readout,
         "latency_ms": round(prediction.seconds * 1000, 2),
     }
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _short(score: float) -> float:
+    """Six significant digits: small probabilities still show that they changed."""
+    return float(f"{score:.6g}")

@@ -112,7 +112,7 @@ def _print_status(said: dict[str, Any], as_json: bool) -> None:
     health, info, train = (said.get(name, {}) for name in ("health", "info", "train"))
     memory, log, past = (health.get(name, {}) for name in ("memory", "log", "prequential"))
     click.echo(f"{info.get('node', '?')}: {said['status']}, generation "
-               f"{health.get('generation', '?')}, {len(info.get('classes', []))} classes at start")
+               f"{health.get('generation', '?')}, {len(health.get('classes', []))} classes")
     click.echo(f"  samples {log.get('samples', 0)}, labels {log.get('labels', 0)}, "
                f"quarantined {log.get('quarantined', 0)}, backlog {health.get('backlog', 0)}")
     if past.get("window") is not None:

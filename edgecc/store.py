@@ -17,39 +17,10 @@ from typing import Any
 from edgecc.errors import StoreError
 from edgecc.messages import Inbound, Label
 from edgecc.sample import Sample
+from edgecc.schema import MIGRATIONS
 
 HELD_OUT_IN = 20  # one labelled sample in twenty judges candidates and is never trained on
 QUARANTINE_ROWS = 1000  # the newest are kept; the counter counts all
-_MIGRATIONS = [
-    """
-    CREATE TABLE sample (
-        row INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL UNIQUE, id TEXT NOT NULL,
-        source TEXT NOT NULL, ts REAL NOT NULL, label TEXT, held INTEGER NOT NULL,
-        unlearnt INTEGER NOT NULL DEFAULT 0, payload BLOB NOT NULL);
-    CREATE INDEX sample_label ON sample (label, row);
-    CREATE TABLE gone (key BLOB PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
-    CREATE TABLE label (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, previous TEXT, label TEXT,
-        source TEXT NOT NULL, ts REAL NOT NULL, hit INTEGER);
-    CREATE INDEX label_row ON label (row, seq);
-    CREATE TABLE pending (key BLOB PRIMARY KEY, id TEXT NOT NULL, label TEXT, unlearn INTEGER,
-        source TEXT NOT NULL, ts REAL NOT NULL) WITHOUT ROWID;
-    CREATE TABLE prediction (row INTEGER PRIMARY KEY, label TEXT, body BLOB NOT NULL);
-    CREATE TABLE quarantine (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, ts REAL NOT NULL, topic TEXT NOT NULL,
-        reason TEXT NOT NULL, content_type TEXT, user TEXT NOT NULL, payload BLOB NOT NULL);
-    CREATE TABLE outbox (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, payload BLOB NOT NULL,
-        retain INTEGER NOT NULL);
-    CREATE TABLE growth (number INTEGER PRIMARY KEY, cursor INTEGER NOT NULL, recipe TEXT NOT NULL,
-        closed INTEGER NOT NULL DEFAULT 0);
-    CREATE TABLE verdict (growth INTEGER NOT NULL, block INTEGER NOT NULL, body TEXT NOT NULL,
-        PRIMARY KEY (growth, block)) WITHOUT ROWID;
-    CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-    """
-]
-
-
 @dataclass(frozen=True)
 class LabelEvent:
     """Label number `seq` of the log: sample `row` went from `previous` to `label` (or None)."""
@@ -90,9 +61,9 @@ class Store:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(_MIGRATIONS):
+        if version > len(MIGRATIONS):
             raise StoreError(f"{self._path} is of a newer edgecc (log version {version}); upgrade")
-        for number, script in enumerate(_MIGRATIONS[version:], version + 1):
+        for number, script in enumerate(MIGRATIONS[version:], version + 1):
             self._db.executescript(f"BEGIN; {script} PRAGMA user_version={number}; COMMIT;")
 
     def close(self) -> None:
@@ -196,6 +167,14 @@ class Store:
     def drop_outbox(self, seq: int) -> None:
         self._db.execute("DELETE FROM outbox WHERE seq=?", (seq,))
 
+    def remove_sample(self, row: int) -> None:
+        """Delete a sample; its id stays known, so that a redelivery is still a duplicate."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO gone SELECT key, ? FROM sample WHERE row=?", (time.time(), row)
+        )
+        self._db.execute("DELETE FROM prediction WHERE row=?", (row,))
+        self._db.execute("DELETE FROM sample WHERE row=?", (row,))
+
     def set_meta(self, name: str, value: str | int | float) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (name, value))
 
@@ -255,7 +234,8 @@ class Store:
 
     def last_row(self) -> int:
         """Samples ever stored."""
-        return self._db.execute("SELECT COALESCE(MAX(row), 0) FROM sample").fetchone()[0]
+        found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name='sample'").fetchone()
+        return found[0] if found else 0
 
     def last_label(self) -> int:
         return self._db.execute("SELECT COALESCE(MAX(seq), 0) FROM label").fetchone()[0]
@@ -267,6 +247,36 @@ class Store:
             "WHERE l.label IS NOT NULL AND l.seq = (SELECT MAX(seq) FROM label m "
             "WHERE m.row = l.row AND m.seq <= ?) ORDER BY l.row", (cursor,)
         )
+
+    def usage(self) -> dict[str, tuple[int, int]]:
+        """(rows, bytes) kept of each label, '' for unlabelled samples."""
+        found = self._db.execute("SELECT label, rows, bytes FROM usage WHERE rows > 0")
+        return {label: (rows, size) for label, rows, size in found}
+
+    def oldest_unlabelled(self, limit: int) -> list[int]:
+        found = self._db.execute(
+            "SELECT row FROM sample WHERE label IS NULL ORDER BY row LIMIT ?", (limit,)
+        )
+        return [row for (row,) in found]
+
+    def last_by_hash(self, label: str, *, after: int, upto: int) -> int | None:
+        """Of `label`'s samples with their newest label in (after, upto], the highest id hash."""
+        found = self._db.execute(
+            "SELECT s.row FROM sample s WHERE s.label = ? AND "
+            "(SELECT MAX(seq) FROM label l WHERE l.row = s.row) BETWEEN ? AND ? "
+            "ORDER BY s.key DESC LIMIT 1", (label, after + 1, upto)
+        ).fetchone()
+        return found[0] if found else None
+
+    def class_counts(self, cursor: int) -> dict[str, int]:
+        """Samples of each class at `cursor`, evicted ones included."""
+        found = self._db.execute(
+            "SELECT name, SUM(one) FROM ("
+            "SELECT label AS name, 1 AS one FROM label WHERE seq <= ? UNION ALL "
+            "SELECT previous, -1 FROM label WHERE seq <= ?) "
+            "WHERE name IS NOT NULL GROUP BY name", (cursor, cursor)
+        )
+        return dict(found.fetchall())
 
     def classes(self, cursor: int) -> list[str]:
         """Class names in the order in which the log first named them."""
@@ -290,8 +300,9 @@ class Store:
 
     def counts(self) -> dict[str, int]:
         queries = {
-            "samples": "SELECT COUNT(*) FROM sample",
-            "labelled": "SELECT COUNT(*) FROM sample WHERE label IS NOT NULL",
+            "samples": "SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name='sample'",
+            "kept": "SELECT COALESCE(SUM(rows), 0) FROM usage",
+            "bytes": "SELECT COALESCE(SUM(bytes), 0) FROM usage",
             "labels": "SELECT COALESCE(MAX(seq), 0) FROM label",
             "pending": "SELECT COUNT(*) FROM pending",
             "quarantined": "SELECT COALESCE(MAX(seq), 0) FROM quarantine",

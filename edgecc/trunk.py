@@ -39,10 +39,11 @@ class Trunk:
         )
 
 
-def stem_trunk(plan: Plan, spec: Input, seed: int, like: Trunk | None = None) -> Trunk:
-    """The float32 trunk of the stem alone; input scaling as in `like`, else that of pictures."""
+def stem_trunk(plan: Plan, spec: Input, seed: int) -> Trunk:
+    """The float32 trunk of the stem alone, inputs scaled as pictures are."""
     shape = spec.model_shape
     stem = make_stem(shape, filters=plan.stem_filters, grid=plan.stem_grid, seed=seed)
-    mean = np.zeros(shape[0], np.float32) if like is None else like.mean
-    std = np.full(shape[0], 255.0, np.float32) if like is None else like.std
-    return Trunk(shape=shape, mean=mean, std=std, layers=(stem,))
+    return Trunk(
+        shape=shape, mean=np.zeros(shape[0], np.float32),
+        std=np.full(shape[0], 255.0, np.float32), layers=(stem,),
+    )

@@ -1,0 +1,36 @@
+# `make demo` and `make test` set themselves up on a fresh Debian machine.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+APT_PACKAGES := mosquitto mosquitto-clients dataset-fashion-mnist
+CONSTRAINTS := deploy/constraints-$(shell uname -m).txt
+
+.PHONY: demo test check setup system clean
+.DEFAULT_GOAL := demo
+
+demo: setup
+	$(BIN)/edgecc demo
+
+test: setup check
+	$(BIN)/pytest $(if $(CI),--no-skips) $(PYTEST_ARGS)
+
+check: setup
+	$(BIN)/ruff check edgecc tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+setup: system $(VENV)/ready
+
+# Debian packages, where there is apt and the right to use it; without them the demo takes the
+# embedded broker and scikit-learn's digits, and the tests that need mosquitto are skipped.
+system:
+	@deploy/system-packages $(APT_PACKAGES)
+
+$(VENV)/ready: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

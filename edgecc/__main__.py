@@ -1,0 +1,3 @@
+from edgecc.cli import main
+
+main()

@@ -1,0 +1,69 @@
+"""Plots of the benches, as PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecc.config import Config
+from edgecc.store import Store
+
+_WINDOW = 500  # labels in the moving accuracy
+
+
+def demo(
+    path: Path, config: Config, matrix: NDArray[np.float64], groups: Sequence[tuple[str, str]],
+    events: Sequence[dict[str, Any]], per_pair: int,
+) -> None:
+    """Accuracy before learning, accuracy on test images after each pair, and block swaps."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (above, below) = pyplot.subplots(
+        2, 1, figsize=(9, 8), height_ratios=(3, 2), layout="constrained"
+    )
+    _curves(above, config, matrix, per_pair)
+    _swaps(above, events)
+    above.set(xlabel="labelled samples received, classes two at a time", ylabel="accuracy",
+              ylim=(0.4, 1.02), title="One class-incremental pass over MQTT")
+    above.legend(loc="lower left")
+    _matrix(below, matrix, groups)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _curves(axes: Any, config: Config, matrix: NDArray[np.float64], per_pair: int) -> None:
+    store = Store(config.state / "log.sqlite", read_only=True)
+    hits = np.array(store.hits(per_pair * len(matrix)), float)
+    window = min(_WINDOW, max(10, len(hits) // 20))
+    moving = np.convolve(hits, np.ones(window) / window, "valid")
+    axes.plot(np.arange(len(moving)) + window, moving, lw=0.9, color="0.6",
+              label=f"before learning, last {window} labels")
+    at = per_pair * np.arange(1, len(matrix) + 1)
+    seen = [matrix[i, : i + 1].mean() for i in range(len(matrix))]
+    axes.plot(at, seen, "o-", color="C0", label="test images of the classes seen so far")
+
+
+def _swaps(axes: Any, events: Sequence[dict[str, Any]]) -> None:
+    """A line where a generation with new blocks began to serve."""
+    grown = [event["data"] for event in events
+             if event["type"] == "generation" and event["data"]["blocks"]]
+    for number, swap in enumerate(grown):
+        axes.axvline(swap["labels"], color="C2", lw=1, ls=":",
+                     label="new generation serves (blocks)" if number == 0 else None)
+        axes.annotate(str(swap["blocks"]), (swap["labels"], 1.0), color="C2", ha="right")
+
+
+def _matrix(axes: Any, matrix: NDArray[np.float64], groups: Sequence[tuple[str, str]]) -> None:
+    names = [" +\n".join(group) for group in groups]
+    axes.imshow(matrix, vmin=0.5, vmax=1.0, cmap="Greens", aspect="auto")
+    axes.set_xticks(range(len(names)), names, fontsize=8)
+    axes.set_yticks(range(len(matrix)), [f"pair {i + 1}" for i in range(len(matrix))])
+    axes.set(ylabel="after", title="R[i][j]: test accuracy per class group")
+    for i in range(len(matrix)):
+        for j in range(i + 1):
+            axes.text(j, i, f"{matrix[i, j]:.3f}", ha="center", va="center", fontsize=9)

@@ -1,0 +1,47 @@
+"""The log's tables, as numbered migrations: the number in `user_version` have been applied."""
+
+MIGRATIONS = [
+    """
+    CREATE TABLE sample (
+        row INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL UNIQUE, id TEXT NOT NULL,
+        source TEXT NOT NULL, ts REAL NOT NULL, label TEXT, held INTEGER NOT NULL,
+        unlearnt INTEGER NOT NULL DEFAULT 0, payload BLOB NOT NULL);
+    CREATE INDEX unlabelled ON sample (row) WHERE label IS NULL;
+    CREATE INDEX labelled ON sample (label, key) WHERE label IS NOT NULL;
+    CREATE TABLE usage (  -- rows and bytes kept of each label, '' for none; kept by the triggers
+        label TEXT PRIMARY KEY, rows INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TRIGGER sample_added AFTER INSERT ON sample BEGIN
+        INSERT INTO usage VALUES (COALESCE(NEW.label, ''), 1, LENGTH(NEW.payload))
+        ON CONFLICT (label) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
+    END;
+    CREATE TRIGGER sample_removed AFTER DELETE ON sample BEGIN
+        UPDATE usage SET rows = rows - 1, bytes = bytes - LENGTH(OLD.payload)
+        WHERE label = COALESCE(OLD.label, '');
+    END;
+    CREATE TRIGGER sample_relabelled AFTER UPDATE OF label ON sample BEGIN
+        UPDATE usage SET rows = rows - 1, bytes = bytes - LENGTH(OLD.payload)
+        WHERE label = COALESCE(OLD.label, '');
+        INSERT INTO usage VALUES (COALESCE(NEW.label, ''), 1, LENGTH(NEW.payload))
+        ON CONFLICT (label) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
+    END;
+    CREATE TABLE gone (key BLOB PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+    CREATE TABLE label (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, previous TEXT, label TEXT,
+        source TEXT NOT NULL, ts REAL NOT NULL, hit INTEGER);
+    CREATE INDEX label_row ON label (row, seq);
+    CREATE TABLE pending (key BLOB PRIMARY KEY, id TEXT NOT NULL, label TEXT, unlearn INTEGER,
+        source TEXT NOT NULL, ts REAL NOT NULL) WITHOUT ROWID;
+    CREATE TABLE prediction (row INTEGER PRIMARY KEY, label TEXT, body BLOB NOT NULL);
+    CREATE TABLE quarantine (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, ts REAL NOT NULL, topic TEXT NOT NULL,
+        reason TEXT NOT NULL, content_type TEXT, user TEXT NOT NULL, payload BLOB NOT NULL);
+    CREATE TABLE outbox (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, payload BLOB NOT NULL,
+        retain INTEGER NOT NULL);
+    CREATE TABLE growth (number INTEGER PRIMARY KEY, cursor INTEGER NOT NULL, recipe TEXT NOT NULL,
+        closed INTEGER NOT NULL DEFAULT 0);
+    CREATE TABLE verdict (growth INTEGER NOT NULL, block INTEGER NOT NULL, body TEXT NOT NULL,
+        PRIMARY KEY (growth, block)) WITHOUT ROWID;
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+    """
+]
