@@ -138,7 +138,7 @@ def status(path: Path | None, as_json: bool, watch: bool) -> None:
 @click.option("--label-column", default=None, help="CSV: the column with the label.")
 @click.option("--json", "as_json", is_flag=True)
 @click.pass_obj
-def stream(config_path: Path | None, path: str, as_json: bool, **options: Any) -> None:
+def stream(config_path: Path | None, /, path: str, as_json: bool, **options: Any) -> None:
     """Publish samples and wait for the node's receipts.
 
     PATH is a folder of class folders, a folder of IDX files, a .csv of sensor readings, a .jsonl
@@ -231,10 +231,9 @@ def pull(
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--key", default=None, help="Public key (hex) that must have signed it.")
 @click.option("--json", "as_json", is_flag=True)
-@click.pass_obj
-def verify(path: Path | None, folder: Path, key: str | None, as_json: bool) -> None:
+def verify(folder: Path, key: str | None, as_json: bool) -> None:
     """Check signature, digests, shapes and values of a checkpoint's folder."""
-    lazily("edgecc.retrieve", "verify")(configuration(path), folder, key, as_json)
+    lazily("edgecc.retrieve", "verify")(folder, key, as_json)
 
 
 @checkpoint.command()

@@ -132,13 +132,13 @@ def load(
     values |= _from_environment(environ)
     values |= {key: (value, "a flag") for key, value in (flags or {}).items()}
     _reject_unknown(values)
-    config = _build(Config, values)
+    config: Config = _build(Config, values)
     check_id(config.node, "node")
     _check(config)
     return config
 
 
-def keys(kind: type = Config, prefix: str = "") -> Iterator[str]:
+def keys(kind: Any = Config, prefix: str = "") -> Iterator[str]:
     """Every dotted key, in order."""
     for item in fields(kind):
         inner = get_type_hints(kind)[item.name]
@@ -169,7 +169,7 @@ def _read(path: Path, environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
         loader = _loader(path)(text)
         root = loader.get_single_node()
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; edgecc init writes one") from error
+        raise ConfigError(f"cannot read {path}: {error.strerror}; edgecc init writes it") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if root is None:
@@ -184,7 +184,7 @@ def _loader(path: Path) -> type[yaml.SafeLoader]:
         pass
 
     Loader.add_constructor(
-        "!secret", lambda loader, node: _secret(path, str(loader.construct_scalar(node)))
+        "!secret", lambda _, node: _secret(path, str(node.value))
     )
     return Loader
 
@@ -265,18 +265,22 @@ def _coerce(value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
     if "parse" in metadata:
         return metadata["parse"](value)
     options = get_args(hint)
+    if get_origin(hint) is tuple:
+        return tuple(_whole(item) for item in value)
+    if type(None) in options:
+        return str(value)
+    return _coerce_plain(value, hint, options)
+
+
+def _coerce_plain(value: Any, hint: Any, options: tuple[Any, ...]) -> Any:
     if get_origin(hint) is Literal:
         if value not in options:
             raise ValueError(f"{value!r} is not one of {', '.join(options)}")
         return value
-    if get_origin(hint) is tuple:
-        return tuple(_whole(item) for item in value)
-    if type(None) in options:
-        return None if value is None else str(value)
     if hint is int:
         return _whole(value)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+    if hint is float and type(value) is int:
+        value = float(value)
     if not isinstance(value, hint):
         raise ValueError(f"{value!r} is not a {hint.__name__}")
     return value

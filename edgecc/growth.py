@@ -121,7 +121,7 @@ class Grower:
     # --- one block ---
 
     def frozen(self, trunk: Trunk, block: Block, number: int) -> Trunk:
-        """`trunk` with block `number` trained and frozen on top; read back if it was done before."""
+        """`trunk` with block `number` trained and frozen on top, or read back if that was done."""
         path = self.folder / f"block{number}.safetensors"
         if not path.exists():
             _save(path, self._train(trunk, block, number))
@@ -161,9 +161,8 @@ class Grower:
         return int(self.growth.recipe["epochs"] * rows / self.plan.batch)
 
     def _new_block(self, maps: "Maps", block: Block, number: int) -> PoolConv:
-        generator = torch.Generator().manual_seed(
-            int(np.random.SeedSequence((self.seed, self.growth.number, number)).generate_state(1)[0])
-        )
+        entropy = np.random.SeedSequence((self.seed, self.growth.number, number))
+        generator = torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
         kernel = tuple(min(block.kernel, side - 1 + side % 2) for side in maps.size)
         pool = tuple(min(block.pool, side) for side in maps.size)
         return PoolConv(

@@ -97,7 +97,7 @@ class Link:
             client.tls_set(settings.ca, settings.cert, settings.key,
                            tls_version=ssl.PROTOCOL_TLS_CLIENT)
         if will is not None:
-            properties = Properties(PacketTypes.WILLMESSAGE)
+            properties = _properties(PacketTypes.WILLMESSAGE)
             properties.WillDelayInterval = will.delay
             client.will_set(will.topic, will.payload, qos=1, retain=True, properties=properties)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
@@ -135,7 +135,7 @@ class Link:
         expiry: int | None = None, **properties: Any,
     ) -> int:
         """Hand over one message; its packet id comes back in a Published event."""
-        found = Properties(PacketTypes.PUBLISH)
+        found = _properties(PacketTypes.PUBLISH)
         if expiry is not None:
             found.MessageExpiryInterval = expiry
         for name, value in properties.items():
@@ -183,7 +183,7 @@ class Link:
             ceiling = min(2 * ceiling, _BACKOFF[1])
 
     def _connect(self) -> None:
-        properties = Properties(PacketTypes.CONNECT)
+        properties = _properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = 0 if self._clean else self._settings.session_expiry
         properties.ReceiveMaximum = self._receive_maximum
         properties.MaximumPacketSize = self._settings.max_payload + _PACKET_OVERHEAD
@@ -227,8 +227,8 @@ class Link:
         found = message.properties
         self._events.put(
             Inbound(
-                topic=message.topic, payload=message.payload, mid=message.mid, qos=message.qos,
-                retain=message.retain, connection=self.connection,
+                topic=message.topic, payload=bytes(message.payload), mid=message.mid,
+                qos=message.qos, retain=message.retain, connection=self.connection,
                 content_type=getattr(found, "ContentType", None),
                 response_topic=getattr(found, "ResponseTopic", None),
                 correlation=getattr(found, "CorrelationData", None),
@@ -246,3 +246,7 @@ class Link:
         self, _client: Client, _user: Any, _mid: int, reasons: list[ReasonCode], _found: Any
     ) -> None:
         self._events.put(Subscribed([str(reason) for reason in reasons if reason.is_failure]))
+
+
+def _properties(packet: int) -> Properties:
+    return Properties(packet)  # type: ignore[no-untyped-call]

@@ -68,8 +68,7 @@ def live(config: Config) -> Predictor:
 def _arrays(files: tuple[Path, ...], spec: Input) -> Iterator[tuple[str, Any]]:
     for path in files:
         try:
-            for name, x in _samples_in(path, spec):
-                yield name, x
+            yield from _samples_in(path, spec)
         except MessageError as error:
             raise ConfigError(f"{path}: {error}") from error
 
@@ -80,7 +79,6 @@ def _samples_in(path: Path, spec: Input) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".npy":
         array = np.load(path, allow_pickle=False)
         if array.ndim == len(spec.shape) + 1:
-            for number, one in enumerate(array):
-                yield f"{path}[{number}]", sample.fit(one, spec)
+            yield from ((f"{path}[{i}]", sample.fit(one, spec)) for i, one in enumerate(array))
             return
     yield str(path), sample.decode(data, None, spec)

@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def stream(
     journal = None if path == "-" else journal_for(
         config.state / "streams", config.topics.root, source, Path(path).resolve(), limit
     )
-    with Client(config) as client, _bar(total) as advance:
+    with Client(config) as client, _progress(total) as advance:
         sending = Stream(client, config.topics, source, journal=journal, rate=rate)
         sending.run(_without_labels(items) if unlabelled else iter(items), advance)
     _print(sending, as_json)
@@ -68,20 +69,14 @@ def _without_labels(items: Iterator[Item]) -> Iterator[Item]:
     return (replace(item, label=None) for item in items)
 
 
-class _bar:
+@contextmanager
+def _progress(total: int | None) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal, silence elsewhere."""
-
-    def __init__(self, total: int | None) -> None:
-        self._bar = click.progressbar(  # type: ignore[var-annotated]
-            length=total or 0, label="receipts", file=sys.stderr, show_pos=True,
-            hidden=not (total and sys.stderr.isatty()),
-        )
-
-    def __enter__(self) -> Callable[[int], None]:
-        return self._bar.__enter__().update
-
-    def __exit__(self, *error: Any) -> None:
-        self._bar.__exit__(*error)
+    hidden = not (total and sys.stderr.isatty())
+    with click.progressbar(
+        length=total or 0, label="receipts", file=sys.stderr, show_pos=True, hidden=hidden
+    ) as bar:
+        yield bar.update
 
 
 def _print(sending: Stream, as_json: bool) -> None:

@@ -44,11 +44,13 @@ def pull(
         if new:
             click.echo(f"trusting the key this node shows, kept in {folder / 'public_key'}: "
                        f"{trusted.encode().hex()}", err=True)
-        found = transfer.pull(client, config.topics, number, folder, [trusted], _progress)
+        found = transfer.pull(
+            client, config.topics, number, folder=folder, trusted=[trusted], progress=_progress
+        )
     _print(found, folder / generation.name_of(number), as_json)
 
 
-def verify(config: Config, folder: Path, key: str | None, as_json: bool) -> None:
+def verify(folder: Path, key: str | None, as_json: bool) -> None:
     _print(generation.load(folder, [key_for_folder(folder, key)]), folder, as_json)
 
 
@@ -72,15 +74,16 @@ def _progress(done: int, total: int) -> None:
 
 def _print(found: Generation, folder: Path, as_json: bool) -> None:
     manifest = found.manifest
-    about = {
+    size = sum(file.size for file in manifest.files.values())
+    about: dict[str, Any] = {
         "folder": str(folder), "generation": manifest.number, "digest": manifest.digest,
         "parent": manifest.parent, "node": manifest.node, "classes": manifest.classes,
         "blocks": manifest.blocks, "metrics": dict(manifest.metrics),
-        "bytes": sum(file.size for file in manifest.files.values()),
+        "bytes": size,
     }
     if as_json:
         click.echo(json.dumps(about, indent=2))
     else:
         click.echo(f"{folder}: generation {manifest.number} of {manifest.node}, verified "
-                   f"({format_size(about['bytes'])}, {len(manifest.classes)} classes, "
+                   f"({format_size(size)}, {len(manifest.classes)} classes, "
                    f"digest {manifest.digest[:12]})")

@@ -235,10 +235,10 @@ class Store:
     def last_row(self) -> int:
         """Samples ever stored."""
         found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name='sample'").fetchone()
-        return found[0] if found else 0
+        return int(found[0]) if found else 0
 
     def last_label(self) -> int:
-        return self._db.execute("SELECT COALESCE(MAX(seq), 0) FROM label").fetchone()[0]
+        return int(self._db.execute("SELECT COALESCE(MAX(seq), 0) FROM label").fetchone()[0])
 
     def labelled(self, cursor: int) -> Iterator[tuple[int, str, bool]]:
         """(row, label, held out) of every sample that had a label at `cursor` and is still here."""
@@ -321,7 +321,7 @@ class Store:
         return [json.loads(body) for (body,) in rows]
 
     def last_growth(self) -> int:
-        return self._db.execute("SELECT COALESCE(MAX(number), 0) FROM growth").fetchone()[0]
+        return int(self._db.execute("SELECT COALESCE(MAX(number), 0) FROM growth").fetchone()[0])
 
     def samples(self, limit: int) -> list[dict[str, Any]]:
         rows = self._db.execute(

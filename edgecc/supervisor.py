@@ -42,7 +42,8 @@ class Supervisor:
     def give(self, order: Order) -> None:
         if self._process is None:
             self._start()
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         self.order = order
         try:
             self._process.stdin.write(json.dumps(asdict(order)) + "\n")

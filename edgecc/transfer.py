@@ -7,7 +7,7 @@ the wire: a checkpoint has the three files that a checkpoint has.
 import hashlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nacl.signing import VerifyKey
@@ -41,8 +41,8 @@ def serve(request: ChunkRequest, folder: Path, topics: Topics, outbox: Outbox) -
 
 
 def pull(
-    client: Client, topics: Topics, number: int, folder: Path, trusted: list[VerifyKey],
-    progress: Progress = lambda done, total: None,
+    client: Client, topics: Topics, number: int, *, folder: Path, trusted: list[VerifyKey],
+    progress: Progress,
 ) -> Generation:
     """Fetch generation `number` into `folder`/<number>; resumes what an earlier pull left."""
     envelope = client.retained(topics.manifest(number))
@@ -65,26 +65,27 @@ def _fetch_files(
     client: Client, topics: Topics, offered: Manifest, part: Path, progress: Progress
 ) -> None:
     total = sum(file.size for file in offered.files.values())
-    before = 0
-    for name in FILES:
-        fetch = _Fetch(client, topics, offered.number, name, offered.files[name], part / name)
-        start = before
-        fetch.run(lambda done, start=start: progress(start + done, total))
-        before += offered.files[name].size
+    done = 0
+    for name, file in sorted(offered.files.items()):
+        fetch = _Fetch(client, topics, number=offered.number, file=file, path=part / name)
+        for came in fetch.windows():
+            progress(done + came, total)
+        done += file.size
 
 
 class _Fetch:
     """One file: written at offset, with a list of the chunks that are there and verified."""
 
     def __init__(
-        self, client: Client, topics: Topics, number: int, name: str, file: File, path: Path
+        self, client: Client, topics: Topics, *, number: int, file: File, path: Path
     ) -> None:
         self._client, self._topics, self._number = client, topics, number
-        self._name, self._file, self._path = name, file, path
+        self._file, self._path = file, path
         self._transfer = secrets.token_hex(8)
         self._have = self._verified()
 
-    def run(self, progress: Callable[[int], None]) -> None:
+    def windows(self) -> Iterator[int]:
+        """Fetch what is missing, a window at a time; yields the bytes that are there."""
         prefix = self._topics.chunk(self._client.id, self._transfer, "")
         self._client.subscribe([prefix + "+"])
         tries = 0
@@ -92,15 +93,15 @@ class _Fetch:
             came = self._window(missing, prefix)
             tries = 0 if came else tries + 1
             if tries == _TRIES:
-                raise NotRunning(f"{self._topics.root} sends no chunks of {self._name}")
-            progress(min(len(self._have) * CHUNK, self._file.size))
+                raise NotRunning(f"{self._topics.root} sends no chunks of {self._path.name}")
+            yield min(len(self._have) * CHUNK, self._file.size)
         self._client.unsubscribe([prefix + "+"])
 
     def _window(self, missing: list[int], prefix: str) -> int:
         """Ask once and take what comes; how many good chunks that were."""
         self._client.publish(self._topics / "checkpoint/get", to_json({
             "client": self._client.id, "transfer": self._transfer, "generation": self._number,
-            "file": self._name, "chunks": missing,
+            "file": self._path.name, "chunks": missing,
         }))
         wanted, came = set(missing), 0
         while wanted:

@@ -93,7 +93,7 @@ def run(out: Path, json_path: Path | None, count: int | None) -> None:
     started = time.monotonic()
     data = load()
     per_pair = PER_PAIR if count is None else count // 5
-    per_pair = min(per_pair, min(len(part) for part in data.pairs))
+    per_pair = min([per_pair, *(len(part) for part in data.pairs)])
     out.mkdir(parents=True, exist_ok=True)
     with _node(data, out / "work", first=max(200, per_pair * 5 // 8)) as (demo, ready):
         click.echo(f"daemon ready in {ready:.2f} s")
@@ -284,7 +284,7 @@ def _control(demo: Demo, number: int) -> float:
     click.echo("random frozen blocks, three seeds: ", nl=False)
     best = random_frozen(
         demo.config, number, demo.data.test_images, demo.data.test_labels,
-        report=lambda _seed, accuracy: click.echo(f"{accuracy:.4f} ", nl=False),
+        report=lambda accuracy: click.echo(f"{accuracy:.4f} ", nl=False),
     )
     click.echo()
     return best

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 _EPS = 1e-5
 
@@ -85,9 +86,10 @@ class PoolConv:
         """∂L/∂W of a gradient `da` of the block's own output."""
         dr = da if done.index is None else self._unpool(done, da)
         dz = done.n.backward(dr * (done.n.values > 0))
-        return torch.nn.grad.conv2d_weight(
-            done.u, list(self.weight.shape), dz, padding=self._padding
+        gradient: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
+            done.u, self.weight.shape, dz, padding=self._padding
         )
+        return gradient
 
     def _unpool(self, done: Pass, da: Tensor) -> Tensor:
         size = done.n.values.shape
