@@ -26,6 +26,7 @@ autosave_interval 60
 max_queued_messages 20000
 max_queued_bytes 268435456
 max_inflight_messages 100
+set_tcp_nodelay true
 log_dest file {folder}/mosquitto.log
 log_type error
 log_type warning

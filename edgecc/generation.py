@@ -118,8 +118,8 @@ def prune(generations: Path, keep: int, serving: int) -> list[int]:
 
 def readout_tensors(readout: Readout) -> dict[str, NDArray[Any]]:
     """A's lower triangle, row by row, and B."""
-    readout = readout.copy()
-    return {"A": readout.A[np.tril_indices(readout.dim + 1)], "B": readout.B}
+    a, b = readout.sums()
+    return {"A": np.concatenate([row[: i + 1] for i, row in enumerate(a)]), "B": b}
 
 
 def readout_from(tensors: dict[str, NDArray[Any]], classes: list[str]) -> Readout:
@@ -127,8 +127,11 @@ def readout_from(tensors: dict[str, NDArray[Any]], classes: list[str]) -> Readou
     readout = Readout(b.shape[1] - 1, list(classes))
     if b.shape != readout.B.shape or not (np.isfinite(packed).all() and np.isfinite(b).all()):
         raise ValueError(f"B is {b.shape} for {len(classes)} classes, or not finite")
-    readout.A[np.tril_indices(readout.dim + 1)] = packed
-    readout.A += np.tril(readout.A, -1).T
+    if packed.shape != ((readout.dim + 1) * (readout.dim + 2) // 2,):
+        raise ValueError(f"A has {packed.shape} values for {readout.dim} features")
+    for i in range(readout.dim + 1):
+        start = i * (i + 1) // 2
+        readout.A[i, : i + 1] = readout.A[: i + 1, i] = packed[start : start + i + 1]
     readout.B = b.astype(np.float64)
     return readout
 

@@ -8,6 +8,7 @@ connection is dropped: its packet id might by now belong to another message.
 import logging
 import queue
 import random
+import socket
 import ssl
 import threading
 import time
@@ -103,6 +104,7 @@ class Link:
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_message, client.on_publish = self._on_message, self._on_publish
         client.on_subscribe = self._on_subscribe
+        client.on_socket_open = _send_at_once
         # With this set, paho never writes from the thread that publishes; the loop does.
         client.on_socket_register_write = lambda *_: None
 
@@ -246,6 +248,12 @@ class Link:
         self, _client: Client, _user: Any, _mid: int, reasons: list[ReasonCode], _found: Any
     ) -> None:
         self._events.put(Subscribed([str(reason) for reason in reasons if reason.is_failure]))
+
+
+def _send_at_once(_client: Client, _user: Any, connection: Any) -> None:
+    """Without this, small packets wait up to 40 ms for the peer's delayed ACK."""
+    if isinstance(connection, socket.socket):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _properties(packet: int) -> Properties:

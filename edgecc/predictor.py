@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgecc.generation import Generation
 from edgecc.interpreter import Interpreter
-from edgecc.learn.readout import Floats, probabilities, scores, to_whole
+from edgecc.learn.readout import Floats, Readout, probabilities, scores, to_whole
 
 TOP = 3
 
@@ -32,7 +32,7 @@ class Predictor:
 
     def __init__(self, generation: Generation, *, threads: int = 1) -> None:
         self.generation = generation
-        self.readout = generation.readout.copy()
+        self.readout = generation.readout  # taken over, and kept up to date
         self.cursor = generation.manifest.cursor
         self._interpreter = Interpreter(generation.model, threads=threads)
         self._stale = True
@@ -50,6 +50,11 @@ class Predictor:
         if label is not None:
             self.readout.learn(features, label)
         self.cursor, self._stale = seq, True
+
+    def restore(self, readout: Readout, cursor: int) -> None:
+        """Go on from a saved state of the live readout."""
+        self.generation = replace(self.generation, readout=readout)
+        self.readout, self.cursor, self._stale = readout, cursor, True
 
     @property
     def stale(self) -> bool:

@@ -114,7 +114,7 @@ class Serving:
     def save_live(self) -> Manifest:
         """The live readout as a generation of its own, on the trunk that serves."""
         assert self.predictor is not None
-        now, readout = self.predictor.generation, self.predictor.readout.copy()
+        now, readout = self.predictor.generation, self.predictor.readout
         manifest = generation.base_manifest(
             self._config.node, self._spec, parent=now.manifest.digest,
             cursor=self.predictor.cursor, growth=now.manifest.growth, alpha=now.manifest.alpha,
@@ -196,7 +196,7 @@ class Serving:
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             log.warning("%s is unusable (%s); replaying the log instead", path, error)
             return
-        predictor.readout, predictor.cursor = readout, int(about["cursor"])
+        predictor.restore(readout, int(about["cursor"]))
 
 
 def _learn(

@@ -29,8 +29,8 @@ def demo(
     _curves(above, config, matrix, per_pair)
     _swaps(above, events)
     above.set(xlabel="labelled samples received, classes two at a time", ylabel="accuracy",
-              ylim=(0.4, 1.02), title="One class-incremental pass over MQTT")
-    above.legend(loc="lower left")
+              ylim=(0, 1.05), title="One class-incremental pass over MQTT")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     _matrix(below, matrix, groups)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
@@ -66,4 +66,5 @@ def _matrix(axes: Any, matrix: NDArray[np.float64], groups: Sequence[tuple[str, 
     axes.set(ylabel="after", title="R[i][j]: test accuracy per class group")
     for i in range(len(matrix)):
         for j in range(i + 1):
-            axes.text(j, i, f"{matrix[i, j]:.3f}", ha="center", va="center", fontsize=9)
+            shade = "white" if matrix[i, j] > 0.85 else "black"
+            axes.text(j, i, f"{matrix[i, j]:.3f}", ha="center", va="center", color=shade)

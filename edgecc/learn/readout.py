@@ -38,6 +38,11 @@ class Readout:
         self.B: Floats = np.zeros((len(self.classes), self.dim + 1))
         self._waiting: list[tuple[Floats, float]] = []
 
+    def sums(self) -> tuple[Floats, Floats]:
+        """(A, B) with everything learnt so far."""
+        self._sum_up()
+        return self.A, self.B
+
     @property
     def counts(self) -> Floats:
         """Samples learnt of each class."""
@@ -85,8 +90,9 @@ class Readout:
         mean = self.A[0, 1:] / n
         scale = _inverse(np.sqrt(np.maximum(np.diag(self.A)[1:] / n - mean**2, 0.0)))
         covariance = self.A[1:, 1:] / n
-        covariance -= np.outer(mean, mean)
-        covariance *= np.outer(scale, scale)
+        for row in range(self.dim):  # row by row: a whole outer product would double the memory
+            covariance[row] -= mean[row] * mean
+            covariance[row] *= scale[row] * scale
         covariance.flat[:: self.dim + 1] += alpha
         prior = self.B[:, :1] / n
         target = (self.B[:, 1:] / n - prior * mean) * scale
