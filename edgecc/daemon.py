@@ -195,7 +195,10 @@ class Daemon:
         self.serving.save_snapshot()
         with self.store.transaction():
             predictor = self.serving.predictor
-            self.store.set_meta("snapshot", 0 if predictor is None else predictor.cursor)
+            cursor = 0 if predictor is None else predictor.cursor
+            self.store.set_meta("snapshot", cursor)
+            for row in self.store.unlearnt(cursor):
+                self.store.remove_sample(row)
 
     def _swap(self) -> None:
         manifest = self.serving.swap()

@@ -4,7 +4,6 @@ Every way a message can be wrong is a MessageError, whose text becomes the quara
 """
 
 import base64
-import binascii
 import hashlib
 import json
 import time
@@ -21,6 +20,7 @@ SAMPLE_SCHEMA = "edgecc.sample/1"
 PREDICTION_SCHEMA = "edgecc.prediction/1"
 MAX_LABEL = 128  # bytes of UTF-8
 MAX_ID = 256  # bytes of UTF-8
+_MAX_NUMBER = 2**31  # of a generation or a chunk
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,10 @@ def id_of(message: Inbound, topics: Topics) -> str:
     source, label = source_of(message, topics), message.user.get("label", "")
     levels = topics.below_root(message.topic)
     if len(levels) == 4:
-        label = decode_label(levels[3])
+        try:
+            label = decode_label(levels[3])
+        except MessageError:
+            label = levels[3]  # the message is on its way to quarantine for this very reason
     return content_id(source, label, message.payload)
 
 
@@ -182,7 +185,7 @@ def _envelope_data(envelope: Mapping[str, Any]) -> tuple[Any, str | None]:
     if isinstance(data, str):
         try:
             data = base64.b64decode(data, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error, or text beyond ASCII
             raise MessageError(f"data is not base64: {error}") from error
     if not isinstance(data, bytes | list | dict):
         raise MessageError("envelope has no data (base64 text, bytes, or an array of numbers)")
@@ -202,7 +205,10 @@ def _cbor(payload: bytes) -> Any:
 
 def _json(payload: bytes) -> Any:
     try:
-        return json.loads(payload)
+        value = json.loads(payload)
+        if b"\\" in payload:
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        return value
     except (ValueError, RecursionError) as error:
         raise MessageError(f"payload is not JSON: {error}") from error
 
@@ -225,7 +231,7 @@ def _timestamp(ts: Any) -> float:
         return time.time()
     try:
         value = float(ts)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise MessageError(f"ts {ts!r} is not seconds since 1970") from error
     if not 0 <= value < 1e11:
         raise MessageError(f"ts {ts!r} is not seconds since 1970")
@@ -262,16 +268,18 @@ def _command(message: Inbound, verb: str) -> Command:
 
 def _chunk_request(message: Inbound) -> ChunkRequest:
     value = _object(message)
-    chunks = value.get("chunks")
-    if not isinstance(chunks, list) or not all(type(i) is int and i >= 0 for i in chunks):
-        raise MessageError("chunks is not a list of chunk numbers")
+    number, chunks = value.get("generation"), value.get("chunks")
+    if not isinstance(chunks, list) or not all(
+        type(i) is int and 0 <= i < _MAX_NUMBER for i in (number, *chunks)
+    ):
+        raise MessageError("generation is not a number, or chunks not a list of chunk numbers")
     client, transfer = str(value.get("client")), str(value.get("transfer"))
     if not all(part.isascii() and part.isalnum() for part in (client, transfer)):
         raise MessageError("client and transfer must be letters and digits")
     return ChunkRequest(
         client=client,
         transfer=transfer,
-        generation=int(value.get("generation", -1)),
+        generation=int(value["generation"]),
         file=str(value.get("file")),
         chunks=tuple(chunks[:64]),
     )

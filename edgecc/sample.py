@@ -8,6 +8,7 @@ import io
 import json
 import zlib
 from dataclasses import dataclass
+from tokenize import TokenError
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from edgecc.errors import MessageError
 
 Array = NDArray[Any]
+_NPY_ERRORS = (  # the header is parsed as Python
+    ValueError, EOFError, TypeError, OverflowError, TokenError, RecursionError, MemoryError,
+)
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ def _decode_npy(payload: bytes, spec: Input) -> Array:
             raise MessageError(f"npy of {dtype} {shape} is not accepted")
         flat = np.frombuffer(payload, dtype, offset=stream.tell())
         return flat.reshape(shape, order="F" if fortran else "C")
-    except (ValueError, EOFError, TypeError, OverflowError) as error:
+    except _NPY_ERRORS as error:
         raise MessageError(f"npy cannot be read: {error}") from error
 
 

@@ -8,6 +8,7 @@ MIGRATIONS = [
         unlearnt INTEGER NOT NULL DEFAULT 0, payload BLOB NOT NULL);
     CREATE INDEX unlabelled ON sample (row) WHERE label IS NULL;
     CREATE INDEX labelled ON sample (label, key) WHERE label IS NOT NULL;
+    CREATE INDEX unlearnt ON sample (row) WHERE unlearnt;
     CREATE TABLE usage (  -- rows and bytes kept of each label, '' for none; kept by the triggers
         label TEXT PRIMARY KEY, rows INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TRIGGER sample_added AFTER INSERT ON sample BEGIN

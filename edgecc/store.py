@@ -268,6 +268,14 @@ class Store:
         ).fetchone()
         return found[0] if found else None
 
+    def unlearnt(self, upto: int) -> list[int]:
+        """Samples to be removed whose removal every label up to `upto` knows of."""
+        found = self._db.execute(
+            "SELECT row FROM sample s WHERE unlearnt AND label IS NULL AND COALESCE("
+            "(SELECT MAX(seq) FROM label l WHERE l.row = s.row), 0) <= ?", (upto,)
+        )
+        return [row for (row,) in found]
+
     def class_counts(self, cursor: int) -> dict[str, int]:
         """Samples of each class at `cursor`, evicted ones included."""
         found = self._db.execute(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 FEATURE_SCALE = 1024  # features are rounded to 1/1024 ...
 FEATURE_MAX = 2**14 - 1  # ... and clipped, so A is exact for at least 33 million samples
 ALPHAS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+PRIOR_POWER = 0.5  # how far class frequencies are corrected for; docs/experiments.md
 _WAITING = 64  # learnt samples summed in one matrix product
 
 Floats = NDArray[np.float64]
@@ -81,8 +82,12 @@ class Readout:
     def copy(self) -> "Readout":
         return self.prefix(self.dim)
 
-    def weights(self, alpha: float) -> Floats:
-        """(classes, dim+1): ridge over standardised features, penalty `alpha` per sample."""
+    def weights(self, alpha: float, *, prior_power: float = PRIOR_POWER) -> Floats:
+        """(classes, dim+1): ridge over standardised features, penalty `alpha` per sample.
+
+        Scores of class k are divided by its share of the samples to the `prior_power`, so that a
+        young or rare class is heard; with balanced classes this changes nothing.
+        """
         self._sum_up()
         n = self.A[0, 0]
         if n <= 0:
@@ -97,7 +102,8 @@ class Readout:
         prior = self.B[:, :1] / n
         target = (self.B[:, 1:] / n - prior * mean) * scale
         slopes = np.linalg.solve(covariance, target.T).T * scale
-        return np.hstack([prior - slopes @ mean[:, None], slopes])
+        weights = np.hstack([prior - slopes @ mean[:, None], slopes])
+        return np.asarray(weights / np.maximum(prior, 1 / n) ** prior_power)
 
     def _row(self, label: str) -> int:
         if label not in self.classes:
@@ -114,7 +120,7 @@ class Readout:
 
 
 def scores(weights: Floats, features: Floats) -> Floats:
-    """(..., classes) of features (..., dim): near 1 for the right class, near 0 for others."""
+    """(..., classes) of features (..., dim); the highest names the class."""
     return features @ weights[:, 1:].T + weights[:, 0]
 
 
