@@ -102,9 +102,10 @@ def start(path: Path | None, with_broker: bool) -> None:
 @click.option("--kind", type=click.Choice(["image", "sensor"]), default="image", show_default=True)
 @click.option("--shape", default=None, help="Sizes with commas, e.g. 3,64,64 or 6,128.")
 @click.option("--host", default="localhost", show_default=True, help="Of the broker.")
-def init(force: bool, kind: str, shape: str | None, host: str) -> None:
+@click.option("--node", default=None, help="Name of this node; else the host's.")
+def init(**chosen: Any) -> None:
     """Write an edgecc.yaml here, ready to edit."""
-    click.echo(lazily("edgecc.setup", "write")(Path("edgecc.yaml"), force, kind, shape, host))
+    click.echo(lazily("edgecc.setup", "write")(Path("edgecc.yaml"), **chosen))
 
 
 @main.command()

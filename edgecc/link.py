@@ -32,6 +32,7 @@ _BACKOFF = (1.0, 120.0)  # seconds: the first ceiling of the jitter, and the las
 _STABLE = 60.0  # seconds connected after which backoff starts again from the first
 _PACKET_OVERHEAD = 64 * 1024  # bytes of topic and properties beside the payload
 _DEFAULT_WINDOW = 20
+_SESSION_TAKEN_OVER = 0x8E
 _AUTH_REASONS = {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C}
 
 
@@ -220,7 +221,9 @@ class Link:
     def _on_disconnect(
         self, _client: Client, _user: Any, _flags: Any, reason: ReasonCode, _found: Any
     ) -> None:
-        self._events.put(Disconnected(str(reason)))
+        taken_over = reason.value == _SESSION_TAKEN_OVER
+        text = f"{reason}: another client uses this id" if taken_over else str(reason)
+        self._events.put(Disconnected(text, refused=taken_over))
 
     def _on_message(self, _client: Client, _user: Any, message: MQTTMessage) -> None:
         if message.qos == 0 and self._events.qsize() > 16 * self._receive_maximum:

@@ -24,12 +24,14 @@ input:
 _SHAPES = {"image": "3, 64, 64", "sensor": "6, 128"}
 
 
-def write(path: Path, force: bool, kind: str, shape: str | None, host: str) -> str:
+def write(
+    path: Path, *, force: bool, kind: str, shape: str | None, host: str, node: str | None
+) -> str:
     """Write the file; the line to print."""
     if path.exists() and not force:
         raise ConfigError(f"{path} exists; --force overwrites it")
     sizes = ", ".join(part.strip() for part in (shape or _SHAPES[kind]).split(","))
-    node = load(None, environ={}).node
+    node = node or load(None, environ={}).node
     before = path.read_text() if path.exists() else None
     path.write_text(_TEMPLATE.format(node=node, host=host, kind=kind, shape=sizes))
     try:
