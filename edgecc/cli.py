@@ -52,6 +52,8 @@ def main(ctx: click.Context, path: Path | None, log_level: str, log_format: str)
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonLines() if log_format == "json" else text)
     logging.basicConfig(level=log_level.upper(), handlers=[handler])
+    for noisy in ("matplotlib", "iotcore", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     ctx.obj = path
 
 

@@ -320,12 +320,12 @@ class Daemon:
         notify("STOPPING=1")
         self.supervisor.stop()
         self._take_in(self.link.take(1024, 0.0))
-        self._snapshot()
         self.announcer.offline()
         deadline = time.monotonic() + _FAREWELL
         while not self.outbox.idle and self.outbox.window and time.monotonic() < deadline:
             self.outbox.pump()
             self._take_in(self.link.take(64, 0.05))
+        self._snapshot()  # the broker may have sent more samples until now
         with self.store.transaction():
             self.outbox.settle()
         self.link.stop()

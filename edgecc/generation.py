@@ -4,6 +4,7 @@ Written whole and renamed once. It is loaded only after signature, digests, shap
 have been checked; a folder that fails any check raises and changes nothing.
 """
 
+import math
 import os
 import shutil
 import time
@@ -64,7 +65,7 @@ def adopt(folder: Path, generations: Path, key: SigningKey) -> Manifest:
     found = manifests.parse((folder / MANIFEST).read_bytes())
     for number in reversed(numbers(generations)):
         known = _unsigned(generations / name_of(number))
-        if known.digest == found.digest:
+        if known is not None and known.digest == found.digest:
             shutil.rmtree(folder)
             return known
     numbered = replace(found, number=max(numbers(generations), default=-1) + 1)
@@ -80,9 +81,11 @@ def load(folder: Path, trusted: list[VerifyKey], spec: Input | None = None) -> G
     manifest = manifests.parse(signing.open_envelope(read_manifest(folder), trusted))
     data = {name: _checked_file(folder / name, file) for name, file in manifest.files.items()}
     wanted = None if spec is None else {"kind": spec.kind, "shape": list(spec.shape)}
-    if wanted is not None and dict(manifest.node_input) != wanted:
+    if wanted is not None and manifest.node_input != wanted:
         raise Incompatible(f"{folder} is for {manifest.node_input}, this node takes {wanted}")
     try:
+        if not (math.isfinite(manifest.alpha) and math.isfinite(manifest.temperature)):
+            raise Corrupt(f"{folder}: alpha {manifest.alpha}, temperature {manifest.temperature}")
         trunk = _trunk(manifest, load_tensors(data["blocks.safetensors"]))
         readout = readout_from(load_tensors(data["readout.safetensors"]), manifest.classes)
     except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
@@ -201,9 +204,12 @@ def _checked_file(path: Path, file: manifests.File) -> bytes:
     return data
 
 
-def _unsigned(folder: Path) -> Manifest:
-    """A manifest of this node's own, its signature not looked at."""
-    return manifests.parse(signing.payload_of(read_manifest(folder)))
+def _unsigned(folder: Path) -> Manifest | None:
+    """A manifest of this node's own, its signature not looked at; None where it is damaged."""
+    try:
+        return manifests.parse(signing.payload_of(read_manifest(folder)))
+    except CheckpointError:
+        return None
 
 
 def write_file(path: Path, data: bytes) -> None:

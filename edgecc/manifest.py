@@ -79,7 +79,7 @@ def parse(data: bytes) -> Manifest:
         known = {item.name for item in fields(Manifest)}
         manifest = Manifest(**{key: value[key] for key in known & value.keys()})
         manifest = replace(manifest, files=_files(value["files"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Corrupt(f"manifest cannot be read: {error!r}") from error
     if said != manifest.digest:
         raise Corrupt(f"manifest says digest {said}, its content has {manifest.digest}")

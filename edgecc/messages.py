@@ -104,10 +104,11 @@ def source_of(message: Inbound, topics: Topics) -> str:
 
 def id_of(message: Inbound, topics: Topics) -> str:
     """The producer's id, else SHA-256 of source, NUL, label (or nothing), NUL, payload."""
-    given = message.user.get("id") or _envelope_id(message)
-    if given:
+    fields = _fields(message)
+    given, label = fields.get("id"), fields.get("label")
+    if given and isinstance(given, str):
         return given
-    source, label = source_of(message, topics), message.user.get("label", "")
+    source, label = source_of(message, topics), label if isinstance(label, str) else ""
     levels = topics.below_root(message.topic)
     if len(levels) == 4:
         try:
@@ -141,12 +142,13 @@ def _sample(message: Inbound, source: str, label: str | None, spec: Input) -> Sa
     if envelope is not None:
         payload, content_type = _envelope_data(envelope)
     label = label if label is not None else fields.get("label")
+    label = None if label is None else check_label(label)
     identity = fields.get("id") or content_id(source, label, message.payload)
     return Sample(
         id=_check_id(identity),
         source=source,
         ts=_timestamp(fields.get("ts")),
-        label=None if label is None else check_label(label),
+        label=label,
         x=_decode_data(payload, content_type, spec),
     )
 
@@ -172,12 +174,12 @@ def _envelope(message: Inbound) -> dict[str, Any] | None:
     return value
 
 
-def _envelope_id(message: Inbound) -> str | None:
+def _fields(message: Inbound) -> Mapping[str, Any]:
+    """What says id and label: the envelope, else the user properties."""
     try:
-        given = (_envelope(message) or {}).get("id")
+        return _envelope(message) or message.user
     except MessageError:
-        return None  # the message is on its way to quarantine for this very reason
-    return given if isinstance(given, str) else None
+        return message.user  # the message is on its way to quarantine for this very reason
 
 
 def _envelope_data(envelope: Mapping[str, Any]) -> tuple[Any, str | None]:
@@ -205,7 +207,7 @@ def _cbor(payload: bytes) -> Any:
 
 def _json(payload: bytes) -> Any:
     try:
-        value = json.loads(payload)
+        value = json.loads(payload.decode())
         if b"\\" in payload:
             json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
         return value

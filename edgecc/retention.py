@@ -9,7 +9,7 @@ that a growth is training on.
 from edgecc.store import Store
 
 UNLABELLED_SHARE = 0.25
-_AT_ONCE = 64  # unlabelled rows deleted at a time
+_AT_ONCE = 64  # unlabelled rows looked up at a time
 
 
 def evict(store: Store, *, budget: int, learnt: int, pinned: int) -> int:
@@ -32,6 +32,8 @@ def _evict_unlabelled(store: Store, ring: int) -> int:
         for row in store.oldest_unlabelled(_AT_ONCE):
             store.remove_sample(row)
             gone += 1
+            if store.usage().get("", (0, 0))[1] <= ring:
+                break
     return gone
 
 

@@ -18,7 +18,8 @@ from edgecc.errors import MessageError
 
 Array = NDArray[Any]
 _NPY_ERRORS = (  # the header is parsed as Python
-    ValueError, EOFError, TypeError, OverflowError, TokenError, RecursionError, MemoryError,
+    ValueError, EOFError, TypeError, OverflowError, SyntaxError, LookupError, TokenError,
+    RecursionError, MemoryError,
 )
 
 
@@ -94,7 +95,7 @@ def fit(array: Array, spec: Input) -> Array:
     wanted = spec.model_shape
     if array.size != np.prod(wanted) or array.shape not in (spec.shape, wanted, (array.size,)):
         raise MessageError(f"shape {array.shape} does not fit input.shape {list(spec.shape)}")
-    return _finite(array.reshape(wanted).astype(np.float32))
+    return _finite(array.reshape(wanted))
 
 
 def from_json(value: Any) -> Array:
@@ -102,12 +103,12 @@ def from_json(value: Any) -> Array:
     if isinstance(value, dict):
         value = list(value.values())
     try:
-        array = np.array(value)
+        array = np.array(value, object)  # one long text must not set the size of every entry
+        if not set(map(type, array.flat)) <= {int, float}:
+            raise MessageError("JSON is no array of numbers; expected [..] or {channel: [..]}")
+        return array.astype(np.float64)
     except (ValueError, OverflowError) as error:
         raise MessageError(f"JSON is no regular array of numbers: {error}") from error
-    if array.dtype.kind not in "uif":
-        raise MessageError("JSON is no array of numbers; expected [..] or {channel: [..]}")
-    return array
 
 
 def _sniff(payload: bytes) -> str:
@@ -143,7 +144,9 @@ def _decode_picture(payload: bytes, spec: Input) -> Array:
                 )
             mode = "L" if channels == 1 else "RGB"
             picture.draft(mode, (width, height))
-            resized = picture.convert(mode).resize((width, height), Image.Resampling.BOX)
+            wide = picture.mode.startswith("I")  # 16 bits, which convert would clip to white
+            eight = picture.point(lambda value: value / 256) if wide else picture
+            resized = eight.convert(mode).resize((width, height), Image.Resampling.BOX)
             return np.asarray(resized).reshape(height, width, channels).transpose(2, 0, 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise MessageError(f"picture cannot be decoded: {error}") from error
@@ -177,20 +180,25 @@ def _decode_raw(payload: bytes, spec: Input) -> Array:
 
 def _fit_picture(array: Array, spec: Input) -> Array:
     channels, height, width = spec.model_shape
-    if array.size == channels * height * width and array.ndim in (1, 2, 3):
-        last = array.ndim == 3 and array.shape == (height, width, channels)
-        array = array.transpose(2, 0, 1) if last else array.reshape(channels, height, width)
+    if array.shape == (height, width, channels):
+        array = array.transpose(2, 0, 1)
+    elif array.shape in (spec.shape, (channels * height * width,)) or (
+        (1, *array.shape) == spec.shape
+    ):
+        array = array.reshape(channels, height, width)
     else:
         raise MessageError(f"shape {array.shape} does not fit input.shape {list(spec.shape)}")
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
-    array = _finite(array.astype(np.float32))
+    array = _finite(array)
     if array.min() < 0 or array.max() > 255:
         raise MessageError(f"pixels from {array.min():g} to {array.max():g} are not in 0..255")
     return np.rint(array).astype(np.uint8)
 
 
-def _finite(array: NDArray[np.float32]) -> NDArray[np.float32]:
+def _finite(array: Array) -> NDArray[np.float32]:
+    with np.errstate(over="ignore", invalid="ignore"):  # too large for float32 is infinity
+        array = array.astype(np.float32)
     if not np.isfinite(array).all():
         raise MessageError("array holds NaN or infinity")
     return array

@@ -1,7 +1,6 @@
 """Who vouches for a checkpoint: Ed25519 keys and the DSSE envelope around a manifest."""
 
 import base64
-import binascii
 import hashlib
 import json
 import os
@@ -70,9 +69,8 @@ def open_envelope(envelope: bytes, trusted: list[VerifyKey]) -> bytes:
 
 def _verifies(key: VerifyKey, manifest: bytes, signature: dict[str, Any]) -> bool:
     try:
-        raw = base64.b64decode(str(signature.get("sig")), validate=True)
-        key.verify(_pre_authentication(manifest), raw)
-    except (BadSignatureError, binascii.Error, ValueError):
+        key.verify(_pre_authentication(manifest), _unbase64(str(signature.get("sig"))))
+    except (BadSignatureError, ValueError):
         return False
     return True
 
@@ -87,9 +85,18 @@ def _parse(envelope: bytes) -> tuple[bytes, list[dict[str, Any]]]:
         value = json.loads(envelope)
         if value["payloadType"] != PAYLOAD_TYPE:
             raise Corrupt(f"payload type {value['payloadType']!r} is not {PAYLOAD_TYPE!r}")
-        return base64.b64decode(value["payload"], validate=True), list(value["signatures"])
-    except (ValueError, KeyError, TypeError) as error:
+        signatures = [{**signature} for signature in value["signatures"]]
+        return _unbase64(value["payload"]), signatures
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Corrupt(f"manifest is not a DSSE envelope: {error}") from error
+
+
+def _unbase64(text: str) -> bytes:
+    """Only the one spelling that `sign` writes: no flipped bit goes unseen."""
+    raw = base64.b64decode(text, validate=True)
+    if base64.b64encode(raw).decode() != text:
+        raise ValueError("base64 with stray bits at its end")
+    return raw
 
 
 def _pre_authentication(manifest: bytes) -> bytes:

@@ -260,11 +260,12 @@ class Store:
         return [row for (row,) in found]
 
     def last_by_hash(self, label: str, *, after: int, upto: int) -> int | None:
-        """Of `label`'s samples with their newest label in (after, upto], the highest id hash."""
+        """Of `label`'s samples whose labels are all in (after, upto], the highest id hash."""
         found = self._db.execute(
             "SELECT s.row FROM sample s WHERE s.label = ? AND "
-            "(SELECT MAX(seq) FROM label l WHERE l.row = s.row) BETWEEN ? AND ? "
-            "ORDER BY s.key DESC LIMIT 1", (label, after + 1, upto)
+            "(SELECT MIN(seq) FROM label l WHERE l.row = s.row) > ? AND "
+            "(SELECT MAX(seq) FROM label l WHERE l.row = s.row) <= ? "
+            "ORDER BY s.key DESC LIMIT 1", (label, after, upto)
         ).fetchone()
         return found[0] if found else None
 

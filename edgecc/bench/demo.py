@@ -220,8 +220,10 @@ def _label_probes(demo: Demo) -> dict[str, Any]:
         training = asking.while_training(spare, PROBES)
         demo.idle(labels=0)
         idle = [asking.label_to_prediction(next(spare)) for _ in range(PROBES)]
-    click.echo(f"label to changed prediction, p95: {np.quantile(training, 0.95):.3f} s while a "
-               f"block trains, {np.quantile(idle, 0.95):.3f} s while no learner runs")
+    for times, when in ((training, "while a block trains"), (idle, "while no learner runs")):
+        if times:
+            click.echo(f"label to changed prediction {when}: p95 {np.quantile(times, 0.95):.3f} s "
+                       f"of {len(times)}")
     return {
         "label_to_prediction_p95_s": float(np.quantile([*training, *idle], 0.95)),
         "labels_while_training": len(training), "labels_while_idle": len(idle),

@@ -17,6 +17,7 @@ from edgecc.errors import NotRunning
 from edgecc.messages import to_json
 
 _PATIENCE = 30.0  # seconds
+_SILENCE = 10.0  # seconds; a busy learner reports more often
 
 
 class Probe:
@@ -53,10 +54,11 @@ class Probe:
                 return time.perf_counter() - started
 
     def while_training(self, spare: Iterator[int], count: int) -> list[float]:
-        """As `label_to_prediction`, `count` times, each begun while a block trains."""
+        """As `label_to_prediction`, up to `count` times, each begun while a block trains."""
         found: list[float] = []
         for position in itertools.islice(spare, count):
-            self._await_training()
+            if not self._trains():
+                break
             found.append(self.label_to_prediction(position))
         return found
 
@@ -86,10 +88,12 @@ class Probe:
                 return body
         raise NotRunning("no prediction came for a sample")
 
-    def _await_training(self) -> None:
+    def _trains(self) -> bool:
+        """True once a block trains; False where the learner stays silent or has finished."""
         while not self._training:
-            message = self._client.next_message(_PATIENCE)
+            message = self._client.next_message(_SILENCE)
             if message is None:
-                raise NotRunning("no block trains")
+                return False
             if message.topic.endswith("/train"):
                 self._training = json.loads(message.payload)["phase"] == "training"
+        return True
