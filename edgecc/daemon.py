@@ -8,29 +8,27 @@ import fcntl
 import json
 import logging
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from edgecc import generation, planner, signing
+from edgecc import planner, signing
 from edgecc.announce import Announcer
 from edgecc.commands import answer
 from edgecc.config import Config
 from edgecc.errors import AuthError, ConfigError, MessageError
 from edgecc.ingest import Ingest
-from edgecc.learner import Order
 from edgecc.link import Connected, Disconnected, Event, Link, Published, Subscribed, Will
 from edgecc.messages import Canary, ChunkRequest, Command, Inbound
+from edgecc.orders import Orders
 from edgecc.outbox import Outbox
 from edgecc.prequential import WINDOW, Prequential
 from edgecc.retention import evict, over_budget
 from edgecc.serving import Serving
-from edgecc.store import Growth, Store
+from edgecc.store import Store
 from edgecc.supervisor import Supervisor
 from edgecc.systemd import notify
 from edgecc.transfer import serve
@@ -42,7 +40,6 @@ _PATIENCE = 0.05  # seconds to wait for messages when there is nothing else to d
 _SETTLE = 1.0  # seconds after which arrived outbox rows are deleted even without traffic
 _SNAPSHOT_LABELS = 5000
 _RETAIN_EVERY = 500  # samples
-_MEMORY_DEATHS = 3
 _FAREWELL = 5.0  # seconds for the last messages to leave
 
 
@@ -53,7 +50,6 @@ class Daemon:
         self.stopping = False
         self._ever_connected = False
         self._last = dict.fromkeys(("refresh", "settle", "health"), 0.0)
-        self._deaths = 0
         self._looked_at = 0  # samples stored when retention last ran
 
     def run(self) -> int:
@@ -90,6 +86,7 @@ class Daemon:
             limit=self.plan.learner_limit, idle=config.grow.idle_exit, wake=self.link.wake
         )
         self.announcer = Announcer(self)
+        self.orders = Orders(self)
         for what in (signal.SIGTERM, signal.SIGINT):
             signal.signal(what, self._on_signal)
         self.link.start()
@@ -112,10 +109,10 @@ class Daemon:
         busy = self.serving.catch_up()
         events = self.link.take(256, 0.0 if busy else _PATIENCE)
         self._take_in(events)
-        self._follow_learner()
+        self.orders.follow()
         self._swap()
         self._refresh()
-        self._start_growth()
+        self.orders.give()
         self._tidy()
         self.outbox.pump()
 
@@ -213,76 +210,6 @@ class Daemon:
             })
         self._snapshot()
         self.announcer.checkpoints()
-
-    # --- learner ---
-
-    def _start_growth(self) -> None:
-        if self.paused or not self.supervisor.ready or self.serving.successor is not None:
-            return
-        for growth in self.store.open_growths()[:1]:
-            self.supervisor.give(self._order(growth))
-
-    def _order(self, growth: Growth) -> Order:
-        """The order of a growth; what it started from is written down once."""
-        folder = self.config.state / "growth" / generation.name_of(growth.number)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "order.json"
-        if not path.exists():
-            started = {"parent": self.serving.number, "plan": self.plan.describe()}
-            generation.write_file(path, json.dumps(started).encode())
-        started = json.loads(path.read_text())
-        return Order(
-            growth=growth.number, cursor=growth.cursor, recipe=growth.recipe,
-            parent=str(self.serving.path(started["parent"])),
-            key=self.key.verify_key.encode().hex(), log=str(self.config.state / "log.sqlite"),
-            folder=str(folder), input=asdict(self.config.input), plan=started["plan"],
-            seed=self.config.seed, threads=self.config.grow.threads,
-        )
-
-    def _follow_learner(self) -> None:
-        while not self.supervisor.said.empty():
-            said = self.supervisor.said.get()
-            if said is None:
-                self._learner_ended()
-            elif said["type"] == "train":
-                self.announcer.train(said)
-            elif said["type"] == "verdict":
-                self._judge(said)
-            elif said["type"] == "done":
-                self._close_growth(said["growth"])
-            else:
-                log.error("learner: %s", said["reason"])
-
-    def _judge(self, verdict: dict[str, Any]) -> None:
-        candidate = verdict.pop("candidate", None)
-        with self.store.transaction():
-            if self.store.add_verdict(verdict["growth"], verdict["block"], verdict):
-                self.announcer.event("verdict", "info", verdict)
-        log.info("growth %(growth)d block %(block)d: held-out %(held_out).4f against "
-                 "%(held_out_serving).4f, accepted: %(accepted)s", verdict)
-        if candidate is not None and Path(candidate).exists():
-            self.serving.adopt(Path(candidate))
-
-    def _close_growth(self, number: int) -> None:
-        with self.store.transaction():
-            self.store.close_growth(number)
-        shutil.rmtree(self.config.state / "growth" / generation.name_of(number))
-        self.supervisor.done()
-        self._deaths = 0
-        self.announcer.train({"phase": "idle", "growth": number})
-
-    def _learner_ended(self) -> None:
-        order = self.supervisor.order
-        if not self.supervisor.ended() or order is None:
-            return
-        self._deaths += 1
-        with self.store.transaction():
-            self.announcer.event("learner-out-of-memory", "warning", {
-                "growth": order.growth, "deaths": self._deaths, "limit": self.plan.learner_limit,
-            })
-        if self._deaths == _MEMORY_DEATHS:
-            log.error("growth %d given up: not enough memory; predictions go on", order.growth)
-            self._close_growth(order.growth)
 
     # --- housekeeping ---
 

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,12 @@ from edgecc import generation
 from edgecc.compile import Layer
 from edgecc.generation import Generation
 from edgecc.interpreter import Interpreter
+from edgecc.judging import Judged, int8_agreement, judge
 from edgecc.learn.blocks import PoolConv
 from edgecc.learn.methods.contextual import Contextual
-from edgecc.learn.readout import (
-    Floats,
-    Readout,
-    best_alpha,
-    best_temperature,
-    scores,
-    to_whole,
-)
 from edgecc.planner import Block, Plan
-from edgecc.sample import Input
-from edgecc.store import Growth, Store
+from edgecc.rows import Draws, Maps, Rows
+from edgecc.store import Growth
 from edgecc.trunk import Trunk
 
 RATE = 5e-3  # Adam's, falling to zero along a half cosine
@@ -44,52 +37,6 @@ _SNAPSHOT_EVERY = 10.0  # seconds; changes what a kill costs, never the result
 _INT8_AGREEMENT = 0.95  # share of held-out samples; below it the trunk stays float32
 
 Report = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The labelled rows of the log at a cursor, and how to read them."""
-
-    store: Store
-    spec: Input
-    classes: list[str]
-    ids: NDArray[np.int64]
-    targets: NDArray[np.int64]
-    held: NDArray[np.bool_]
-    weights: NDArray[np.float64]  # by class: samples seen for each one that is still stored
-
-    @staticmethod
-    def at(store: Store, spec: Input, cursor: int) -> "Rows":
-        classes = store.classes(cursor)
-        index = {label: k for k, label in enumerate(classes)}
-        found = [(row, index[label], held) for row, label, held in store.labelled(cursor)]
-        table = np.array(found, np.int64).reshape(-1, 3)
-        seen = store.class_counts(cursor)
-        kept = np.bincount(table[:, 1], minlength=len(classes))
-        weights = np.array([seen[label] for label in classes]) / np.maximum(kept, 1)
-        return Rows(store, spec, classes, table[:, 0], table[:, 1], table[:, 2] != 0, weights)
-
-    def sample(self, position: int) -> NDArray[Any]:
-        packed = self.store.payload(int(self.ids[position]))
-        assert packed is not None, "rows of an open growth are not evicted"
-        return self.spec.unpack(packed)
-
-    @property
-    def training(self) -> NDArray[np.int64]:
-        """Positions that are not held out."""
-        return np.flatnonzero(~self.held)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A trunk's readout after all rows, and how it did on the held-out ones before it saw them."""
-
-    readout: Readout
-    alpha: float
-    temperature: float
-    accuracy: float
-    features: Floats  # of the held-out rows
-    before: Readout  # without the held-out rows
 
 
 class Grower:
@@ -160,7 +107,7 @@ class Grower:
         rows = len(self.rows.training)
         return int(self.growth.recipe["epochs"] * rows / self.plan.batch)
 
-    def _new_block(self, maps: "Maps", block: Block, number: int) -> PoolConv:
+    def _new_block(self, maps: Maps, block: Block, number: int) -> PoolConv:
         entropy = np.random.SeedSequence((self.seed, self.growth.number, number))
         generator = torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
         kernel = tuple(min(block.kernel, side - 1 + side % 2) for side in maps.size)
@@ -171,7 +118,7 @@ class Grower:
         )
 
     def _freeze(
-        self, conv: PoolConv, maps: "Maps", block: Block, number: int
+        self, conv: PoolConv, maps: Maps, block: Block, number: int
     ) -> dict[str, torch.Tensor]:
         """Fold the norm's statistics over calibration rows into weight and bias."""
         chosen = self._calibration_rows(number)
@@ -220,20 +167,18 @@ class Grower:
 
     def _judgement(self, trunk: Trunk, candidate: Trunk, number: int) -> dict[str, Any]:
         """Against its own prefix (does the block help?) and what is serving (is it better?)."""
-        self._progress("judging", number)
         judged = self.judge(candidate)
-        agreement = self._int8_agreement(candidate, judged)
+        agreement = int8_agreement(candidate, self.rows, judged)
         if agreement < _INT8_AGREEMENT:
             candidate = replace(candidate, ranges=None)
             judged = self.judge(candidate)
-        dim = trunk.dim
-        prefix = best_alpha(judged.before.prefix(dim), judged.features[:, :dim], self._held())[1]
+        prefix = judged.accuracy_of_first(trunk.dim)
         accepted = judged.accuracy > max(prefix, self._serving_accuracy)
         verdict: dict[str, Any] = {
             "growth": self.growth.number, "block": number, "cursor": self.growth.cursor,
             "accepted": accepted, "helps": judged.accuracy > prefix,
             "held_out": judged.accuracy, "held_out_without": prefix,
-            "held_out_serving": self._serving_accuracy, "held_rows": int(self.rows.held.sum()),
+            "held_out_serving": self._serving_accuracy, "held_rows": len(judged.labels),
             "int8": candidate.ranges is not None,
             "int8_agreement": agreement,
         }
@@ -242,46 +187,10 @@ class Grower:
         return verdict
 
     def judge(self, trunk: Trunk) -> Judged:
-        """Learn the training rows, look at the held-out ones, then learn those too."""
-        run = Interpreter(trunk.compile()).run
-        readout = Readout(trunk.dim, list(self.rows.classes))
-        held = []
-        for position, (target, is_held) in enumerate(
-            zip(self.rows.targets, self.rows.held, strict=True)
-        ):
-            features = to_whole(run(trunk.scale(self.rows.sample(position))))
-            if is_held:
-                held.append(features)
-            else:
-                readout.learn(
-                    features, self.rows.classes[target], weight=self.rows.weights[target]
-                )
-            if position % 1000 == 0:
-                self._progress("judging", len(trunk.layers) - 1, step=position,
-                               steps=len(self.rows.ids))
-        before = readout.copy()
-        features = np.array(held).reshape(len(held), readout.dim)
-        for one, target in zip(features, self.rows.targets[self.rows.held], strict=True):
-            weight = self.rows.weights[target]
-            readout.learn(one, self.rows.classes[target], weight=weight)
-        alpha, accuracy, values = best_alpha(before, features, self._held())
-        temperature = best_temperature(values, self.rows.targets[self.rows.held])
-        return Judged(readout, alpha, temperature, accuracy, features, before)
-
-    def _held(self) -> list[str]:
-        return [self.rows.classes[k] for k in self.rows.targets[self.rows.held]]
-
-    def _int8_agreement(self, candidate: Trunk, judged: Judged) -> float:
-        """Share of held-out rows on which int8 and float32 features give the same class."""
-        if not len(judged.features):
-            return 1.0
-        run = Interpreter(replace(candidate, ranges=None).compile()).run
-        exact = [to_whole(run(candidate.scale(self.rows.sample(int(p)))))
-                 for p in np.flatnonzero(self.rows.held)]
-        weights = judged.before.weights(judged.alpha)
-        same = scores(weights, np.array(exact)).argmax(1) == scores(
-            weights, judged.features).argmax(1)
-        return float(np.mean(same))
+        number, rows = len(trunk.layers) - 1, len(self.rows.ids)
+        return judge(
+            trunk, self.rows, lambda row: self._progress("judging", number, step=row, steps=rows)
+        )
 
     def _write(self, candidate: Trunk, judged: Judged, number: int) -> dict[str, Any]:
         model = candidate.compile()
@@ -315,44 +224,6 @@ class Grower:
 
     def _progress(self, phase: str, block: int, **rest: Any) -> None:
         self.report({"phase": phase, "growth": self.growth.number, "block": block, **rest})
-
-
-class Maps:
-    """Inputs of the next block: stored samples through the frozen trunk, as it will serve."""
-
-    def __init__(self, trunk: Trunk, rows: Rows) -> None:
-        self._trunk, self._rows = trunk, rows
-        self._interpreter = Interpreter(trunk.compile("map"))
-        height, width, self.channels = self._map(int(rows.training[0])).shape
-        self.size = (height, width)
-
-    def batch(self, positions: NDArray[np.int64]) -> torch.Tensor:
-        """(B, C, H, W) float32, channels last in memory."""
-        maps = np.stack([self._map(int(position)) for position in positions])
-        return torch.from_numpy(maps).permute(0, 3, 1, 2)
-
-    def batches(self, positions: NDArray[np.int64], size: int = 50) -> Iterator[torch.Tensor]:
-        for start in range(0, len(positions), size):
-            yield self.batch(positions[start : start + size])
-
-    def _map(self, position: int) -> NDArray[np.float32]:
-        return self._interpreter.run(self._trunk.scale(self._rows.sample(position)))
-
-
-class Draws:
-    """Batches without replacement within an epoch; batch `step` depends on nothing before it."""
-
-    def __init__(self, rows: NDArray[np.int64], batch: int, key: tuple[int, ...]) -> None:
-        self._rows, self._key = rows, key
-        self._batch = min(batch, len(rows))
-        self._epoch, self._order = -1, rows
-
-    def batch(self, step: int) -> NDArray[np.int64]:
-        epoch, place = divmod(step, len(self._rows) // self._batch)
-        if epoch != self._epoch:
-            generator = np.random.default_rng((*self._key, epoch))
-            self._epoch, self._order = epoch, generator.permutation(self._rows)
-        return self._order[place * self._batch : (place + 1) * self._batch]
 
 
 def _save(path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -68,7 +68,8 @@ def _run(order: Order) -> None:
     from nacl.signing import VerifyKey
 
     from edgecc import generation
-    from edgecc.growth import Grower, Rows
+    from edgecc.growth import Grower
+    from edgecc.rows import Rows
     from edgecc.sample import Input
     from edgecc.store import Growth, Store
 

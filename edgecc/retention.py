@@ -9,7 +9,6 @@ that a growth is training on.
 from edgecc.store import Store
 
 UNLABELLED_SHARE = 0.25
-_AT_ONCE = 64  # unlabelled rows looked up at a time
 
 
 def evict(store: Store, *, budget: int, learnt: int, pinned: int) -> int:
@@ -19,21 +18,22 @@ def evict(store: Store, *, budget: int, learnt: int, pinned: int) -> int:
     trains on, 0 for none.
     """
     ring = int(budget * UNLABELLED_SHARE)
-    return _evict_unlabelled(store, ring) + _evict_labelled(store, budget - ring, learnt, pinned)
+    gone = _evict_unlabelled(store, ring, learnt, pinned)
+    return gone + _evict_labelled(store, budget - ring, learnt, pinned)
 
 
 def over_budget(store: Store, budget: int) -> bool:
     return sum(size for _, size in store.usage().values()) > budget
 
 
-def _evict_unlabelled(store: Store, ring: int) -> int:
+def _evict_unlabelled(store: Store, ring: int, learnt: int, pinned: int) -> int:
     gone = 0
     while store.usage().get("", (0, 0))[1] > ring:
-        for row in store.oldest_unlabelled(_AT_ONCE):
-            store.remove_sample(row)
-            gone += 1
-            if store.usage().get("", (0, 0))[1] <= ring:
-                break
+        row = store.oldest_unlabelled(after=pinned, upto=learnt)
+        if row is None:  # labels taken back that a saved readout or a growth still knows
+            return gone
+        store.remove_sample(row)
+        gone += 1
     return gone
 
 

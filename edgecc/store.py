@@ -62,6 +62,7 @@ class Store:
         self._db.execute("PRAGMA synchronous=FULL")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > len(MIGRATIONS):
+            self._db.close()
             raise StoreError(f"{self._path} is of a newer edgecc (log version {version}); upgrade")
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
             self._db.executescript(f"BEGIN; {script} PRAGMA user_version={number}; COMMIT;")
@@ -253,18 +254,20 @@ class Store:
         found = self._db.execute("SELECT label, rows, bytes FROM usage WHERE rows > 0")
         return {label: (rows, size) for label, rows, size in found}
 
-    def oldest_unlabelled(self, limit: int) -> list[int]:
+    def oldest_unlabelled(self, *, after: int, upto: int) -> int | None:
+        """Of the unlabelled samples whose past labels are all in (after, upto], the oldest."""
         found = self._db.execute(
-            "SELECT row FROM sample WHERE label IS NULL ORDER BY row LIMIT ?", (limit,)
-        )
-        return [row for (row,) in found]
+            "SELECT s.row FROM sample s WHERE s.label IS NULL AND NOT EXISTS ("
+            "SELECT 1 FROM label l WHERE l.row = s.row AND (l.seq <= ? OR l.seq > ?)) "
+            "ORDER BY s.row LIMIT 1", (after, upto)
+        ).fetchone()
+        return found[0] if found else None
 
     def last_by_hash(self, label: str, *, after: int, upto: int) -> int | None:
         """Of `label`'s samples whose labels are all in (after, upto], the highest id hash."""
         found = self._db.execute(
-            "SELECT s.row FROM sample s WHERE s.label = ? AND "
-            "(SELECT MIN(seq) FROM label l WHERE l.row = s.row) > ? AND "
-            "(SELECT MAX(seq) FROM label l WHERE l.row = s.row) <= ? "
+            "SELECT s.row FROM sample s WHERE s.label = ? AND NOT EXISTS ("
+            "SELECT 1 FROM label l WHERE l.row = s.row AND (l.seq <= ? OR l.seq > ?)) "
             "ORDER BY s.key DESC LIMIT 1", (label, after, upto)
         ).fetchone()
         return found[0] if found else None

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from edgecc import generation
 from edgecc.config import Config
-from edgecc.growth import Grower, Rows
+from edgecc.growth import Grower
 from edgecc.interpreter import Interpreter
 from edgecc.learn.readout import scores, to_whole
 from edgecc.planner import Block, Plan
+from edgecc.rows import Rows
 from edgecc.signing import load_or_make_key
 from edgecc.store import Growth, Store
 

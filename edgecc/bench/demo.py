@@ -5,14 +5,9 @@ Everything a user would do is done the way a user would do it: as commands and o
 
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +15,12 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecc import broker, config, offline
+from edgecc import offline
 from edgecc.bench import figures, plot, probe
 from edgecc.bench.data import Data, load
+from edgecc.bench.node import Node, running
 from edgecc.client import Client
-from edgecc.config import Config, format_size
-from edgecc.errors import EdgeccError
+from edgecc.config import format_size
 from edgecc.memory import peak_memory
 
 MIB = 2**20
@@ -33,59 +28,6 @@ BUDGET = "512MiB"
 PER_PAIR = 4000  # training samples of each pair of classes
 PROBES = 25  # labels timed while a block trains, and as many while none does
 HELD_OUT = 1000  # test samples whose predictions are collected over MQTT
-_CONFIG = """\
-node: demo
-state_dir: {state}
-memory_budget: {budget}
-mqtt: {{host: 127.0.0.1, port: {port}}}
-input: {{kind: image, shape: {shape}}}
-grow: {{first: {first}}}
-"""
-
-
-@dataclass
-class Demo:
-    """What the parts of the demo share."""
-
-    data: Data
-    work: Path
-    config: Config
-    daemon: subprocess.Popen[bytes]
-    client: Client
-    events: list[dict[str, Any]]
-
-    def command(self, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
-        """Run an edgecc command as a user would."""
-        return subprocess.run(
-            [sys.executable, "-m", "edgecc", "--log-level", "warning", "--config",
-             str(self.work / "edgecc.yaml"), *arguments],
-            check=True, stdout=subprocess.PIPE, **options,
-        )
-
-    def health(self) -> dict[str, Any]:
-        """The next health message, verdicts and swaps noted on the way."""
-        while True:
-            message = self.client.next_message(30.0)
-            if message is None:
-                raise EdgeccError("the daemon has gone quiet; see daemon.log in the demo's folder")
-            if message.topic.endswith("/event"):
-                self._note(json.loads(message.payload))
-            elif message.topic.endswith("/health"):
-                health: dict[str, Any] = json.loads(message.payload)
-                return health
-
-    def idle(self, labels: int) -> dict[str, Any]:
-        """Wait until everything is learnt and no block is due; the health message that says so."""
-        while True:
-            health = self.health()
-            waiting = health["backlog"] + health["growths_open"] + health["swapping"]
-            if not waiting and health["log"]["labels"] >= labels:
-                return health
-
-    def _note(self, event: dict[str, Any]) -> None:
-        self.events.append(event)
-        if event["type"] == "verdict":
-            click.echo(_verdict(event["data"]))
 
 
 def run(out: Path, json_path: Path | None, count: int | None) -> None:
@@ -95,93 +37,51 @@ def run(out: Path, json_path: Path | None, count: int | None) -> None:
     per_pair = PER_PAIR if count is None else count // 5
     per_pair = min([per_pair, *(len(part) for part in data.pairs)])
     out.mkdir(parents=True, exist_ok=True)
-    with _node(data, out / "work", first=max(200, per_pair * 5 // 8)) as (demo, ready):
-        click.echo(f"daemon ready in {ready:.2f} s")
-        found: dict[str, Any] = {"ready_s": ready}
+    first = max(200, per_pair * 5 // 8)
+    with running(out / "work", budget=BUDGET, first=first, shape=list(data.shape)) as node:
+        click.echo(f"daemon ready in {node.ready:.2f} s; {data.name}, {per_pair * 5} pictures")
+        found: dict[str, Any] = {"ready_s": node.ready}
         matrix = []
         for number, pair in enumerate(data.pairs):
-            _stream(demo, pair[:per_pair])
+            _stream(node, data, pair[:per_pair])
             if number == len(data.pairs) - 1:  # the last growth has just begun
-                found |= _counts(demo)
-                found |= _label_probes(demo)
-            demo.idle(labels=per_pair * (number + 1))
-            matrix.append(_evaluate(demo))
+                found |= _counts(node, data)
+                found |= _label_probes(node, data)
+            node.idle(labels=per_pair * (number + 1))
+            matrix.append(_evaluate(node, data))
             click.echo(_row(number, matrix[-1], data))
         found |= _accuracy_figures(np.array(matrix))
-        found |= _retrieval(demo)
-        found |= _memory(demo)
-    found["control_accuracy"] = _control(demo, found["generation"])
+        found |= _retrieval(node, data)
+        found |= _memory(node)
+    found["control_accuracy"] = _control(node, data, found["generation"])
     found["seconds"] = time.monotonic() - started
-    plot.demo(out / "demo.png", demo.config, np.array(matrix), data.groups, demo.events, per_pair)
+    plot.demo(out / "demo.png", node.config, np.array(matrix), data.groups, node.events, per_pair)
     for path in {out / "figures.json", json_path or out / "figures.json"}:
         figures.write(path, "demo", found)
     _table(found, np.array(matrix), data, out)
 
 
-@contextmanager
-def _node(data: Data, work: Path, *, first: int) -> Iterator[tuple[Demo, float]]:
-    """A broker and a daemon in fresh folders, and a client that follows them."""
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    port = broker.free_port()
-    (work / "edgecc.yaml").write_text(_CONFIG.format(
-        state=(work / "state").resolve(), port=port, budget=BUDGET, first=first,
-        shape=list(data.shape),
-    ))
-    settings = config.load(work / "edgecc.yaml", environ={})
-    local = broker.start_local(work / "broker", port)
-    click.echo(f"{local.name} on 127.0.0.1:{port}; {data.name}: {sum(map(len, data.pairs))} "
-               f"training samples on hand, {len(data.test_labels)} test samples")
-    log = (work / "daemon.log").open("wb")
-    started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edgecc", "--config", str(work / "edgecc.yaml"), "start"],
-        stdout=log, stderr=log,
-    )
-    try:
-        with Client(settings) as client:
-            topics = settings.topics
-            client.subscribe([topics / "status", topics / "health", topics / "event"])
-            ready = _await_online(client, process, started)
-            yield Demo(data, work, settings, process, client, []), ready
-        process.send_signal(signal.SIGTERM)
-        if process.wait(timeout=60) != 0:
-            raise EdgeccError(f"the daemon ended with {process.returncode}; see {work}/daemon.log")
-    finally:
-        process.kill()
-        local.stop()
-        log.close()
-
-
-def _await_online(client: Client, process: "subprocess.Popen[bytes]", started: float) -> float:
-    while process.poll() is None:
-        message = client.next_message(1.0)
-        if message is not None and message.payload == b"online":
-            return time.monotonic() - started
-    raise EdgeccError("the daemon did not start; see daemon.log in the demo's folder")
-
-
-def _stream(demo: Demo, chosen: NDArray[np.int64]) -> None:
+def _stream(node: Node, data: Data, chosen: NDArray[np.int64]) -> None:
     """`edgecc stream -` of the chosen training samples, as JSON lines."""
-    lines = b"".join(demo.data.json_line(int(index)) for index in chosen)
-    done = demo.command(
+    lines = b"".join(data.json_line(int(index)) for index in chosen)
+    done = node.command(
         "stream", "-", "--json", "--source", "train", "--limit", str(len(chosen)), input=lines
     )
     counts: dict[str, int] = json.loads(done.stdout)
-    demo.data.streamed["sent"] += counts["sent"]
-    demo.data.streamed["receipted"] += sum(
+    data.streamed["sent"] += counts["sent"]
+    data.streamed["receipted"] += sum(
         counts.get(status, 0) for status in ("stored", "duplicate", "rejected")
     )
 
 
-def _evaluate(demo: Demo) -> list[float]:
+def _evaluate(node: Node, data: Data) -> list[float]:
     """Accuracy of what now serves on each pair's test images, unseen classes included."""
-    predictor = offline.live(demo.config)
+    predictor = offline.live(node.config)
     named = [
-        predictor.predict(predictor.features(x), 0.0).label for x in demo.data.test_images
+        predictor.predict(predictor.features(x), 0.0).label for x in data.test_images
     ]
-    right = np.array(named) == np.array(demo.data.test_labels)
-    return [float(right[group].mean()) for group in demo.data.test_groups]
+    right = np.array(named) == np.array(data.test_labels)
+    return [float(right[group].mean()) for group in data.test_groups]
 
 
 def _accuracy_figures(matrix: NDArray[np.float64]) -> dict[str, Any]:
@@ -197,28 +97,28 @@ def _accuracy_figures(matrix: NDArray[np.float64]) -> dict[str, Any]:
     }
 
 
-def _counts(demo: Demo) -> dict[str, Any]:
+def _counts(node: Node, data: Data) -> dict[str, Any]:
     """Every sample sent, and what became of it, by the node's own count."""
-    sent = demo.data.streamed["sent"]
-    health = demo.health()
+    sent = data.streamed["sent"]
+    health = node.health()
     while health["log"]["samples"] < sent or health["acked"] < sent:
-        health = demo.health()
+        health = node.health()
     past = health["prequential"]
     return {
         "sent": sent, "stored": health["log"]["samples"], "acked": health["acked"],
-        "receipted": demo.data.streamed["receipted"],
+        "receipted": data.streamed["receipted"],
         "prequential_accuracy": past["cumulative"], "prequential_window": past["window"],
         "classes": len(health["classes"]),
     }
 
 
-def _label_probes(demo: Demo) -> dict[str, Any]:
+def _label_probes(node: Node, data: Data) -> dict[str, Any]:
     """Seconds from a label to the first prediction it changed: while a block trains, and idle."""
-    spare = iter(demo.data.spare)
-    with Client(demo.config) as client:
-        asking = probe.Probe(client, demo.config, demo.data)
+    spare = iter(data.spare)
+    with Client(node.config) as client:
+        asking = probe.Probe(client, node.config, data)
         training = asking.while_training(spare, PROBES)
-        demo.idle(labels=0)
+        node.idle(labels=0)
         idle = [asking.label_to_prediction(next(spare)) for _ in range(PROBES)]
     for times, when in ((training, "while a block trains"), (idle, "while no learner runs")):
         if times:
@@ -230,19 +130,19 @@ def _label_probes(demo: Demo) -> dict[str, Any]:
     }
 
 
-def _retrieval(demo: Demo) -> dict[str, Any]:
+def _retrieval(node: Node, data: Data) -> dict[str, Any]:
     """Ask the daemon over MQTT, pull its checkpoint elsewhere, and ask that."""
-    saved = json.loads(demo.command("checkpoint", "save").stdout)
-    with Client(demo.config) as client:
-        asking = probe.Probe(client, demo.config, demo.data)
+    saved = json.loads(node.command("checkpoint", "save").stdout)
+    with Client(node.config) as client:
+        asking = probe.Probe(client, node.config, data)
         asking.await_generation(saved["generation"])
-        named, seconds = asking.predictions(demo.data.test_images[:HELD_OUT])
-    elsewhere = demo.work / "elsewhere"
+        named, seconds = asking.predictions(data.test_images[:HELD_OUT])
+    elsewhere = node.work / "elsewhere"
     elsewhere.mkdir()
-    np.save(elsewhere / "held-out.npy", demo.data.test_images[:HELD_OUT])
+    np.save(elsewhere / "held-out.npy", data.test_images[:HELD_OUT])
     here = dict(
-        os.environ, EDGECC_NODE="demo", EDGECC_MQTT__HOST="127.0.0.1",
-        EDGECC_MQTT__PORT=str(demo.config.mqtt.port),
+        os.environ, EDGECC_NODE="bench", EDGECC_MQTT__HOST="127.0.0.1",
+        EDGECC_MQTT__PORT=str(node.config.mqtt.port),
     )
     pulled = _elsewhere(elsewhere, here, "checkpoint", "pull", "--json")
     about = json.loads(pulled)
@@ -256,7 +156,7 @@ def _retrieval(demo: Demo) -> dict[str, Any]:
         "pulled_samples": len(theirs), "checkpoint_bytes": about["bytes"],
         "blocks": len(about["blocks"]) - 1,
         "mqtt_heldout_accuracy": float(
-            np.mean(np.array(named) == np.array(demo.data.test_labels[:HELD_OUT]))
+            np.mean(np.array(named) == np.array(data.test_labels[:HELD_OUT]))
         ),
         "prediction_p50_ms": float(np.quantile(seconds, 0.5) * 1000),
         "prediction_p95_ms": float(np.quantile(seconds, 0.95) * 1000),
@@ -270,35 +170,26 @@ def _elsewhere(folder: Path, environ: dict[str, str], *arguments: str) -> bytes:
     ).stdout
 
 
-def _memory(demo: Demo) -> dict[str, Any]:
+def _memory(node: Node) -> dict[str, Any]:
     """Sum of VmHWM of the daemon and of the learner's largest life."""
-    daemon = peak_memory(demo.daemon.pid)
-    learner = demo.health()["memory"]["learner_peak"]
+    daemon = peak_memory(node.process.pid)
+    learner = node.health()["memory"]["learner_peak"]
     return {
         "peak_memory_mib": (daemon + learner) / MIB, "daemon_peak_mib": daemon / MIB,
         "learner_peak_mib": learner / MIB,
     }
 
 
-def _control(demo: Demo, number: int) -> float:
+def _control(node: Node, data: Data, number: int) -> float:
     from edgecc.bench.control import random_frozen
 
     click.echo("random frozen blocks, three seeds: ", nl=False)
     best = random_frozen(
-        demo.config, number, demo.data.test_images, demo.data.test_labels,
+        node.config, number, data.test_images, data.test_labels,
         report=lambda accuracy: click.echo(f"{accuracy:.4f} ", nl=False),
     )
     click.echo()
     return best
-
-
-def _verdict(verdict: dict[str, Any]) -> str:
-    fate = "accepted" if verdict["accepted"] else (
-        "kept growing on" if verdict["helps"] else "dropped")
-    return (f"  growth {verdict['growth']} at {verdict['cursor']} labels, block "
-            f"{verdict['block']} ({'int8' if verdict['int8'] else 'float32'}): held-out "
-            f"{verdict['held_out']:.4f}, without it {verdict['held_out_without']:.4f}, serving "
-            f"{verdict['held_out_serving']:.4f}: {fate}")
 
 
 def _row(number: int, row: list[float], data: Data) -> str:

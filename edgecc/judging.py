@@ -1,0 +1,73 @@
+"""Does a trunk serve better? Its readout learns the training rows and answers the held-out ones."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgecc.interpreter import Interpreter
+from edgecc.learn.readout import (
+    Floats,
+    Readout,
+    best_alpha,
+    best_temperature,
+    scores,
+    to_whole,
+)
+from edgecc.rows import Rows
+from edgecc.trunk import Trunk
+
+_REPORT_EVERY = 1000  # rows
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How a trunk did on the held-out rows, and its readout once it has learnt those too."""
+
+    accuracy: float
+    alpha: float
+    temperature: float
+    readout: Readout
+    before: Readout  # without the held-out rows
+    held: Floats  # features of the held-out rows (n, dim)
+    labels: list[str]  # of the held-out rows
+
+    def accuracy_of_first(self, dim: int) -> float:
+        """Had the trunk only its first `dim` features."""
+        return best_alpha(self.before.prefix(dim), self.held[:, :dim], self.labels)[1]
+
+
+def judge(trunk: Trunk, rows: Rows, report: Callable[[int], None]) -> Judged:
+    """Learn the training rows, answer the held-out ones, then learn those as well."""
+    run = Interpreter(trunk.compile()).run
+    readout = Readout(trunk.dim, list(rows.classes))
+    held = []
+    for position, target in enumerate(rows.targets):
+        features = to_whole(run(trunk.scale(rows.sample(position))))
+        if rows.held[position]:
+            held.append(features)
+        else:
+            readout.learn(features, rows.classes[target], weight=rows.weights[target])
+        if position % _REPORT_EVERY == 0:
+            report(position)
+    targets = rows.targets[rows.held]
+    labels = [rows.classes[target] for target in targets]
+    features = np.array(held).reshape(len(held), trunk.dim)
+    before = readout.copy()
+    alpha, accuracy, values = best_alpha(before, features, labels)
+    for one, target in zip(features, targets, strict=True):
+        readout.learn(one, rows.classes[target], weight=rows.weights[target])
+    temperature = best_temperature(values, targets)
+    return Judged(accuracy, alpha, temperature, readout, before, features, labels)
+
+
+def int8_agreement(trunk: Trunk, rows: Rows, judged: Judged) -> float:
+    """Share of held-out rows on which int8 and float32 features name the same class."""
+    if not len(judged.held):
+        return 1.0
+    run = Interpreter(replace(trunk, ranges=None).compile()).run
+    positions = np.flatnonzero(rows.held)
+    exact = [to_whole(run(trunk.scale(rows.sample(int(p))))) for p in positions]
+    weights = judged.before.weights(judged.alpha)
+    named = scores(weights, judged.held).argmax(axis=1)
+    return float(np.mean(scores(weights, np.array(exact)).argmax(axis=1) == named))
