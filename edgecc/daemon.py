@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -71,6 +72,8 @@ class Daemon:
             config.memory_budget, config.input_spec,
             max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
         )
+        grow = replace(config.grow, blocks=len(self.plan.blocks))  # none where none fits
+        config = self.config = replace(config, grow=grow)
         self.key = signing.load_or_make_key(config.state / "node.key")
         self.store = Store(config.state / "log.sqlite")
         self.serving = Serving(config, self.plan, self.store, self.key)
@@ -203,6 +206,7 @@ class Daemon:
             return
         with self.store.transaction():
             self.store.set_meta("serving", manifest.number)
+            self.store.set_meta("successor", -1)
             self.announcer.event("generation", "info", {
                 "generation": manifest.number, "digest": manifest.digest,
                 "blocks": len(manifest.blocks) - 1, "metrics": dict(manifest.metrics),

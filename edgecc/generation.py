@@ -62,18 +62,28 @@ def adopt(folder: Path, generations: Path, key: SigningKey) -> Manifest:
 
     Idempotent: a generation with this digest that is there already is returned instead.
     """
-    found = manifests.parse((folder / MANIFEST).read_bytes())
-    for number in reversed(numbers(generations)):
-        known = _unsigned(generations / name_of(number))
-        if known is not None and known.digest == found.digest:
-            shutil.rmtree(folder)
-            return known
+    found = _unsigned(folder) or manifests.parse(read_manifest(folder))
+    known = find(generations, found.digest)
+    if known is not None:
+        shutil.rmtree(folder)
+        return replace(found, number=known)
     numbered = replace(found, number=max(numbers(generations), default=-1) + 1)
-    write_file(folder / MANIFEST, signing.sign(numbered.to_json(), key))
+    signed = folder / "signed.part"
+    write_file(signed, signing.sign(numbered.to_json(), key))
+    signed.replace(folder / MANIFEST)  # after a crash: with or without its signature, but whole
     _sync(folder)
     folder.rename(generations / name_of(numbered.number))
     _sync(generations)
     return numbered
+
+
+def find(generations: Path, digest: str) -> int | None:
+    """Number of the generation with this digest."""
+    for number in reversed(numbers(generations)):
+        known = _unsigned(generations / name_of(number))
+        if known is not None and known.digest == digest:
+            return number
+    return None
 
 
 def load(folder: Path, trusted: list[VerifyKey], spec: Input | None = None) -> Generation:

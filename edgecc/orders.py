@@ -70,15 +70,20 @@ class Orders:
         )
 
     def _verdict(self, verdict: dict[str, Any]) -> None:
-        """Record it once; adopt the candidate if it was accepted (and not adopted before)."""
-        daemon, candidate = self._daemon, verdict.pop("candidate", None)
+        """Record it once; an accepted candidate then takes its turn, over a crash as well."""
+        daemon, candidate, number = self._daemon, verdict.pop("candidate", None), None
+        if candidate is not None:
+            number = daemon.serving.adopt(Path(candidate), verdict["digest"])
         with daemon.store.transaction():
-            if daemon.store.add_verdict(verdict["growth"], verdict["block"], verdict):
+            new = daemon.store.add_verdict(verdict["growth"], verdict["block"], verdict)
+            if new:
                 daemon.announcer.event("verdict", "info", verdict)
+            if new and number is not None:
+                daemon.store.set_meta("successor", number)
         log.info("growth %(growth)d block %(block)d: held-out %(held_out).4f against "
                  "%(held_out_serving).4f, accepted: %(accepted)s", verdict)
-        if candidate is not None and Path(candidate).exists():
-            daemon.serving.adopt(Path(candidate))
+        if new and number is not None:
+            daemon.serving.roll_to(number)
 
     def _close(self, number: int) -> None:
         daemon = self._daemon

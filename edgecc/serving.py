@@ -61,6 +61,15 @@ class Serving:
             self._serve_stem(scaled_on=0)
         if self.predictor is not None:
             self._restore_snapshot(self.predictor)
+        if self._store.meta("successor", -1) in numbers:
+            self._await_turn(self._store.meta("successor"))
+
+    def _await_turn(self, number: int) -> None:
+        """Go on with a swap that a crash interrupted."""
+        try:
+            self.successor = Predictor(self.load(number))
+        except CheckpointError as error:
+            log.error("generation %d is unusable: %s", number, error)
 
     def load(self, number: int) -> Generation:
         return generation.load(self.path(number), [self._key.verify_key], self._spec)
@@ -100,11 +109,11 @@ class Serving:
 
     # --- new generations ---
 
-    def adopt(self, candidate: Path) -> Manifest:
-        """Sign what the learner left in `candidate`; it serves once it has caught up."""
-        manifest = generation.adopt(candidate, self.folder, self._key)
-        self.successor = Predictor(self.load(manifest.number))
-        return manifest
+    def adopt(self, candidate: Path, digest: str) -> int | None:
+        """Number of what the learner left in `candidate`, signed now or before a crash."""
+        if candidate.exists():
+            return generation.adopt(candidate, self.folder, self._key).number
+        return generation.find(self.folder, digest)
 
     def roll_to(self, number: int) -> Manifest:
         """Serve generation `number` again, once it has caught up."""

@@ -89,15 +89,15 @@ class Store:
     def add_sample(self, sample: Sample) -> int | None:
         """The new row; None where this id was stored before."""
         key = key_of(sample.id)
-        if self._db.execute("SELECT 1 FROM gone WHERE key=?", (key,)).fetchone():
+        if self._db.execute(
+            "SELECT 1 FROM sample WHERE key=? UNION ALL SELECT 1 FROM gone WHERE key=?", (key, key)
+        ).fetchone():
             return None
         held = int.from_bytes(key[:4], "big") % HELD_OUT_IN == 0
-        done = self._db.execute(
-            "INSERT INTO sample (key, id, source, ts, held, payload) VALUES (?,?,?,?,?,?) "
-            "ON CONFLICT (key) DO NOTHING",
+        return self._db.execute(
+            "INSERT INTO sample (key, id, source, ts, held, payload) VALUES (?,?,?,?,?,?)",
             (key, sample.id, sample.source, sample.ts, held, sample.pack()),
-        )
-        return done.lastrowid if done.rowcount else None
+        ).lastrowid
 
     def add_prediction(self, row: int, label: str | None, body: bytes) -> None:
         self._db.execute("INSERT INTO prediction VALUES (?,?,?)", (row, label, body))

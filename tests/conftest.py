@@ -1,0 +1,104 @@
+"""What the tests against a real broker share: mosquitto, nodes, digits; and --no-skips.
+
+Whatever a test starts is dead when the test is over.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from live import Digits, Node, Peer
+
+from edgecc.broker import Mosquitto, find_mosquitto, free_port
+
+MakeNode = Callable[..., Node]
+_names = itertools.count()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="a skipped test fails the run")
+
+
+def _skipped(config: pytest.Config) -> list[Any]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    refused = config.getoption("--no-skips") and reporter is not None
+    return list(reporter.stats.get("skipped", [])) if refused else []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _skipped(session.config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if found := _skipped(config):
+        names = ", ".join(sorted({report.nodeid for report in found}))
+        terminalreporter.write_line(f"--no-skips: {len(found)} skipped: {names}", red=True)
+
+
+@pytest.fixture(scope="session")
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a mosquitto on loopback."""
+    binary = find_mosquitto()
+    if binary is None:
+        pytest.skip("mosquitto is missing: apt install mosquitto")
+    port = free_port()
+    broker = Mosquitto(binary, tmp_path_factory.mktemp("mosquitto"), port)
+    yield port
+    broker.stop()
+
+
+@pytest.fixture
+def make_node(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[MakeNode]:
+    """A node not yet started: make_node(grow={...}, mqtt={...}, input={...})."""
+    made: list[Node] = []
+
+    def make(port: int | None = None, **changes: Any) -> Node:
+        port = request.getfixturevalue("mosquitto") if port is None else port
+        name = f"n{os.getpid()}-{next(_names)}"
+        folder = tmp_path / name
+        folder.mkdir()
+        settings: dict[str, Any] = {
+            "node": name, "state_dir": str(folder / "state"),
+            "mqtt": {"host": "127.0.0.1", "port": port},
+            "input": {"kind": "image", "shape": [1, 8, 8]},
+            "grow": {"first": 100_000, "epochs": 1, "idle_exit": 2},
+        }
+        for key, value in changes.items():
+            if isinstance(value, dict):
+                settings[key] = settings.get(key, {}) | value
+            else:
+                settings[key] = value
+        root = f"edgecc/v1/{name}"
+        peer = Peer(port, *(f"{root}/{rest}" for rest in (
+            "out/#", "status", "event", "response/#", "train", "info", "health", "checkpoint/#")))
+        made.append(Node(folder, port, name, settings, peer))
+        return made[-1]
+
+    yield make
+    for node in made:
+        node.bury()
+
+
+@pytest.fixture
+def node(make_node: MakeNode) -> Node:
+    """A node that is online; the next growth is far away."""
+    made = make_node()
+    made.start()
+    return made
+
+
+@pytest.fixture(scope="session")
+def digits() -> Digits:
+    """1797 handwritten digits (n, 1, 8, 8), 0 to 255, and what they are."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = np.rint(found.images * 255 / 16).astype(np.uint8)
+    return images[:, None], found.target.astype(np.int64)

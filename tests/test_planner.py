@@ -1,0 +1,173 @@
+"""The plan is a promise about memory: never over, never worse with more, and honest when it fails.
+
+What the plan says of sizes is checked against the trunk that is really built from it.
+"""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgecc.compile import Layer, compile_trunk
+from edgecc.errors import BudgetError
+from edgecc.interpreter import Interpreter
+from edgecc.learn.blocks import PoolConv
+from edgecc.planner import MIB, Costs, Plan, plan, readout_dim
+from edgecc.sample import Input
+from edgecc.trunk import Trunk, stem_trunk
+
+images = st.builds(
+    lambda channels, height, width: Input("image", (channels, height, width)),
+    st.sampled_from([1, 3]), st.integers(8, 256), st.integers(8, 256),
+)
+sensors = st.builds(
+    lambda channels, time: Input("sensor", (channels, time)),
+    st.integers(1, 16), st.integers(1, 4000),
+)
+specs = images | sensors
+budgets = st.integers(100 * MIB, 4096 * MIB)
+payloads = st.integers(1024, 8 * MIB)
+MARGIN = Costs().margin
+
+
+def planned(budget: int, spec: Input, *, blocks: int = 2, max_payload: int = MIB) -> Plan:
+    return plan(budget, spec, max_payload=max_payload, blocks=blocks)
+
+
+@given(budgets, specs, st.integers(0, 4), payloads)
+@settings(deadline=None, max_examples=300)
+def test_a_plan_is_never_over_its_budget(
+    budget: int, spec: Input, blocks: int, max_payload: int
+) -> None:
+    found = planned(budget, spec, blocks=blocks, max_payload=max_payload)
+    assert found.total == sum(found.where.values())
+    assert found.total * MARGIN <= budget
+    assert min(found.where.values()) > 0
+    assert len(found.blocks) in (0, blocks)
+
+
+@given(budgets, specs, st.integers(0, 4))
+@settings(deadline=None, max_examples=200)
+def test_the_plan_counts_what_a_solve_and_a_training_batch_hold(
+    budget: int, spec: Input, blocks: int
+) -> None:
+    """At least A and its solved copy in each process, and forward and backward of one batch."""
+    found = planned(budget, spec, blocks=blocks)
+    readout = (readout_dim(found, spec) + 1) ** 2 * 8
+    assert found.where["daemon: readout"] >= 2 * readout
+    if found.blocks:
+        side = [max(1, n // max(1, round(n / 15))) for n in spec.model_shape[1:]]
+        first = found.batch * found.blocks[0].channels * side[0] * side[1] * 4
+        assert found.where["learner: training tile"] >= 2 * first
+        assert found.where["learner: readout"] >= 2 * readout
+        assert found.learner_limit == sum(
+            size for use, size in found.where.items() if use.startswith("learner"))
+    else:
+        assert found.learner_limit == 0
+
+
+# one block alone makes fewer features than the wider stem that stands in where none fits
+@given(budgets, budgets, specs, st.sampled_from([0, 2, 3, 4]))
+@settings(deadline=None, max_examples=400)
+def test_more_budget_never_gives_a_smaller_readout_or_fewer_blocks(
+    one: int, other: int, spec: Input, blocks: int
+) -> None:
+    less, more = (planned(budget, spec, blocks=blocks) for budget in sorted((one, other)))
+    assert readout_dim(more, spec) >= readout_dim(less, spec)
+    assert len(more.blocks) >= len(less.blocks)
+    assert more.batch >= less.batch
+    assert sum(block.channels for block in more.blocks) >= sum(
+        block.channels for block in less.blocks)
+
+
+@given(st.integers(0, 4096 * MIB), st.integers(0, 64 * MIB), specs, st.integers(0, 3))
+@settings(deadline=None, max_examples=200)
+def test_more_budget_is_never_refused_where_less_was_enough(
+    budget: int, extra: int, spec: Input, blocks: int
+) -> None:
+    try:
+        planned(budget, spec, blocks=blocks)
+    except BudgetError:
+        return
+    assert planned(budget + extra, spec, blocks=blocks).total * MARGIN <= budget + extra
+
+
+@given(st.integers(0, 76 * MIB), specs, st.integers(0, 3), payloads)
+@settings(deadline=None, max_examples=200)
+def test_the_smallest_budget_named_works_and_one_mebibyte_less_does_not(
+    budget: int, spec: Input, blocks: int, max_payload: int
+) -> None:
+    with pytest.raises(BudgetError) as refused:
+        planned(budget, spec, blocks=blocks, max_payload=max_payload)
+    named = re.search(r"the smallest is (\d+)MiB", str(refused.value))
+    assert named is not None
+    smallest = int(named[1]) * MIB
+    planned(smallest, spec, blocks=blocks, max_payload=max_payload)
+    with pytest.raises(BudgetError):
+        planned(smallest - MIB, spec, blocks=blocks, max_payload=max_payload)
+
+
+@given(budgets, specs, st.integers(0, 4))
+def test_the_same_budget_gives_the_same_plan(budget: int, spec: Input, blocks: int) -> None:
+    one, other = (planned(budget, spec, blocks=blocks) for _ in range(2))
+    assert one == other
+    assert one.describe() == other.describe()
+
+
+@given(budgets, specs, st.integers(1, 3))
+@settings(deadline=None)
+def test_a_dearer_board_gets_no_wider_plan(budget: int, spec: Input, blocks: int) -> None:
+    dear = replace(Costs(), daemon=90 * MIB, learner=600 * MIB)
+    cheap = planned(budget, spec, blocks=blocks)
+    try:
+        found = plan(budget, spec, max_payload=MIB, blocks=blocks, costs=dear)
+    except BudgetError:
+        return
+    assert len(found.blocks) <= len(cheap.blocks)
+    assert found.total * MARGIN <= budget
+
+
+def test_a_zero_w_predicts_and_a_larger_board_grows() -> None:
+    spec = Input("image", (3, 64, 64))
+    assert planned(128 * MIB, spec).blocks == ()
+    assert len(planned(512 * MIB, spec).blocks) == 2
+
+
+@pytest.mark.parametrize("spec", [
+    Input("image", (1, 8, 8)), Input("image", (1, 28, 28)), Input("image", (3, 64, 96)),
+    Input("image", (3, 9, 200)), Input("sensor", (6, 100)), Input("sensor", (2, 7)),
+    Input("sensor", (1, 1)),
+], ids=lambda spec: f"{spec.kind}{list(spec.shape)}")
+@pytest.mark.parametrize("budget", [128 * MIB, 420 * MIB, 2048 * MIB])
+def test_the_trunk_that_is_built_has_the_features_that_were_planned(
+    spec: Input, budget: int
+) -> None:
+    found = planned(budget, spec)
+    trunk = built(found, spec)
+    assert trunk.dim == readout_dim(found, spec)
+    run = Interpreter(compile_trunk(trunk.layers, input_shape=trunk.shape)).run
+    x = trunk.scale(np.zeros(spec.model_shape, spec.dtype))
+    assert run(x).shape == (readout_dim(found, spec),)
+
+
+def built(found: Plan, spec: Input) -> Trunk:
+    """Stem and untrained blocks, each as large as the map below it allows."""
+    trunk = stem_trunk(found, spec, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    for block in found.blocks:
+        run = Interpreter(compile_trunk(trunk.layers, input_shape=trunk.shape, output="map")).run
+        height, width, channels = run(trunk.scale(np.zeros(spec.model_shape, spec.dtype))).shape
+        kernel = [min(block.kernel, side - 1 + side % 2) for side in (height, width)]
+        pool = (min(block.pool, height), min(block.pool, width))
+        conv = PoolConv(
+            channels, block.channels, kernel=(kernel[0], kernel[1]), pool=pool, generator=generator
+        )
+        grid = min(height // pool[0], block.grid), min(width // pool[1], block.grid)
+        layer = Layer((conv.weight.numpy(),), np.zeros(block.channels, np.float32), pool, grid)
+        trunk = replace(
+            trunk, layers=(*trunk.layers, layer), methods=(*trunk.methods, "contextual"))
+    return trunk
