@@ -210,7 +210,9 @@ def _checked_file(path: Path, file: manifests.File) -> bytes:
         raise Corrupt(f"{path}: {error.strerror}") from error
     found = manifests.describe(path)
     if found != file:
-        raise Corrupt(f"{path}: SHA-256 {found.sha256[:16]}…, manifest says {file.sha256[:16]}…")
+        raise Corrupt(
+            f"{path}: SHA-256 {found.sha256[:16]}…, manifest says {str(file.sha256)[:16]}…"
+        )
     return data
 
 

@@ -24,7 +24,7 @@ from edgecc.compile import Layer
 from edgecc.generation import Generation
 from edgecc.interpreter import Interpreter
 from edgecc.judging import Judged, int8_agreement, judge
-from edgecc.learn.blocks import PoolConv
+from edgecc.learn.blocks import EPS, PoolConv
 from edgecc.learn.methods.contextual import Contextual
 from edgecc.planner import Block, Plan
 from edgecc.rows import Draws, Maps, Rows
@@ -121,20 +121,22 @@ class Grower:
         self, conv: PoolConv, maps: Maps, block: Block, number: int
     ) -> dict[str, torch.Tensor]:
         """Fold the norm's statistics over calibration rows into weight and bias."""
-        chosen = self._calibration_rows(number)
-        z = [conv.convolve(u) for u in maps.batches(chosen)]
-        count = sum(t.numel() // t.shape[1] for t in z)
-        mean = torch.stack([t.double().sum((0, 2, 3)) for t in z]).sum(0) / count
-        square = torch.stack([t.double().square().sum((0, 2, 3)) for t in z]).sum(0) / count
-        weight, bias = conv.folded(mean.float(), (square - mean.square()).float())
-        inverse = (square - mean.square() + 1e-5).rsqrt().float()
-        high = max(float(((t - mean.float()[:, None, None]) * inverse[:, None, None]).max())
-                   for t in z)
+        channels, count = conv.weight.shape[0], 0
+        mean, square = torch.zeros(2, channels, dtype=torch.float64)
+        largest = torch.full((channels,), -torch.inf)
+        for u in maps.batches(self._calibration_rows(number)):
+            z = conv.convolve(u).transpose(0, 1).flatten(1)
+            mean += z.sum(1, dtype=torch.float64)
+            square += z.double().square().sum(1)
+            largest, count = largest.maximum(z.amax(1)), count + z.shape[1]
+        mean, variance = mean / count, square / count - (mean / count).square()
+        weight, bias = conv.folded(mean.float(), variance.float())
+        normalised = (largest - mean) * (variance + EPS).rsqrt()
         size = [side // m for side, m in zip(maps.size, conv.pool, strict=True)]
         return {
             "weight": weight, "bias": bias, "pool": torch.tensor(conv.pool),
             "grid": torch.tensor([min(side, block.grid) for side in size]),
-            "high": torch.tensor(high, dtype=torch.float64),
+            "high": normalised.max(),
         }
 
     def calibrated_stem(self) -> Trunk:
@@ -142,10 +144,12 @@ class Grower:
         parent = self.parent.trunk
         stem = replace(parent, layers=parent.layers[:1], ranges=None, methods=("stem",))
         run = Interpreter(stem.compile("map")).run
-        inputs = [stem.scale(self.rows.sample(int(p))) for p in self._calibration_rows(0)]
-        high = max(float(run(x).max()) for x in inputs)
-        bounds = min(float(x.min()) for x in inputs), max(float(x.max()) for x in inputs)
-        return replace(stem, ranges=(bounds, (0.0, high)))
+        low = high = largest = 0.0
+        for position in self._calibration_rows(0):
+            x = stem.scale(self.rows.sample(int(position)))
+            low, high = min(low, float(x.min())), max(high, float(x.max()))
+            largest = max(largest, float(run(x).max()))
+        return replace(stem, ranges=((low, high), (0.0, largest)))
 
     def _calibration_rows(self, number: int) -> NDArray[np.int64]:
         generator = np.random.default_rng((self.seed, self.growth.number, number, 2**31))

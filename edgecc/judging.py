@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecc.interpreter import Interpreter
 from edgecc.learn.readout import (
-    Floats,
     Readout,
     best_alpha,
     best_temperature,
@@ -28,9 +28,9 @@ class Judged:
     alpha: float
     temperature: float
     readout: Readout
-    before: Readout  # without the held-out rows
-    held: Floats  # features of the held-out rows (n, dim)
-    labels: list[str]  # of the held-out rows
+    before: Readout  # without the rows that judge
+    held: NDArray[np.float32]  # features of the rows that judge (n, dim): whole, so exact
+    labels: list[str]  # of the rows that judge
 
     def accuracy_of_first(self, dim: int) -> float:
         """Had the trunk only its first `dim` features."""
@@ -40,25 +40,25 @@ class Judged:
 def judge(trunk: Trunk, rows: Rows, report: Callable[[int], None]) -> Judged:
     """Learn the training rows, answer the held-out ones, then learn those as well."""
     run = Interpreter(trunk.compile()).run
-    readout = Readout(trunk.dim, list(rows.classes))
-    held = []
+    readout, judges = Readout(trunk.dim, list(rows.classes)), rows.judging
+    held = np.zeros((len(judges), trunk.dim), np.float32)
+    place = {int(position): i for i, position in enumerate(judges)}
     for position, target in enumerate(rows.targets):
         features = to_whole(run(trunk.scale(rows.sample(position))))
-        if rows.held[position]:
-            held.append(features)
+        if position in place:
+            held[place[position]] = features
         else:
             readout.learn(features, rows.classes[target], weight=rows.weights[target])
         if position % _REPORT_EVERY == 0:
             report(position)
-    targets = rows.targets[rows.held]
+    targets = rows.targets[judges]
     labels = [rows.classes[target] for target in targets]
-    features = np.array(held).reshape(len(held), trunk.dim)
     before = readout.copy()
-    alpha, accuracy, values = best_alpha(before, features, labels)
-    for one, target in zip(features, targets, strict=True):
+    alpha, accuracy, values = best_alpha(before, held, labels)
+    for one, target in zip(held, targets, strict=True):
         readout.learn(one, rows.classes[target], weight=rows.weights[target])
     temperature = best_temperature(values, targets)
-    return Judged(accuracy, alpha, temperature, readout, before, features, labels)
+    return Judged(accuracy, alpha, temperature, readout, before, held, labels)
 
 
 def int8_agreement(trunk: Trunk, rows: Rows, judged: Judged) -> float:
@@ -66,8 +66,9 @@ def int8_agreement(trunk: Trunk, rows: Rows, judged: Judged) -> float:
     if not len(judged.held):
         return 1.0
     run = Interpreter(replace(trunk, ranges=None).compile()).run
-    positions = np.flatnonzero(rows.held)
-    exact = [to_whole(run(trunk.scale(rows.sample(int(p))))) for p in positions]
     weights = judged.before.weights(judged.alpha)
-    named = scores(weights, judged.held).argmax(axis=1)
-    return float(np.mean(scores(weights, np.array(exact)).argmax(axis=1) == named))
+    same = 0
+    for position, features in zip(rows.judging, judged.held, strict=True):
+        exact = to_whole(run(trunk.scale(rows.sample(int(position)))))
+        same += scores(weights, exact).argmax() == scores(weights, features).argmax()
+    return float(same / len(judged.held))

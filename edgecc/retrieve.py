@@ -11,7 +11,7 @@ import click
 from edgecc import generation, transfer
 from edgecc.client import Client
 from edgecc.config import Config, format_size
-from edgecc.errors import CheckpointError
+from edgecc.errors import NotRunning
 from edgecc.generation import Generation
 from edgecc.trust import key_for_folder, pin
 
@@ -62,7 +62,7 @@ def command(config: Config, verb: str, args: dict[str, Any]) -> Any:
 def _offers(client: Client, config: Config) -> list[dict[str, Any]]:
     payload = client.retained(config.topics / "checkpoint/index")
     if payload is None:
-        raise CheckpointError(f"{config.topics.root} offers no checkpoints; is edgecc running?")
+        raise NotRunning(f"{config.topics.root} offers no checkpoints; is `edgecc start` running?")
     offers: list[dict[str, Any]] = json.loads(payload)
     return offers
 

@@ -13,6 +13,8 @@ from edgecc.sample import Input
 from edgecc.store import Store
 from edgecc.trunk import Trunk
 
+JUDGES = 2000  # held-out rows that judge at most
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -30,17 +32,25 @@ class Rows:
     def at(store: Store, spec: Input, cursor: int) -> "Rows":
         classes = store.classes(cursor)
         index = {label: k for k, label in enumerate(classes)}
-        found = [(row, index[label], held) for row, label, held in store.labelled(cursor)]
-        table = np.array(found, np.int64).reshape(-1, 3)
+        table = np.fromiter(
+            ((row, index[label], held) for row, label, held in store.labelled(cursor)),
+            dtype=[("row", np.int64), ("target", np.int64), ("held", np.bool_)],
+        )
         seen = store.class_counts(cursor)
-        kept = np.bincount(table[:, 1], minlength=len(classes))
+        kept = np.bincount(table["target"], minlength=len(classes))
         weights = np.array([seen[label] for label in classes]) / np.maximum(kept, 1)
-        return Rows(store, spec, classes, table[:, 0], table[:, 1], table[:, 2] != 0, weights)
+        held = table["held"]
+        return Rows(store, spec, classes, table["row"], table["target"], held, weights)
 
     def sample(self, position: int) -> NDArray[Any]:
         packed = self.store.payload(int(self.ids[position]))
         assert packed is not None, "rows of an open growth are not evicted"
         return self.spec.unpack(packed)
+
+    @property
+    def judging(self) -> NDArray[np.int64]:
+        """Positions that judge candidates: the newest of those held out."""
+        return np.flatnonzero(self.held)[-JUDGES:]
 
     @property
     def training(self) -> NDArray[np.int64]:

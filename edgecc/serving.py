@@ -144,6 +144,10 @@ class Serving:
         due = [count for count in SCALED_ON if before < count <= rows]
         for count in due:
             self._serve_stem(scaled_on=count)
+        if due and self.predictor is not None:  # predictions go on: the labels so far are few
+            while self.catch_up():
+                pass
+            self.predictor.refresh()
         return bool(due)
 
     def _serve_stem(self, scaled_on: int) -> None:

@@ -133,6 +133,8 @@ class _Fetch:
         """Chunks of an interrupted pull that are already here, by their digests."""
         if not self._path.exists():
             return set()
+        if self._path.stat().st_size > self._file.size:
+            os.truncate(self._path, self._file.size)
         found = manifest.describe(self._path).chunks
         both = enumerate(zip(found, self._file.chunks, strict=False))
         return {index for index, (here, wanted) in both if here == wanted}

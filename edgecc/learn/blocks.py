@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-_EPS = 1e-5
+EPS = 1e-5
 
 
 def pool_window(size: int, grid: int) -> tuple[int, int]:
@@ -39,7 +39,7 @@ class Standardised:
 def standardise(x: Tensor, axes: tuple[int, ...]) -> Standardised:
     mean = x.mean(axes, keepdim=True)
     centred = x - mean
-    inverse = (centred.square().mean(axes, keepdim=True) + _EPS).rsqrt()
+    inverse = (centred.square().mean(axes, keepdim=True) + EPS).rsqrt()
     return Standardised(centred * inverse, inverse, axes)
 
 
@@ -100,5 +100,5 @@ class PoolConv:
 
     def folded(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """(weight, bias) of the frozen convolution, given z's statistics per channel."""
-        inverse = (variance + _EPS).rsqrt()
+        inverse = (variance + EPS).rsqrt()
         return self.weight * inverse[:, None, None, None], -mean * inverse

@@ -9,6 +9,7 @@ A new class is a new row of B. The constant 1 stands first and is not penalised.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ PRIOR_POWER = 0.5  # how far class frequencies are corrected for; docs/experimen
 _WAITING = 64  # learnt samples summed in one matrix product
 
 Floats = NDArray[np.float64]
+Features = NDArray[np.floating[Any]]  # whole numbers; float32 holds them exactly too
 
 
 def to_whole(features: NDArray[np.float32]) -> Floats:
@@ -49,7 +51,7 @@ class Readout:
         """Samples learnt of each class."""
         return self.B[:, 0]
 
-    def learn(self, features: Floats, label: str, *, weight: float = 1.0) -> None:
+    def learn(self, features: Features, label: str, *, weight: float = 1.0) -> None:
         """Add one sample's whole-number features (dim,)."""
         f = np.concatenate(([1.0], features))
         row = self._row(label)  # may grow B
@@ -58,7 +60,7 @@ class Readout:
         if len(self._waiting) == _WAITING:
             self._sum_up()
 
-    def unlearn(self, features: Floats, label: str, *, weight: float = 1.0) -> None:
+    def unlearn(self, features: Features, label: str, *, weight: float = 1.0) -> None:
         """As if `learn` had never been called with these."""
         self.learn(features, label, weight=-weight)
 
@@ -119,9 +121,9 @@ class Readout:
             self._waiting = []
 
 
-def scores(weights: Floats, features: Floats) -> Floats:
+def scores(weights: Floats, features: Features) -> Floats:
     """(..., classes) of features (..., dim); the highest names the class."""
-    return features @ weights[:, 1:].T + weights[:, 0]
+    return np.asarray(features @ weights[:, 1:].T + weights[:, 0])
 
 
 def probabilities(values: Floats, temperature: float) -> Floats:
@@ -132,7 +134,7 @@ def probabilities(values: Floats, temperature: float) -> Floats:
 
 
 def best_alpha(
-    readout: Readout, features: Floats, labels: Sequence[str]
+    readout: Readout, features: Features, labels: Sequence[str]
 ) -> tuple[float, float, Floats]:
     """(alpha, accuracy, scores) of the penalty that does best on held-out samples (n, dim)."""
     classes = np.array(readout.classes)
