@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edgecc
-from edgecc import generation, signing
-from edgecc.manifest import Manifest, parse
+from edgecc import generation
+from edgecc.manifest import Manifest
 from edgecc.memory import peak_memory, resident_memory
 from edgecc.messages import SAMPLE_SCHEMA, to_json
 
@@ -54,13 +54,17 @@ class Announcer:
         """Retained manifests and their index; pruned generations are taken back."""
         serving = self._daemon.serving
         keep = self._daemon.config.keep_generations
-        for number in generation.prune(serving.folder, keep, serving.number):
+        needed = serving.needed | self._daemon.orders.parents
+        for number in generation.prune(serving.folder, keep, needed):
             self._daemon.outbox.send(self._topics.manifest(number), b"", retain=True)
         index = []
         for number in generation.numbers(serving.folder):
+            manifest = generation.unsigned(serving.path(number))
+            if manifest is None:
+                continue  # damaged; reported when it failed to load
             envelope = generation.read_manifest(serving.path(number))
             self._daemon.outbox.send(self._topics.manifest(number), envelope, retain=True)
-            index.append(_entry(parse(signing.payload_of(envelope)), serving.number))
+            index.append(_entry(manifest, serving.number))
         self._retain("checkpoint/index", to_json(index))
 
     def _retain(self, what: str, payload: bytes) -> None:

@@ -75,7 +75,10 @@ class Mosquitto:
         path.write_text(
             _MOSQUITTO.format(port=port, folder=folder.resolve(), user=getpass.getuser())
         )
-        self._process = subprocess.Popen([binary, "-c", str(path)], stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            [binary, "-c", str(path)], stderr=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is for the daemon, which says goodbye through this broker
+        )
         deadline = time.monotonic() + _PATIENCE
         while not _listens(port):
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgecc.errors import EdgeccError, MessageError
+from edgecc.errors import CheckpointError, EdgeccError, MessageError
 from edgecc.messages import Command, to_json
 
 if TYPE_CHECKING:
@@ -65,10 +65,11 @@ def _checkpoint(daemon: Daemon, _args: Args) -> Any:
     """Save the live readout as a generation and serve that."""
     if daemon.serving.predictor is None:
         raise MessageError("there is nothing to save yet; send a first sample")
-    while daemon.serving.catch_up():
-        pass
+    if daemon.serving.successor is not None:
+        raise MessageError("a new generation is about to serve; ask again in a moment")
+    daemon.serving.catch_up_fully()
     manifest = daemon.serving.save_live()
-    daemon.serving.roll_to(manifest.number)
+    _await_turn(daemon, manifest.number)
     return {"generation": manifest.number, "digest": manifest.digest}
 
 
@@ -76,8 +77,19 @@ def _rollback(daemon: Daemon, args: Args) -> Any:
     number = args.get("generation")
     if type(number) is not int:
         raise MessageError('rollback needs {"args": {"generation": N}}')
-    manifest = daemon.serving.roll_to(number)
+    manifest = daemon.serving.load(number).manifest
+    if manifest.cursor < daemon.store.meta("unlearnt_through", 0):
+        raise CheckpointError(f"generation {number} still knows samples that were unlearnt since")
+    daemon.orders.abandon()
+    _await_turn(daemon, number)
     return {"generation": manifest.number, "digest": manifest.digest}
+
+
+def _await_turn(daemon: Daemon, number: int) -> None:
+    """It serves once its readout knows every label; a restart does not forget it."""
+    with daemon.store.transaction():
+        daemon.store.set_meta("successor", number)
+    daemon.serving.roll_to(number)
 
 
 VERBS: dict[str, Callable[[Daemon, Args], Any]] = {

@@ -20,6 +20,12 @@ from edgecc.sample import Input
 from edgecc.topics import Topics, check_id
 
 _UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_BOUNDS = {  # what the protocol, or sense, allows
+    "mqtt.port": (1, 65535), "mqtt.keepalive": (5, 65535), "mqtt.session_expiry": (60, 2**32 - 2),
+    "mqtt.max_payload": (1024, 256 * 2**20 - 2**17), "keep_generations": (1, 10_000),
+    "grow.first": (20, 10**9), "grow.epochs": (1e-3, 1000), "grow.threads": (1, 256),
+    "grow.blocks": (0, 8), "grow.idle_exit": (0, 10**9),
+}
 _VARIABLE = re.compile(r"\$\{(\w+)(?::\?([^}]*))?\}")
 
 
@@ -297,7 +303,15 @@ def _check(config: Config) -> None:
         config.input_spec.check()
     except ValueError as error:
         raise ConfigError(f"input.shape: {error}") from error
-    if config.grow.epochs <= 0 or config.grow.first < 20:
-        raise ConfigError("grow.epochs must be above 0 and grow.first at least 20")
+    for key, (low, high) in _BOUNDS.items():
+        value: Any = config
+        for name in key.split("."):
+            value = getattr(value, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{key} {value} is not from {low} to {high}")
+    if config.input.kind == "sensor" and config.grow.first < 64:
+        raise ConfigError("grow.first must be at least 64: the first 64 windows set the scale")
+    if not config.mqtt.tls and (config.mqtt.ca or config.mqtt.cert or config.mqtt.key):
+        raise ConfigError("mqtt.ca, cert or key are set, but mqtt.tls is false: set it to true")
     if config.disk_budget < 16 * 2**20:
         raise ConfigError(f"disk_budget {format_size(config.disk_budget)} is under 16MiB")

@@ -41,6 +41,8 @@ _PATIENCE = 0.05  # seconds to wait for messages when there is nothing else to d
 _SETTLE = 1.0  # seconds after which arrived outbox rows are deleted even without traffic
 _SNAPSHOT_LABELS = 5000
 _RETAIN_EVERY = 500  # samples
+_EVICT_AT_ONCE = 500  # samples a turn, so that none takes long
+_FORGET_EVERY = 3600.0  # seconds
 _FAREWELL = 5.0  # seconds for the last messages to leave
 
 
@@ -50,7 +52,7 @@ class Daemon:
         self.paused = False
         self.stopping = False
         self._ever_connected = False
-        self._last = dict.fromkeys(("refresh", "settle", "health"), 0.0)
+        self._last = dict.fromkeys(("refresh", "settle", "health", "forget"), 0.0)
         self._looked_at = 0  # samples stored when retention last ran
 
     def run(self) -> int:
@@ -76,6 +78,7 @@ class Daemon:
         config = self.config = replace(config, grow=grow)
         self.key = signing.load_or_make_key(config.state / "node.key")
         self.store = Store(config.state / "log.sqlite")
+        self._check_input()
         self.serving = Serving(config, self.plan, self.store, self.key)
         self.serving.open()
         self.link = self._make_link()
@@ -90,10 +93,31 @@ class Daemon:
         )
         self.announcer = Announcer(self)
         self.orders = Orders(self)
+        self.orders.sweep()
+        self._record_start()
         for what in (signal.SIGTERM, signal.SIGINT):
             signal.signal(what, self._on_signal)
         self.link.start()
         notify("READY=1")
+
+    def _check_input(self) -> None:
+        """A log holds samples of one kind and shape."""
+        wanted = json.dumps([self.config.input.kind, self.config.input.shape])
+        known = self.store.meta("input", wanted)
+        if known != wanted:
+            raise ConfigError(
+                f"input.kind and input.shape are {wanted}, the log in {self.config.state} holds "
+                f"{known}: change them back, or give this node a new state_dir"
+            )
+        with self.store.transaction():
+            self.store.set_meta("input", wanted)
+
+    def _record_start(self) -> None:
+        with self.store.transaction():
+            if self.store.meta("serving") is None and self.serving.predictor is not None:
+                self.store.set_meta("serving", self.serving.number)
+            for reason in self.serving.unusable:
+                self.announcer.event("generation-unusable", "error", {"reason": reason})
 
     def _make_link(self) -> Link:
         will = Will(self.config.topics / "status", b"offline")
@@ -197,8 +221,17 @@ class Daemon:
             predictor = self.serving.predictor
             cursor = 0 if predictor is None else predictor.cursor
             self.store.set_meta("snapshot", cursor)
-            for row in self.store.unlearnt(cursor):
-                self.store.remove_sample(row)
+            if not self._unsettled():
+                self._remove_unlearnt(cursor)
+
+    def _unsettled(self) -> bool:
+        """True while a growth or a generation in waiting still reads the log's past."""
+        return self.serving.successor is not None or bool(self.store.open_growths())
+
+    def _remove_unlearnt(self, cursor: int) -> None:
+        for row in self.store.unlearnt(cursor):
+            self.store.remove_sample(row)
+            self.store.set_meta("unlearnt_through", cursor)
 
     def _swap(self) -> None:
         manifest = self.serving.swap()
@@ -223,27 +256,34 @@ class Daemon:
             with self.store.transaction():
                 self.outbox.settle()
             self._last["settle"] = now
-        if now - self._last["health"] > self.announcer.HEALTH_EVERY and self._ever_connected:
+        if now - self._last["health"] > self.announcer.HEALTH_EVERY and self.outbox.window:
             self.announcer.health()
             self._last["health"] = now
         self._retain()
+        if now - self._last["forget"] > _FORGET_EVERY:
+            with self.store.transaction():
+                self.store.forget_ids(time.time() - self.config.mqtt.session_expiry)
+            self._last["forget"] = now
         if not self.link.alive:
             raise RuntimeError("the network thread has died")
 
     def _retain(self) -> None:
         """Keep the log under disk_budget, looking every so many samples."""
         rows = self.store.last_row()
-        if rows - self._looked_at < _RETAIN_EVERY or not over_budget(
-            self.store, self.config.disk_budget
-        ):
+        if rows - self._looked_at < _RETAIN_EVERY:
             return
-        self._looked_at = rows
-        self._snapshot()
-        pinned = max((growth.cursor for growth in self.store.open_growths()), default=0)
+        budget = self.config.disk_budget
+        if not over_budget(self.store, budget):
+            self._looked_at = rows
+            return
+        if self.serving.predictor and self.serving.predictor.cursor > self._snapshot_cursor():
+            self._snapshot()
+        learnt = 0 if self._unsettled() else self._snapshot_cursor()
         with self.store.transaction():
-            gone = evict(self.store, budget=self.config.disk_budget,
-                         learnt=self._snapshot_cursor(), pinned=pinned)
-        log.info("%d samples evicted to stay within disk_budget", gone)
+            gone = evict(self.store, budget=budget, learnt=learnt, limit=_EVICT_AT_ONCE)
+        if not gone:
+            self._looked_at = rows
+        log.debug("%d samples evicted to stay within disk_budget", gone)
 
     def _stop(self) -> None:
         """Drain, save, say goodbye."""
@@ -251,6 +291,7 @@ class Daemon:
         notify("STOPPING=1")
         self.supervisor.stop()
         self._take_in(self.link.take(1024, 0.0))
+        self.outbox.drop_volatile()
         self.announcer.offline()
         deadline = time.monotonic() + _FAREWELL
         while not self.outbox.idle and self.outbox.window and time.monotonic() < deadline:

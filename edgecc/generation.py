@@ -62,7 +62,7 @@ def adopt(folder: Path, generations: Path, key: SigningKey) -> Manifest:
 
     Idempotent: a generation with this digest that is there already is returned instead.
     """
-    found = _unsigned(folder) or manifests.parse(read_manifest(folder))
+    found = unsigned(folder) or manifests.parse(read_manifest(folder))
     known = find(generations, found.digest)
     if known is not None:
         shutil.rmtree(folder)
@@ -80,7 +80,7 @@ def adopt(folder: Path, generations: Path, key: SigningKey) -> Manifest:
 def find(generations: Path, digest: str) -> int | None:
     """Number of the generation with this digest."""
     for number in reversed(numbers(generations)):
-        known = _unsigned(generations / name_of(number))
+        known = unsigned(generations / name_of(number))
         if known is not None and known.digest == digest:
             return number
     return None
@@ -121,9 +121,9 @@ def name_of(number: int) -> str:
     return f"{number:06d}"
 
 
-def prune(generations: Path, keep: int, serving: int) -> list[int]:
-    """Delete all but the newest `keep` (and the serving one); returns the numbers deleted."""
-    old = [number for number in numbers(generations)[:-keep] if number != serving]
+def prune(generations: Path, keep: int, needed: set[int]) -> list[int]:
+    """Delete all but the newest `keep` and the `needed` ones; returns the numbers deleted."""
+    old = [number for number in numbers(generations)[:-keep] if number not in needed]
     for number in old:
         shutil.rmtree(generations / name_of(number))
     return old
@@ -216,7 +216,7 @@ def _checked_file(path: Path, file: manifests.File) -> bytes:
     return data
 
 
-def _unsigned(folder: Path) -> Manifest | None:
+def unsigned(folder: Path) -> Manifest | None:
     """A manifest of this node's own, its signature not looked at; None where it is damaged."""
     try:
         return manifests.parse(signing.payload_of(read_manifest(folder)))
@@ -230,6 +230,14 @@ def write_file(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Whole and durable, or as it was before."""
+    part = path.with_suffix(".part")
+    write_file(part, data)
+    part.replace(path)
+    _sync(path.parent)
 
 
 def _sync(folder: Path) -> None:

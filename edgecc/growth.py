@@ -7,7 +7,6 @@ draws come from a generator seeded by (seed, growth, block, epoch), so there is 
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from edgecc import generation
 from edgecc.compile import Layer
@@ -63,7 +62,7 @@ class Grower:
             yield verdict
             if not verdict["helps"]:
                 return
-            trunk = candidate
+            trunk = candidate if verdict["int8"] else replace(candidate, ranges=None)
 
     # --- one block ---
 
@@ -79,7 +78,7 @@ class Grower:
         )
         return replace(
             trunk, layers=(*trunk.layers, layer), methods=(*trunk.methods, "contextual"),
-            ranges=(*(trunk.ranges or ()), (0.0, float(done["high"]))),
+            ranges=None if trunk.ranges is None else (*trunk.ranges, (0.0, float(done["high"]))),
         )
 
     def _train(self, trunk: Trunk, block: Block, number: int) -> dict[str, torch.Tensor]:
@@ -163,7 +162,7 @@ class Grower:
             verdict: dict[str, Any] = json.loads(path.read_text())
         else:
             verdict = self._judgement(trunk, candidate, number)
-            _replace(path, json.dumps(verdict).encode())
+            generation.replace_file(path, json.dumps(verdict).encode())
         if verdict["accepted"]:
             self._serving = verdict["digest"]
             self._serving_accuracy = verdict["held_out"]
@@ -172,7 +171,9 @@ class Grower:
     def _judgement(self, trunk: Trunk, candidate: Trunk, number: int) -> dict[str, Any]:
         """Against its own prefix (does the block help?) and what is serving (is it better?)."""
         judged = self.judge(candidate)
-        agreement = int8_agreement(candidate, self.rows, judged)
+        agreement = 1.0
+        if candidate.ranges is not None:
+            agreement = int8_agreement(candidate, self.rows, judged)
         if agreement < _INT8_AGREEMENT:
             candidate = replace(candidate, ranges=None)
             judged = self.judge(candidate)
@@ -231,12 +232,4 @@ class Grower:
 
 
 def _save(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    part = path.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
-    os.replace(part, path)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_suffix(".part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    generation.replace_file(path, save({name: t.contiguous() for name, t in tensors.items()}))

@@ -60,7 +60,7 @@ class Ingest:
     outbox: Outbox
     serving: Serving
     prequential: Prequential
-    acked: int = 0  # sample messages since the start
+    acked: int = 0  # samples whose PUBACK was handed over since the start
     _events: list[tuple[LabelEvent, Floats | None]] = field(default_factory=list)
 
     def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Canary]:
@@ -75,9 +75,9 @@ class Ingest:
             for source, entries in receipts.items():
                 self.outbox.put(self.config.topics.out(source, "receipt"), to_json(entries))
             self.outbox.settle()
-        for message in messages:
-            self.link.ack(message)
-        self.acked += sum(isinstance(item, Predicted | Rejected) for item in items)
+        for message, item in zip(messages, items, strict=True):
+            sent = self.link.ack(message)
+            self.acked += sent and isinstance(item, Predicted | Rejected)
         self._publish(predictions)
         self._learn()
         return [item for item in items if isinstance(item, Command | ChunkRequest | Canary)]

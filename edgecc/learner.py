@@ -43,8 +43,8 @@ class Order:
 
 def main() -> int:
     """Follow orders until standard input ends or nothing comes for `idle` seconds."""
-    limit, idle = int(sys.argv[1]), float(sys.argv[2])
-    _fence(limit)
+    limit, idle, parent = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+    _fence(limit, parent)
     try:
         import torch
 
@@ -110,10 +110,10 @@ def _out_of_memory(error: Exception) -> int:
     return OUT_OF_MEMORY
 
 
-def _fence(limit: int) -> None:
+def _fence(limit: int, parent: int) -> None:
     """Die with the daemon, yield to it, and never take more than `limit` bytes of data."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
+    if os.getppid() != parent:
         sys.exit("the daemon is gone")
     os.nice(10)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -82,6 +82,7 @@ class Link:
         self._receive_maximum = receive_maximum
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
+        self._changing = threading.Lock()  # held while `connection` changes or an ack is queued
         self.connection = 0
         self.dropped = 0  # QoS 0 messages that arrived faster than they were taken
         self._client = Client(
@@ -146,9 +147,13 @@ class Link:
                 setattr(found, name, value)
         return self._client.publish(topic, payload, qos, retain, properties=found).mid
 
-    def ack(self, message: Inbound) -> None:
-        if message.qos and message.connection == self.connection:
+    def ack(self, message: Inbound) -> bool:
+        """True where a PUBACK was handed over: QoS 1, and still the same connection."""
+        with self._changing:
+            if message.qos == 0 or message.connection != self.connection:
+                return False
             self._client.ack(message.mid, message.qos)
+            return True
 
     def subscribe(self, filters: Iterable[str]) -> None:
         options = SubscribeOptions(qos=1)
@@ -190,6 +195,8 @@ class Link:
         properties.SessionExpiryInterval = 0 if self._clean else self._settings.session_expiry
         properties.ReceiveMaximum = self._receive_maximum
         properties.MaximumPacketSize = self._settings.max_payload + _PACKET_OVERHEAD
+        with self._changing:  # acks queued before this are cleared by connect()
+            self.connection += 1
         self._client.connect(
             self._settings.host or "localhost", self._settings.port, self._settings.keepalive,
             clean_start=self._clean, properties=properties,
@@ -211,7 +218,6 @@ class Link:
         if reason.is_failure:
             self._events.put(Disconnected(str(reason), refused=reason.value in _AUTH_REASONS))
             return
-        self.connection += 1
         window = getattr(found, "ReceiveMaximum", _DEFAULT_WINDOW)
         packet = getattr(found, "MaximumPacketSize", None)
         self._events.put(
@@ -226,14 +232,15 @@ class Link:
         self._events.put(Disconnected(text, refused=taken_over))
 
     def _on_message(self, _client: Client, _user: Any, message: MQTTMessage) -> None:
-        if message.qos == 0 and self._events.qsize() > 16 * self._receive_maximum:
+        if message.qos == 0 and self._events.qsize() > 4 * self._receive_maximum:
             self.dropped += 1
             return
         found = message.properties
         self._events.put(
             Inbound(
                 topic=message.topic, payload=bytes(message.payload), mid=message.mid,
-                qos=message.qos, retain=message.retain, connection=self.connection,
+                qos=message.qos, retain=message.retain, redelivered=message.dup,
+                connection=self.connection,
                 content_type=getattr(found, "ContentType", None),
                 response_topic=getattr(found, "ResponseTopic", None),
                 correlation=getattr(found, "CorrelationData", None),

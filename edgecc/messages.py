@@ -14,7 +14,7 @@ from typing import Any
 from edgecc import sample as samples
 from edgecc.errors import MessageError
 from edgecc.sample import Input, Sample
-from edgecc.topics import Topics, decode_label
+from edgecc.topics import Topics, check_source, decode_label
 
 SAMPLE_SCHEMA = "edgecc.sample/1"
 PREDICTION_SCHEMA = "edgecc.prediction/1"
@@ -32,6 +32,7 @@ class Inbound:
     mid: int = 0
     qos: int = 0
     retain: bool = False
+    redelivered: bool = False
     connection: int = 0
     content_type: str | None = None
     response_topic: str | None = None
@@ -47,6 +48,7 @@ class Label:
     label: str | None
     source: str
     unlearn: bool = False
+    redelivered: bool = False  # sent again by the broker: the log may have it already
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,10 @@ Decoded = Sample | Label | Command | ChunkRequest | Canary
 
 def decode(message: Inbound, *, topics: Topics, spec: Input) -> Decoded:
     """What `message` means, or a MessageError."""
-    match topics.below_root(message.topic):
+    levels = topics.below_root(message.topic)
+    if levels[0] == "in" and len(levels) > 1:
+        check_source(levels[1])
+    match levels:
         case ["in", source, "sample"]:
             return _sample(message, source, None, spec)
         case ["in", source, "sample", label]:
@@ -123,13 +128,22 @@ def content_id(source: str, label: str | None, payload: bytes) -> str:
     return hashlib.sha256(head + payload).hexdigest()
 
 
+def shown(value: Any) -> str:
+    """A foreign value, short and safe to print: some numbers have no decimal form."""
+    if isinstance(value, str | bytes):
+        return repr(value[:80])
+    if value is None or isinstance(value, float) or (type(value) is int and abs(value) < 2**63):
+        return repr(value)
+    return f"of type {type(value).__name__}"
+
+
 def to_json(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def check_label(label: Any) -> str:
     if not isinstance(label, str) or not label or "\0" in label:
-        raise MessageError(f"label {label!r} is not a non-empty string")
+        raise MessageError(f"label {shown(label)} is not a non-empty string")
     if len(label.encode("utf-8", "replace")) > MAX_LABEL:
         raise MessageError(f"label of {len(label.encode())} bytes is over {MAX_LABEL}")
     return label
@@ -170,7 +184,8 @@ def _envelope(message: Inbound) -> dict[str, Any] | None:
     if not isinstance(value, dict) or "schema" not in value:
         raise MessageError(f"envelope has no schema; expected {SAMPLE_SCHEMA!r}")
     if value["schema"] != SAMPLE_SCHEMA:
-        raise MessageError(f"schema {value['schema']!r} is not supported; use {SAMPLE_SCHEMA!r}")
+        given = shown(value["schema"])
+        raise MessageError(f"schema {given} is not supported; use {SAMPLE_SCHEMA!r}")
     return value
 
 
@@ -224,7 +239,7 @@ def _object(message: Inbound) -> dict[str, Any]:
 
 def _check_id(identity: Any) -> str:
     if not isinstance(identity, str) or not 0 < len(identity.encode()) <= MAX_ID:
-        raise MessageError(f"id {identity!r} is not a string of 1 to {MAX_ID} bytes")
+        raise MessageError(f"id {shown(identity)} is not a string of 1 to {MAX_ID} bytes")
     return identity
 
 
@@ -234,9 +249,9 @@ def _timestamp(ts: Any) -> float:
     try:
         value = float(ts)
     except (TypeError, ValueError, OverflowError) as error:
-        raise MessageError(f"ts {ts!r} is not seconds since 1970") from error
+        raise MessageError(f"ts {shown(ts)} is not seconds since 1970") from error
     if not 0 <= value < 1e11:
-        raise MessageError(f"ts {ts!r} is not seconds since 1970")
+        raise MessageError(f"ts {shown(ts)} is not seconds since 1970")
     return value
 
 
@@ -250,6 +265,7 @@ def _label(message: Inbound, source: str) -> Label:
         label=None if label is None else check_label(label),
         source=source,
         unlearn=value.get("unlearn") is True,
+        redelivered=message.redelivered,
     )
 
 
@@ -275,9 +291,9 @@ def _chunk_request(message: Inbound) -> ChunkRequest:
         type(i) is int and 0 <= i < _MAX_NUMBER for i in (number, *chunks)
     ):
         raise MessageError("generation is not a number, or chunks not a list of chunk numbers")
-    client, transfer = str(value.get("client")), str(value.get("transfer"))
-    if not all(part.isascii() and part.isalnum() for part in (client, transfer)):
-        raise MessageError("client and transfer must be letters and digits")
+    names = client, transfer = str(value.get("client")), str(value.get("transfer"))
+    if not all(name.isascii() and name.isalnum() and len(name) <= 64 for name in names):
+        raise MessageError("client and transfer must be up to 64 letters and digits")
     return ChunkRequest(
         client=client,
         transfer=transfer,

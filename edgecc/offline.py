@@ -14,6 +14,7 @@ from edgecc.config import Config
 from edgecc.errors import CheckpointError, ConfigError, MessageError
 from edgecc.predictor import Predictor
 from edgecc.sample import Input
+from edgecc.serving import learn_event, restore_snapshot
 from edgecc.signing import load_or_make_key
 from edgecc.store import Store
 from edgecc.trust import key_for_folder
@@ -51,16 +52,16 @@ def live(config: Config) -> Predictor:
     store = Store(path, read_only=True)
     generations = config.state / "generations"
     number = store.meta("serving", max(generation.numbers(generations), default=0))
+    if not (config.state / "node.key").exists():
+        raise CheckpointError(f"no key in {config.state}; give --checkpoint FOLDER")
     own = load_or_make_key(config.state / "node.key").verify_key
     predictor = Predictor(
         generation.load(generations / generation.name_of(number), [own], config.input_spec)
     )
+    restore_snapshot(config.state, predictor)
     while events := store.labels_after(predictor.cursor, 256):
         for event in events:
-            packed = store.payload(event.row)
-            assert packed is not None, "labels after a generation's cursor are not evicted"
-            features = predictor.features(config.input_spec.unpack(packed))
-            predictor.learn(features, event.label, event.previous, event.seq)
+            learn_event(predictor, event, None, store, config.input_spec)
     predictor.refresh()
     return predictor
 

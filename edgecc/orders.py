@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_MEMORY_DEATHS = 3  # of the learner in one growth, after which that growth is given up
+_GIVE_UP = {"memory": 3, "failed": 5}  # endings in one growth after which it is given up
 
 
 class Orders:
@@ -26,7 +27,7 @@ class Orders:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._deaths = 0
+        self._endings: Counter[str] = Counter()
 
     def give(self) -> None:
         """Ask for the next open growth, once what serves is settled."""
@@ -58,7 +59,10 @@ class Orders:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "order.json"
         if not path.exists():
-            started = {"parent": self._daemon.serving.number, "plan": self._daemon.plan.describe()}
+            started = {
+                "parent": self._daemon.serving.number, "plan": self._daemon.plan.describe(),
+                "threads": config.grow.threads,
+            }
             generation.write_file(path, json.dumps(started).encode())
         started = json.loads(path.read_text())
         return Order(
@@ -66,7 +70,7 @@ class Orders:
             parent=str(self._daemon.serving.path(started["parent"])),
             key=self._daemon.key.verify_key.encode().hex(),
             log=str(config.state / "log.sqlite"), folder=str(folder), input=asdict(config.input),
-            plan=started["plan"], seed=config.seed, threads=config.grow.threads,
+            plan=started["plan"], seed=growth.recipe["seed"], threads=started["threads"],
         )
 
     def _verdict(self, verdict: dict[str, Any]) -> None:
@@ -83,31 +87,52 @@ class Orders:
         log.info("growth %(growth)d block %(block)d: held-out %(held_out).4f against "
                  "%(held_out_serving).4f, accepted: %(accepted)s", verdict)
         if new and number is not None:
-            daemon.serving.roll_to(number)
+            daemon.serving.roll_to(number)  # once it has caught up
 
     def _close(self, number: int) -> None:
         daemon = self._daemon
         with daemon.store.transaction():
             daemon.store.close_growth(number)
-        shutil.rmtree(self._folder(number))
+        shutil.rmtree(self._folder(number), ignore_errors=True)
         daemon.supervisor.done()
-        self._deaths = 0
+        self._endings.clear()
         daemon.announcer.train({"phase": "idle", "growth": number})
 
     def _ended(self) -> None:
-        """The learner's process is gone: idle, killed, or out of memory."""
+        """The learner's process is gone: idle, killed, out of memory, or at fault."""
         daemon, order = self._daemon, self._daemon.supervisor.order
-        if not daemon.supervisor.ended() or order is None:
+        why = daemon.supervisor.ended()
+        if why is None or why == "killed" or order is None:
             return
-        self._deaths += 1
+        self._endings[why] += 1
         with daemon.store.transaction():
-            daemon.announcer.event("learner-out-of-memory", "warning", {
-                "growth": order.growth, "deaths": self._deaths,
+            daemon.announcer.event(f"learner-{why}", "warning", {
+                "growth": order.growth, "times": self._endings[why],
                 "limit": daemon.plan.learner_limit,
             })
-        if self._deaths == _MEMORY_DEATHS:
-            log.error("growth %d given up: not enough memory; predictions go on", order.growth)
+        if self._endings[why] == _GIVE_UP[why]:
+            log.error("growth %d given up; predictions and labels go on", order.growth)
             self._close(order.growth)
+
+    def abandon(self) -> None:
+        """Close every open growth: an operator wants another generation."""
+        self._daemon.supervisor.stop()
+        for growth in self._daemon.store.open_growths():
+            self._close(growth.number)
+
+    def sweep(self) -> None:
+        """Remove what closed growths left behind when a crash came in between."""
+        open_now = {growth.number for growth in self._daemon.store.open_growths()}
+        root = self._daemon.config.state / "growth"
+        for folder in root.iterdir() if root.exists() else ():
+            if folder.name.isdigit() and int(folder.name) not in open_now:
+                shutil.rmtree(folder)
+
+    @property
+    def parents(self) -> set[int]:
+        """Generations that open growths start from, which must not be pruned."""
+        orders = (self._folder(g.number) / "order.json" for g in self._daemon.store.open_growths())
+        return {json.loads(path.read_text())["parent"] for path in orders if path.exists()}
 
     def _folder(self, number: int) -> Path:
         return self._daemon.config.state / "growth" / generation.name_of(number)

@@ -1,7 +1,7 @@
 """What leaves the node: durable messages until the broker has them, the rest oldest dropped first.
 
-Receipts, events, manifests and status wait in the store until their PUBACK. Predictions, progress
-and chunks wait in memory, bounded. Neither goes beyond the broker's window.
+Receipts and events wait in the store until their PUBACK. Predictions, progress, chunks and what
+every connect publishes anew wait in memory, bounded. Neither goes beyond the broker's window.
 """
 
 from collections import deque
@@ -12,7 +12,9 @@ from edgecc.link import Link, Published
 from edgecc.store import Store
 
 _WAITING = 2000  # volatile messages; the oldest are dropped beyond
-_PACKET_OVERHEAD = 1024  # bytes of topic and properties
+_WAITING_BYTES = 8 * 2**20
+_MAX_TOPIC = 1024  # bytes
+_BESIDE_PAYLOAD = 2048  # bytes of topic and properties in a packet
 
 
 @dataclass
@@ -27,6 +29,7 @@ class Outbox:
     _sent: int = 0  # newest outbox row handed to the link
     _arrived: list[int] = field(default_factory=list)  # rows to delete at the next commit
     _newest: int = 0
+    _bytes: int = 0  # of the volatile payloads
 
     def put(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """A durable message; call inside a transaction of the store."""
@@ -35,13 +38,18 @@ class Outbox:
     def send(self, topic: str, payload: bytes, **options: Any) -> None:
         """A message that may be dropped when there are too many."""
         self._volatile.append((topic, payload, options))
-        if len(self._volatile) > _WAITING:
-            self._volatile.popleft()
+        self._bytes += len(payload)
+        while len(self._volatile) > _WAITING or self._bytes > _WAITING_BYTES:
+            self._bytes -= len(self._volatile.popleft()[1])
             self.dropped += 1
 
+    def drop_volatile(self) -> None:
+        self._volatile.clear()
+        self._bytes = 0
+
     def connected(self, window: int, max_packet: int | None) -> None:
-        self.window = window
-        self.max_payload = None if max_packet is None else max_packet - _PACKET_OVERHEAD
+        self.window, self._sent = window, 0  # what was refused is tried again
+        self.max_payload = None if max_packet is None else max_packet - _BESIDE_PAYLOAD
 
     def disconnected(self) -> None:
         """paho sends again what was in flight, once it is connected."""
@@ -74,18 +82,23 @@ class Outbox:
         room = self.window - len(self._in_flight)
         if room <= 0:
             return
+        waiting = set(self._in_flight.values()) | set(self._arrived)
         for row, topic, payload, retain in self.store.outbox(self._sent, room):
             self._sent = row
-            if self._fits(payload):
+            if row in waiting:
+                continue
+            if self._fits(topic, payload):
                 self._in_flight[self.link.publish(topic, payload, retain=retain)] = row
             else:
                 self._arrived.append(row)
                 self.dropped += 1
         while self._volatile and len(self._in_flight) < self.window:
             topic, payload, options = self._volatile.popleft()
-            if self._fits(payload):
+            self._bytes -= len(payload)
+            if self._fits(topic, payload):
                 self._in_flight[self.link.publish(topic, payload, **options)] = 0
 
-    def _fits(self, payload: bytes) -> bool:
+    def _fits(self, topic: str, payload: bytes) -> bool:
         """paho does not check the broker's MaximumPacketSize and would loop for ever."""
-        return self.max_payload is None or len(payload) <= self.max_payload
+        sound = len(topic.encode()) <= _MAX_TOPIC and not {"+", "#", "\0"} & set(topic)
+        return sound and (self.max_payload is None or len(payload) <= self.max_payload)

@@ -55,7 +55,7 @@ class Plan:
 
     @property
     def learner_limit(self) -> int:
-        """RLIMIT_DATA of the learner, bytes: all that the budget leaves beside the daemon."""
+        """RLIMIT_DATA of the learner, bytes: what is predicted for it."""
         return sum(size for use, size in self.where.items() if use.startswith("learner"))
 
     def describe(self) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from edgecc.capture import Item, open_source
 from edgecc.capture.stream import Stream, journal_for
 from edgecc.client import Client
 from edgecc.config import Config
-from edgecc.errors import NotRunning
-from edgecc.messages import to_json
+from edgecc.errors import ConfigError, MessageError, NotRunning
+from edgecc.messages import check_label, to_json
 from edgecc.topics import check_id
 
 
@@ -45,6 +45,10 @@ def stream(
 def label(config: Config, sample_id: str, label: str, source: str) -> str:
     """Send one label and wait for what the node says to it."""
     check_id(source, "--source")
+    try:
+        check_label(label)
+    except MessageError as error:
+        raise ConfigError(str(error)) from error
     with Client(config) as client:
         client.subscribe([config.topics.out(source, "receipt")])
         client.publish(config.topics.label(source), to_json({"id": sample_id, "label": label}))

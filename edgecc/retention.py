@@ -2,8 +2,7 @@
 
 Unlabelled samples are a ring of a quarter of the budget, oldest out first. Labelled ones are a
 class-balanced reservoir: the largest class gives up the sample with the highest id hash, so what
-stays is a uniform draw of each class. Nothing leaves that no saved readout covers, and nothing
-that a growth is training on.
+stays is a uniform draw of each class. Nothing leaves that no saved readout covers.
 """
 
 from edgecc.store import Store
@@ -11,41 +10,52 @@ from edgecc.store import Store
 UNLABELLED_SHARE = 0.25
 
 
-def evict(store: Store, *, budget: int, learnt: int, pinned: int) -> int:
-    """Delete what is over `budget` bytes, inside a transaction; returns how many rows went.
+def evict(store: Store, *, budget: int, learnt: int, limit: int) -> int:
+    """Delete up to `limit` rows of what is over `budget` bytes, in a transaction; how many.
 
-    learnt: newest label that a saved readout covers. pinned: newest label that an open growth
-    trains on, 0 for none.
+    learnt: newest label that every readout in use knows and a saved one covers.
     """
     ring = int(budget * UNLABELLED_SHARE)
-    gone = _evict_unlabelled(store, ring, learnt, pinned)
-    return gone + _evict_labelled(store, budget - ring, learnt, pinned)
+    gone = _evict_unlabelled(store, ring, learnt, limit)
+    return gone + _evict_labelled(store, budget - ring, learnt, limit - gone)
 
 
 def over_budget(store: Store, budget: int) -> bool:
-    return sum(size for _, size in store.usage().values()) > budget
+    unlabelled, labelled = _sizes(store)
+    ring = int(budget * UNLABELLED_SHARE)
+    return unlabelled > ring or sum(labelled.values()) > budget - ring
 
 
-def _evict_unlabelled(store: Store, ring: int, learnt: int, pinned: int) -> int:
+def _sizes(store: Store) -> tuple[int, dict[str, int]]:
+    """Bytes of the unlabelled samples, and of each class."""
+    sizes = {label: size for label, (_, size) in store.usage().items()}
+    return sizes.pop("", 0), sizes
+
+
+def _evict_unlabelled(store: Store, ring: int, learnt: int, limit: int) -> int:
     gone = 0
-    while store.usage().get("", (0, 0))[1] > ring:
-        row = store.oldest_unlabelled(after=pinned, upto=learnt)
-        if row is None:  # labels taken back that a saved readout or a growth still knows
+    while gone < limit and _sizes(store)[0] > ring:
+        row = store.oldest_unlabelled(upto=learnt)
+        if row is None:  # labels taken back that no saved readout knows of yet
             return gone
         store.remove_sample(row)
         gone += 1
     return gone
 
 
-def _evict_labelled(store: Store, budget: int, learnt: int, pinned: int) -> int:
-    gone = 0
-    while True:
-        sizes = {label: size for label, (_, size) in store.usage().items() if label}
+def _evict_labelled(store: Store, budget: int, learnt: int, limit: int) -> int:
+    gone, stuck = 0, set[str]()
+    while gone < limit:
+        sizes = _sizes(store)[1]
         if sum(sizes.values()) <= budget:
             return gone
-        largest = max(sizes, key=lambda label: (sizes[label], label))
-        row = store.last_by_hash(largest, after=pinned, upto=learnt)
-        if row is None:
+        largest = max(sizes.keys() - stuck, key=lambda label: (sizes[label], label), default=None)
+        if largest is None:
             return gone
-        store.remove_sample(row)
-        gone += 1
+        row = store.last_by_hash(largest, upto=learnt)
+        if row is None:
+            stuck.add(largest)
+        else:
+            store.remove_sample(row)
+            gone += 1
+    return gone

@@ -49,8 +49,9 @@ class Rows:
 
     @property
     def judging(self) -> NDArray[np.int64]:
-        """Positions that judge candidates: the newest of those held out."""
-        return np.flatnonzero(self.held)[-JUDGES:]
+        """Positions that judge candidates: those held out, thinned evenly where they are many."""
+        held = np.flatnonzero(self.held)
+        return held[np.linspace(0, len(held) - 1, min(len(held), JUDGES)).astype(np.int64)]
 
     @property
     def training(self) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ image of height one, so everything after this file treats both alike.
 
 import io
 import json
+import struct
 import zlib
 from dataclasses import dataclass
 from tokenize import TokenError
@@ -17,6 +18,10 @@ from numpy.typing import NDArray
 from edgecc.errors import MessageError
 
 Array = NDArray[Any]
+_PICTURE_ERRORS = (  # what Pillow's decoders raise on broken files
+    OSError, SyntaxError, ValueError, LookupError, TypeError, OverflowError, struct.error,
+    zlib.error,
+)
 _NPY_ERRORS = (  # the header is parsed as Python
     ValueError, EOFError, TypeError, OverflowError, SyntaxError, LookupError, TokenError,
     RecursionError, MemoryError,
@@ -148,7 +153,7 @@ def _decode_picture(payload: bytes, spec: Input) -> Array:
             eight = picture.point(lambda value: value / 256) if wide else picture
             resized = eight.convert(mode).resize((width, height), Image.Resampling.BOX)
             return np.asarray(resized).reshape(height, width, channels).transpose(2, 0, 1)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*_PICTURE_ERRORS, Image.DecompressionBombError) as error:
         raise MessageError(f"picture cannot be decoded: {error}") from error
 
 

@@ -6,7 +6,6 @@ in the background, a slice at a time, while the old trunk goes on serving; then 
 
 import json
 import logging
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from edgecc.learn.readout import Floats, Readout
 from edgecc.manifest import Manifest
 from edgecc.planner import Plan
 from edgecc.predictor import Predictor
+from edgecc.sample import Input
 from edgecc.store import LabelEvent, Store
 from edgecc.trunk import Trunk, stem_trunk
 
@@ -60,7 +60,7 @@ class Serving:
         if self.predictor is None and self._spec.kind == "image":
             self._serve_stem(scaled_on=0)
         if self.predictor is not None:
-            self._restore_snapshot(self.predictor)
+            restore_snapshot(self._config.state, self.predictor)
         if self._store.meta("successor", -1) in numbers:
             self._await_turn(self._store.meta("successor"))
 
@@ -78,6 +78,12 @@ class Serving:
         return self.folder / generation.name_of(number)
 
     @property
+    def needed(self) -> set[int]:
+        """Generations in use, which must not be pruned."""
+        used = (self.predictor, self.successor)
+        return {one.generation.manifest.number for one in used if one is not None}
+
+    @property
     def number(self) -> int:
         return -1 if self.predictor is None else self.predictor.generation.manifest.number
 
@@ -86,15 +92,23 @@ class Serving:
     def learn(self, event: LabelEvent, features: Floats | None) -> None:
         """A label just committed; one that is out of turn waits for `catch_up`."""
         if self.predictor is not None and event.seq == self.predictor.cursor + 1:
-            _learn(self.predictor, event, features, self._store, self._config)
+            learn_event(self.predictor, event, features, self._store, self._spec)
 
     def catch_up(self) -> bool:
         """One slice of labels not yet learnt; True while there is more to do."""
         behind = [p for p in (self.predictor, self.successor) if p is not None and self._behind(p)]
         for predictor in behind:
-            for event in self._store.labels_after(predictor.cursor, _SLICE):
-                _learn(predictor, event, None, self._store, self._config)
+            self._learn_slice(predictor)
         return bool(behind)
+
+    def catch_up_fully(self) -> None:
+        """All labels, in what serves now."""
+        while self.predictor is not None and self._behind(self.predictor):
+            self._learn_slice(self.predictor)
+
+    def _learn_slice(self, predictor: Predictor) -> None:
+        for event in self._store.labels_after(predictor.cursor, _SLICE):
+            learn_event(predictor, event, None, self._store, self._spec)
 
     def swap(self) -> Manifest | None:
         """Serve the successor once it knows every label; its manifest where that happened."""
@@ -145,8 +159,7 @@ class Serving:
         for count in due:
             self._serve_stem(scaled_on=count)
         if due and self.predictor is not None:  # predictions go on: the labels so far are few
-            while self.catch_up():
-                pass
+            self.catch_up_fully()
             self.predictor.refresh()
         return bool(due)
 
@@ -188,37 +201,36 @@ class Serving:
             "cursor": str(self.predictor.cursor),
             "classes": json.dumps(self.predictor.readout.classes),
         }
-        part = self._config.state / "live.part"
-        with part.open("wb") as file:
-            file.write(save(generation.readout_tensors(self.predictor.readout), metadata=about))
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(self._config.state / _SNAPSHOT)
+        data = save(generation.readout_tensors(self.predictor.readout), metadata=about)
+        generation.replace_file(self._config.state / _SNAPSHOT, data)
 
-    def _restore_snapshot(self, predictor: Predictor) -> None:
-        path = self._config.state / _SNAPSHOT
-        if not path.exists():
+
+def restore_snapshot(state: Path, predictor: Predictor) -> None:
+    """Go on from the saved live readout in `state`, where it is one of this generation."""
+    path = state / _SNAPSHOT
+    if not path.exists():
+        return
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if about["generation"] != predictor.generation.manifest.digest:
             return
-        try:
-            with safe_open(path, framework="numpy") as file:
-                about = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if about["generation"] != predictor.generation.manifest.digest:
-                return
-            readout = generation.readout_from(tensors, json.loads(about["classes"]))
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            log.warning("%s is unusable (%s); replaying the log instead", path, error)
-            return
-        predictor.restore(readout, int(about["cursor"]))
+        readout = generation.readout_from(tensors, json.loads(about["classes"]))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        log.warning("%s is unusable (%s); replaying the log instead", path, error)
+        return
+    predictor.restore(readout, int(about["cursor"]))
 
 
-def _learn(
-    predictor: Predictor, event: LabelEvent, features: Floats | None, store: Store, config: Config
+def learn_event(
+    predictor: Predictor, event: LabelEvent, features: Floats | None, store: Store, spec: Input
 ) -> None:
+    """One label of the log; features are computed again where they are not at hand."""
     if features is None:
         packed = store.payload(event.row)
-        if packed is None:  # evicted: a saved readout has it, or never will
+        if packed is None:  # evicted: a saved readout has it
             predictor.cursor = event.seq
             return
-        features = predictor.features(config.input_spec.unpack(packed))
+        features = predictor.features(spec.unpack(packed))
     predictor.learn(features, event.label, event.previous, event.seq)

@@ -119,6 +119,8 @@ class Store:
             )
             return None
         row, previous, predicted = found
+        if label.redelivered and self._logged(row, label):
+            return None
         if label.unlearn:
             self._db.execute("UPDATE sample SET unlearnt=1 WHERE row=?", (row,))
         if previous == label.label:
@@ -138,6 +140,13 @@ class Store:
         self._db.execute("UPDATE sample SET label=? WHERE row=?", (label.label, row))
         assert seq is not None
         return LabelEvent(seq, row, previous, label.label), hit
+
+    def _logged(self, row: int, label: Label) -> bool:
+        found = self._db.execute(
+            "SELECT 1 FROM label WHERE row=? AND label IS ? AND source=? LIMIT 1",
+            (row, label.label, label.source),
+        )
+        return found.fetchone() is not None
 
     def _was_labelled(self, row: int) -> bool:
         found = self._db.execute("SELECT 1 FROM label WHERE row=? LIMIT 1", (row,))
@@ -249,26 +258,31 @@ class Store:
             "WHERE m.row = l.row AND m.seq <= ?) ORDER BY l.row", (cursor,)
         )
 
+    def forget_ids(self, before: float) -> None:
+        """Ids of samples that left, and labels still waiting, from before this time."""
+        self._db.execute("DELETE FROM gone WHERE at<?", (before,))
+        self._db.execute("DELETE FROM pending WHERE ts<?", (before,))
+
     def usage(self) -> dict[str, tuple[int, int]]:
         """(rows, bytes) kept of each label, '' for unlabelled samples."""
         found = self._db.execute("SELECT label, rows, bytes FROM usage WHERE rows > 0")
         return {label: (rows, size) for label, rows, size in found}
 
-    def oldest_unlabelled(self, *, after: int, upto: int) -> int | None:
-        """Of the unlabelled samples whose past labels are all in (after, upto], the oldest."""
+    def oldest_unlabelled(self, *, upto: int) -> int | None:
+        """Of the unlabelled samples with no label after `upto`, the oldest."""
         found = self._db.execute(
             "SELECT s.row FROM sample s WHERE s.label IS NULL AND NOT EXISTS ("
-            "SELECT 1 FROM label l WHERE l.row = s.row AND (l.seq <= ? OR l.seq > ?)) "
-            "ORDER BY s.row LIMIT 1", (after, upto)
+            "SELECT 1 FROM label l WHERE l.row = s.row AND l.seq > ?) ORDER BY s.row LIMIT 1",
+            (upto,)
         ).fetchone()
         return found[0] if found else None
 
-    def last_by_hash(self, label: str, *, after: int, upto: int) -> int | None:
-        """Of `label`'s samples whose labels are all in (after, upto], the highest id hash."""
+    def last_by_hash(self, label: str, *, upto: int) -> int | None:
+        """Of `label`'s samples with no label after `upto`, the highest id hash."""
         found = self._db.execute(
             "SELECT s.row FROM sample s WHERE s.label = ? AND NOT EXISTS ("
-            "SELECT 1 FROM label l WHERE l.row = s.row AND (l.seq <= ? OR l.seq > ?)) "
-            "ORDER BY s.key DESC LIMIT 1", (label, after, upto)
+            "SELECT 1 FROM label l WHERE l.row = s.row AND l.seq > ?) "
+            "ORDER BY s.key DESC LIMIT 1", (label, upto)
         ).fetchone()
         return found[0] if found else None
 
@@ -331,9 +345,6 @@ class Store:
     def verdicts(self) -> list[dict[str, Any]]:
         rows = self._db.execute("SELECT body FROM verdict ORDER BY growth, block")
         return [json.loads(body) for (body,) in rows]
-
-    def last_growth(self) -> int:
-        return int(self._db.execute("SELECT COALESCE(MAX(number), 0) FROM growth").fetchone()[0])
 
     def samples(self, limit: int) -> list[dict[str, Any]]:
         rows = self._db.execute(

@@ -10,13 +10,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from edgecc.learner import OUT_OF_MEMORY, Order
 
 log = logging.getLogger(__name__)
 _BACKOFF = (0.5, 120.0)  # seconds, first and longest
 _KILLED = -9
+_MEMORY_CODES = (OUT_OF_MEMORY, 127)  # 127: glibc had no room for a thread's own data
+
+Ending = Literal["memory", "failed", "killed"]
 
 
 class Supervisor:
@@ -28,6 +31,7 @@ class Supervisor:
         self._backoff, self._not_before = _BACKOFF[0], 0.0
         self.said: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.order: Order | None = None
+        self._oom_kills = 0
         self.peak = 0  # bytes, the largest VmHWM that any learner reported
 
     @property
@@ -55,19 +59,21 @@ class Supervisor:
         """The order is fulfilled."""
         self.order, self._backoff = None, _BACKOFF[0]
 
-    def ended(self) -> bool:
-        """Reap a learner that ended; True where it died for memory."""
+    def ended(self) -> Ending | None:
+        """Reap a learner that ended with its order unfulfilled: why; None where it was idle."""
         assert self._process is not None
         code = self._process.wait()
         unfinished, self._process = self.order, None
         self.order = None
         if unfinished is None:
-            return False
+            return None
         log.warning("learner ended with %s in growth %s; again in %.1f s",
                     code, unfinished.growth, self._backoff)
         self._not_before = time.monotonic() + self._backoff
         self._backoff = min(2 * self._backoff, _BACKOFF[1])
-        return code in (OUT_OF_MEMORY, _KILLED)
+        if code in _MEMORY_CODES or (code == _KILLED and _oom_kills() > self._oom_kills):
+            return "memory"
+        return "killed" if code < 0 else "failed"
 
     def stop(self) -> None:
         if self._process is not None:
@@ -75,9 +81,11 @@ class Supervisor:
             self._process.wait()
 
     def _start(self) -> None:
+        self._oom_kills = _oom_kills()
         one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "edgecc.learner", str(self._limit), str(self._idle)],
+            [sys.executable, "-m", "edgecc.learner", str(self._limit), str(self._idle),
+             str(os.getpid())],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | one,
         )
         threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
@@ -85,9 +93,23 @@ class Supervisor:
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            said = json.loads(line)
+            try:
+                said = json.loads(line)
+            except ValueError:
+                log.warning("learner said %r", line[:200])
+                continue
             self.peak = max(self.peak, said.pop("peak", 0))
             self.said.put(said)
             self._wake()
         self.said.put(None)
         self._wake()
+
+
+def _oom_kills() -> int:
+    """Processes that the kernel has killed for memory since it started."""
+    try:
+        with open("/proc/vmstat") as counters:
+            found = [int(line.split()[1]) for line in counters if line.startswith("oom_kill ")]
+    except OSError:
+        return 0
+    return sum(found)

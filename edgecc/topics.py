@@ -15,6 +15,11 @@ def check_id(value: str, what: str) -> str:
     return value
 
 
+def check_source(source: str) -> None:
+    if not _ID.fullmatch(source):
+        raise MessageError(f"source {source[:80]!r} must be 1 to 64 of a-z, 0-9 and '-'")
+
+
 def encode_label(label: str) -> str:
     return quote(label, safe=" !\"&'()*,.:;<=>?@[]^`{|}~$\\")
 

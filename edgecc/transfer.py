@@ -14,7 +14,7 @@ from nacl.signing import VerifyKey
 
 from edgecc import generation, manifest, signing
 from edgecc.client import Client
-from edgecc.errors import CheckpointError, MessageError, NotRunning
+from edgecc.errors import CheckpointError, MessageError, NotRunning, Untrusted
 from edgecc.generation import MANIFEST, Generation
 from edgecc.manifest import CHUNK, FILES, File, Manifest
 from edgecc.messages import ChunkRequest, to_json
@@ -49,9 +49,14 @@ def pull(
     if envelope is None:
         raise CheckpointError(f"{topics.root} offers no generation {number}; see checkpoint list")
     offered = manifest.parse(signing.open_envelope(envelope, trusted))
+    if offered.number != number:
+        raise Untrusted(f"asked for generation {number}, offered {offered.number}")
     target = folder / generation.name_of(number)
     if target.exists():
-        return generation.load(target, trusted)
+        found = generation.load(target, trusted)
+        if found.manifest.digest != offered.digest:
+            raise CheckpointError(f"{target} holds another generation {number}; pull elsewhere")
+        return found
     part = folder / f"{generation.name_of(number)}.part"
     part.mkdir(parents=True, exist_ok=True)
     _fetch_files(client, topics, offered, part, progress)

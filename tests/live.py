@@ -262,15 +262,18 @@ class Node:
         body: dict[str, Any] = found.json
         return body
 
-    def ask(self, picture: NDArray[Any]) -> dict[str, Any]:
-        """What it thinks of a picture, knowing every label that is in its log by now."""
+    def ask(self, picture: NDArray[Any], *, generation: int = 0) -> dict[str, Any]:
+        """What it thinks of a picture, knowing every label that is in its log by now.
+
+        Not before `generation` serves.
+        """
         known = self.rows("SELECT COALESCE(MAX(seq), 0) FROM label")[0][0]
         deadline = time.monotonic() + DEADLINE
         while True:
             body = self.prediction(self.send(npy(picture)))
-            if body["readout"] >= known:
+            if body["readout"] >= known and body["generation"] >= generation:
                 return body
-            assert time.monotonic() < deadline, f"label {known} is not learnt: {body}"
+            assert time.monotonic() < deadline, f"not {known}, {generation}: {body}"
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """A query of its log, on a connection that cannot write."""

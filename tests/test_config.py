@@ -48,7 +48,7 @@ def test_environment_alone_is_enough() -> None:
         ("input: {shape: [2, 28, 28]}", "images have 1 or 3 channels"),
         ("input: {shape: [28, 28]}", "must have 3 sizes above 0"),
         ("node: Küche", "node 'Küche' must be 1 to 64 of"),
-        ("grow: {epochs: 0}", "grow.epochs must be above 0"),
+        ("grow: {epochs: 0}", "grow.epochs 0.0 is not from"),
         ("disk_budget: 1MiB", "is under 16MiB"),
         ("- a list", "expected `key: value` lines"),
         ("a: [", "is not YAML"),

@@ -158,6 +158,8 @@ def test_a_bad_envelope_says_what_is_wrong(fields: dict[str, Any], reason: str) 
     ("checkpoint/get", b'{"generation":1,"chunks":[-1]}', "not a number, or chunks"),
     ("checkpoint/get", b'{"generation":1,"chunks":[],"client":"../x","transfer":"t"}', "letters"),
     ("in/a/b/c/d", b"", "nothing listens"),
+    ("in", b"", "nothing listens"),
+    ("in/A b/sample", b"[]", "A b"),
     ("out/a/receipt", b"", "nothing listens"),
 ])
 def test_a_bad_message_says_what_is_wrong(rest: str, payload: bytes, reason: str) -> None:
@@ -232,7 +234,8 @@ content_types = st.sampled_from([
 specs = st.sampled_from([IMAGE, SENSOR, Input("image", (3, 8, 16))])
 topics = st.sampled_from([
     "in/a/sample", "in/a/sample/%C3%A9", "in/a/sample/%ff", "in/a/sample/", "in/a/label",
-    "in/canary", "command/ping", "checkpoint/get", "in/a/b/c/d", "x", ""])
+    "in/canary", "command/ping", "checkpoint/get", "in/a/b/c/d", "in/A b/sample", "in", "x",
+    ""])
 properties = st.dictionaries(
     st.sampled_from(["id", "ts", "label"]), st.text(st.characters(codec="utf-8"), max_size=5))
 

@@ -96,7 +96,7 @@ def test_more_budget_is_never_refused_where_less_was_enough(
     assert planned(budget + extra, spec, blocks=blocks).total * MARGIN <= budget + extra
 
 
-@given(st.integers(0, 76 * MIB), specs, st.integers(0, 3), payloads)
+@given(st.integers(0, Costs().daemon), specs, st.integers(0, 3), payloads)
 @settings(deadline=None, max_examples=200)
 def test_the_smallest_budget_named_works_and_one_mebibyte_less_does_not(
     budget: int, spec: Input, blocks: int, max_payload: int

@@ -15,7 +15,7 @@ from typing import Any
 
 from edgecc.capture import Item
 from edgecc.client import Client
-from edgecc.errors import NotRunning
+from edgecc.errors import ConfigError, NotRunning
 from edgecc.messages import Inbound
 from edgecc.topics import Topics
 
@@ -44,13 +44,16 @@ class Stream:
         self.client.subscribe([self.topics.out(self.source, "receipt")])
         skip, started = self._resume(), time.monotonic()
         for number, item in enumerate(items):
-            if number < skip:
+            if number < skip[0]:
                 self.counts["resumed"] += 1
                 progress(1)
                 continue
             while len(self._open) >= self.ahead:
                 self._receipts(progress)
-            self._pace(started, number - skip)
+            if number == skip[0] and number and item.id != skip[1]:
+                raise ConfigError("the source has changed since this stream was interrupted; "
+                                  f"remove {self.journal} to send it from the start")
+            self._pace(started, number - skip[0])
             self._open[item.id] = (number, item)
             self._send(item)
             self.counts["sent"] += 1
@@ -98,17 +101,18 @@ class Stream:
             if receipt["status"] == "rejected":
                 self.reasons[receipt["reason"]] += 1
         if self.journal is not None and self._open:
-            done = min(number for number, _ in self._open.values())
-            self.journal.write_text(json.dumps({"receipted": done}))
+            done, item = min(self._open.values(), key=lambda waiting: waiting[0])
+            self.journal.write_text(json.dumps({"receipted": done, "next": item.id}))
 
-    def _resume(self) -> int:
-        """Items at the front that an earlier, interrupted run has receipts for."""
+    def _resume(self) -> tuple[int, str]:
+        """How many items at the front have receipts from an interrupted run, and the next's id."""
         if self.journal is None or not self.journal.exists():
-            return 0
+            return 0, ""
         try:
-            return int(json.loads(self.journal.read_text())["receipted"])
+            kept = json.loads(self.journal.read_text())
+            return int(kept["receipted"]), str(kept["next"])
         except (ValueError, KeyError, TypeError):
-            return 0  # a torn journal costs duplicates, nothing else
+            return 0, ""  # a torn journal costs duplicates, nothing else
 
     def _pace(self, started: float, sent: int) -> None:
         if self.rate is not None:

@@ -103,7 +103,7 @@ def test_killed_at_random_moments_the_node_has_every_sample_label_and_prediction
     assert_the_readout_is_what_the_log_says(node)
 
 
-def test_a_readout_after_a_kill_is_the_one_that_its_log_says(
+def test_a_readout_after_a_stop_and_a_kill_is_the_one_that_its_log_says(
     make_node: MakeNode, digits: Digits
 ) -> None:
     images, labels = digits
@@ -111,8 +111,10 @@ def test_a_readout_after_a_kill_is_the_one_that_its_log_says(
     node.start()
     ids = node.stream(images[:150], labels[:150])
     await_receipts(node, ids)
-    wrong = node.label(ids[3], "no digit")
-    assert wrong["status"] == "stored"
+    node.ask(images[1000])  # by then it has caught up
+    assert node.stop() == 0
+    node.start()
+    assert node.label(ids[3], "no digit")["status"] == "stored"
     assert node.label(ids[3], str(labels[3]))["status"] == "stored"
     assert node.label(ids[4], None)["status"] == "stored"
     before = node.ask(images[1000])
@@ -120,6 +122,8 @@ def test_a_readout_after_a_kill_is_the_one_that_its_log_says(
     node.start()
     after = node.ask(images[1000])
     assert (after["top"], after["readout"]) == (before["top"], before["readout"])
+    await_receipts(node, node.stream(images[150:200], labels[150:200], prefix="more"))
+    node.ask(images[1000])
     assert node.stop() == 0
     assert_the_readout_is_what_the_log_says(node)
 
@@ -167,12 +171,11 @@ def test_a_receipt_never_comes_before_its_sample_is_committed(
     def committed(message: Message) -> bool:
         nonlocal seen
         if message.topic.endswith("/receipt"):
-            stored = node.rows("SELECT COUNT(*) FROM sample")[0][0]
             named = {entry["id"] for entry in message.json}
             known = {i for (i,) in node.rows("SELECT id FROM sample")}
             seen += len(named)
             assert named <= known
-            assert stored >= seen
+            assert len(known) >= seen
         return seen == len(ids)
 
     node.peer.wait(committed)
@@ -210,11 +213,10 @@ def test_a_quick_restart_shows_no_offline(node: Node, digits: Digits) -> None:
 
 
 def own_broker(folder: Path, port: int) -> Mosquitto:
-    binary = find_mosquitto()
-    if binary is None:
+    if find_mosquitto() is None:
         pytest.skip("mosquitto is missing: apt install mosquitto")
     folder.mkdir(exist_ok=True)
-    return Mosquitto(binary, folder, port)
+    return Mosquitto(str(find_mosquitto()), folder, port)
 
 
 def test_a_node_waits_for_a_broker_that_is_configured_but_down(
@@ -252,19 +254,17 @@ def test_without_a_broker_one_line_says_how_to_get_going(make_node: MakeNode) ->
     node.__post_init__()
     code, line = refused(node)
     assert code == 78
-    assert "mqtt.host" in line
-    assert "edgecc init" in line
-    assert "edgecc start --with-broker" in line
+    for way in ("mqtt.host", "edgecc init", "edgecc start --with-broker"):
+        assert way in line
 
 
 def test_bad_credentials_end_the_node_with_77(tmp_path: Path, make_node: MakeNode) -> None:
     folder, port = tmp_path / "broker", free_port()
-    folder.mkdir()
+    broker = own_broker(folder, port)
+    broker.stop()
     passwords = folder / "passwords"
     subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "edge", "right"], check=True)
     passwords.chmod(0o600)
-    broker = own_broker(folder, port)
-    broker.stop()
     conf = folder / "mosquitto.conf"
     conf.write_text(conf.read_text().replace(
         "allow_anonymous true", f"allow_anonymous false\npassword_file {passwords}"))
@@ -297,16 +297,3 @@ def test_a_second_daemon_on_the_same_state_is_refused_with_78(
     assert "state_dir" in line
     assert node.process is not None
     assert node.process.poll() is None
-
-
-def test_the_daemon_never_maps_torch_even_while_its_learner_trains(
-    make_node: MakeNode, digits: Digits
-) -> None:
-    node = make_node(grow={"first": 200})
-    node.start()
-    node.stream(digits[0][:200], digits[1][:200])
-    node.peer.wait(lambda m: m.topic == node.topic("train") and m.json["phase"] == "training")
-    assert node.process is not None
-    assert node.learner is not None
-    assert "libtorch" in Path(f"/proc/{node.learner}/maps").read_text()
-    assert "libtorch" not in Path(f"/proc/{node.process.pid}/maps").read_text()

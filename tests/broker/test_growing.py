@@ -1,0 +1,286 @@
+"""The learner: it grows beside the daemon, and killed or not it makes the same generations."""
+
+import json
+import os
+import random
+import re
+import select
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import MakeNode
+from live import DEADLINE, Digits, Message, Node
+from nacl.signing import SigningKey
+
+from edgecc import generation, manifest, planner, signing
+from edgecc import growth as growing
+from edgecc.capture.dataset import load_idx
+from edgecc.growth import Grower
+from edgecc.learn.readout import Readout
+from edgecc.messages import Label
+from edgecc.rows import Rows
+from edgecc.sample import Input, Sample
+from edgecc.store import Growth, Store
+from edgecc.trunk import stem_trunk
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+SERIES = {"kind": "sensor", "shape": [1, 196]}
+KILLS = 6
+
+
+@pytest.fixture(scope="module")
+def fashion() -> Digits:
+    """Clothes at 14x14, read row by row as one series: hard for the stem, so blocks help."""
+    if not FASHION.exists():
+        pytest.skip("Fashion-MNIST is missing: apt install dataset-fashion-mnist")
+    images, labels = load_idx(FASHION)
+    small = images[:3000].reshape(-1, 14, 2, 14, 2).mean((2, 4))
+    return small.reshape(-1, 1, 196).astype(np.float32), labels[:3000]
+
+
+def training(message: Message) -> bool:
+    return message.topic.endswith("/train") and message.json["phase"] == "training"
+
+
+def verdicts(node: Node) -> list[dict[str, Any]]:
+    events = [m.json for m in node.peer.messages if m.topic == node.topic("event")]
+    return [event["data"] for event in events if event["type"] == "verdict"]
+
+
+def await_closed(node: Node, number: int) -> None:
+    """Until growth `number` is over; the node's own messages say when to look."""
+    query = "SELECT 1 FROM growth WHERE closed=1 AND number=?"
+    if not node.rows(query, number):
+        node.peer.wait(lambda _: bool(node.rows(query, number)), after=len(node.peer.messages),
+                       timeout=3 * DEADLINE)
+
+
+def chain(node: Node) -> list[str]:
+    """Digests of the node's generations, oldest first; each names its parent's."""
+    found = []
+    for number in generation.numbers(node.state / "generations"):
+        envelope = (node.state / "generations" / generation.name_of(number) / "manifest.json")
+        found.append(manifest.parse(signing.payload_of(envelope.read_bytes())))
+    parents = {one.digest: one.parent for one in found}
+    assert all(parent in parents or parent == "" for parent in parents.values())
+    return [one.digest for one in found]
+
+
+def test_blocks_grow_beside_predictions_and_only_the_learner_has_torch(
+    make_node: MakeNode, digits: Digits
+) -> None:
+    images, labels = digits
+    node = make_node(grow={"first": 200, "epochs": 8, "idle_exit": 4})
+    node.start()
+    assert node.learner is None
+    node.stream(images[:500], labels[:500])
+    node.peer.wait(training)
+    assert node.process is not None
+    assert node.learner is not None
+    left = os.pidfd_open(node.learner)
+    assert "libtorch" in Path(f"/proc/{node.learner}/maps").read_text()
+    assert "libtorch" not in Path(f"/proc/{node.process.pid}/maps").read_text()
+    right = sum(node.ask(images[n])["label"] == str(labels[n]) for n in range(500, 540))
+    assert right >= 32
+    await_closed(node, 2)
+    judged = verdicts(node)
+    assert {(verdict["growth"], verdict["block"]) for verdict in judged} >= {(1, 1), (2, 1)}
+    for verdict in judged:
+        assert verdict["cursor"] == 200 * 2 ** (verdict["growth"] - 1)
+        assert verdict["held_rows"] > 0
+        assert 0.5 < verdict["held_out"] <= 1.0
+        better = verdict["held_out"] > max(verdict["held_out_without"],
+                                           verdict["held_out_serving"])
+        assert verdict["accepted"] == better
+    assert len(chain(node)) == 1 + sum(verdict["accepted"] for verdict in judged)
+    assert 0 < peak_of(node) <= learner_limit(node)
+    assert select.select([left], [], [], DEADLINE)[0], "the idle learner does not exit"
+    os.close(left)
+    assert node.ask(images[600])["label"] == str(labels[600])
+    assert node.learner is None
+
+
+def learner_limit(node: Node) -> int:
+    where = json.loads(node.run("plan", "--json").stdout)["where"]
+    return sum(size for use, size in where.items() if use.startswith("learner"))
+
+
+def peak_of(node: Node) -> int:
+    """VmHWM of the running learner, bytes."""
+    assert node.learner is not None
+    status = Path(f"/proc/{node.learner}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def test_a_killed_learner_is_started_again_and_its_growth_ends(
+    make_node: MakeNode, digits: Digits
+) -> None:
+    images, labels = digits
+    node = make_node(grow={"first": 200, "epochs": 20})
+    node.start()
+    node.stream(images[:200], labels[:200])
+    node.peer.wait(training)
+    killed, heard = node.learner, len(node.peer.messages)
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    assert node.ask(images[300])["label"] == str(labels[300])
+    node.peer.wait(training, after=heard)
+    assert node.learner not in (killed, None)
+    await_closed(node, 1)
+    assert [(verdict["growth"], verdict["block"]) for verdict in verdicts(node)][:1] == [(1, 1)]
+
+
+def undisturbed(_node: Node) -> None:
+    pass
+
+
+def six_kills(node: Node) -> None:
+    """Learner and daemon in turn, each a random while after a sign of life of the learner."""
+    moments = random.Random(7)
+    kills = 0
+    while kills < KILLS:
+        for _ in range(moments.randrange(1, 4)):
+            node.peer.wait(lambda m: m.topic.endswith("/train"), after=len(node.peer.messages))
+        if kills % 2:
+            node.kill(after=moments.uniform(0, 0.2))
+            node.start()
+        elif node.learner is not None:
+            os.kill(node.learner, signal.SIGKILL)
+        else:
+            continue
+        kills += 1
+
+
+def grown(
+    node: Node, fashion: Digits, disturb: Callable[[Node], None]
+) -> tuple[list[str], list[tuple[Any, ...]], dict[str, Any]]:
+    """The chain of generations, the verdicts and a prediction after three growths."""
+    images, labels = fashion
+    node.start()
+    node.stream(images[:900], labels[:900])
+    disturb(node)
+    await_closed(node, 3)
+    assert node.rows("SELECT id FROM sample WHERE row <= 900 ORDER BY row") == [
+        (f"d-{n}",) for n in range(900)]
+    body = node.ask(images[2000], generation=len(chain(node)) - 1)
+    judged = node.rows("SELECT * FROM verdict ORDER BY growth, block")
+    return chain(node), judged, {key: body[key] for key in ("label", "top", "generation")}
+
+
+def test_generations_are_the_same_killed_six_times_or_never(
+    make_node: MakeNode, fashion: Digits
+) -> None:
+    settings: dict[str, Any] = {"grow": {"first": 200, "epochs": 12}, "input": SERIES}
+    calm = grown(make_node(**settings), fashion, undisturbed)
+    killed = grown(make_node(**settings), fashion, six_kills)
+    assert len(calm[0]) >= 4, "three stems and at least one grown generation"
+    assert killed == calm
+
+
+def test_an_accepted_generation_serves_even_if_the_daemon_is_killed_before_it_does(
+    make_node: MakeNode, fashion: Digits
+) -> None:
+    images, labels = fashion
+    node = make_node(grow={"first": 400, "epochs": 8}, input=SERIES)
+    node.start()
+    node.stream(images[:200], labels[:200], prefix="before")
+    node.receipt("before-199")
+    node.peer.publish(node.topic("command/checkpoint"), '{"id": "1"}')
+    node.peer.wait(lambda m: m.topic == node.topic("event")
+                   and m.json["type"] == "generation")
+    node.stream(images[200:], labels[200:], prefix="after")
+    node.peer.wait(lambda _: any(verdict["accepted"] for verdict in verdicts(node)))
+    node.kill()
+    accepted = next(verdict for verdict in verdicts(node) if verdict["accepted"])
+    wanted = chain(node).index(accepted["digest"])
+    assert node.rows("SELECT value FROM meta WHERE name='serving'") != [(wanted,)], "too late"
+    heard = len(node.peer.messages)
+    node.start()
+    node.peer.wait(lambda m: m.topic == node.topic("event") and m.json["type"] == "generation"
+                   and m.json["data"]["generation"] >= wanted, after=heard)
+    assert node.ask(images[0])["generation"] >= wanted  # at once, without waiting for it
+
+
+def test_a_candidate_that_was_signed_just_before_a_crash_is_adopted_after_it(
+    tmp_path: Path,
+) -> None:
+    spec, key = Input("image", (1, 8, 8)), SigningKey.generate()
+    plan = planner.plan(2**29, spec, max_payload=2**20, blocks=2)
+    trunk = stem_trunk(plan, spec, 0)
+    candidate, generations = tmp_path / "candidate", tmp_path / "generations"
+    generations.mkdir()
+    written = generation.write(
+        candidate, manifest=generation.base_manifest("node", spec), trunk=trunk,
+        readout=Readout(trunk.dim))
+    signed = signing.sign((candidate / "manifest.json").read_bytes(), key)
+    (candidate / "manifest.json").write_bytes(signed)
+    assert generation.adopt(candidate, generations, key).digest == written.digest
+    generation.load(generations / "000000", [key.verify_key], spec)
+
+
+class Killed(Exception):
+    """In place of a SIGKILL, where a process could not be killed at an exact step."""
+
+
+def test_a_block_that_is_resumed_in_the_middle_of_its_training_is_the_same(
+    tmp_path: Path, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growing, "_SNAPSHOT_EVERY", 0.0)
+    images, labels = digits
+    spec, key = Input("image", (1, 8, 8)), SigningKey.generate()
+    plan = planner.plan(2**29, spec, max_payload=2**20, blocks=2)
+    store = Store(tmp_path / "log.sqlite")
+    with store.transaction():
+        for n in range(200):
+            store.add_sample(Sample(f"d-{n}", "t", 0.0, None, images[n]))
+            store.add_label(Label(f"d-{n}", str(labels[n]), "t"))
+    trunk = stem_trunk(plan, spec, 0)
+    (tmp_path / "generations").mkdir()
+    generation.write(tmp_path / "stem", manifest=generation.base_manifest("node", spec),
+                     trunk=trunk, readout=Readout(trunk.dim))
+    generation.adopt(tmp_path / "stem", tmp_path / "generations", key)
+    parent = generation.load(tmp_path / "generations/000000", [key.verify_key], spec)
+
+    def run(folder: Path, killed_at: list[int]) -> list[dict[str, Any]]:
+        def report(said: dict[str, Any]) -> None:
+            if killed_at and said["phase"] == "training" and said["step"] >= killed_at[0]:
+                del killed_at[0]
+                raise Killed
+
+        folder.mkdir(exist_ok=True)
+        grower = Grower(
+            Growth(1, 200, {"epochs": 45, "seed": 0}), parent, Rows.at(store, spec, 200),
+            plan=plan, seed=0, folder=folder, report=report)
+        return list(grower.run())
+
+    interrupted, moments = 0, [50, 100]
+    while moments:
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", moments)
+        interrupted += 1
+        assert (tmp_path / "killed/training1.safetensors").exists()
+    judged = run(tmp_path / "killed", moments), run(tmp_path / "calm", [])
+    assert interrupted == 2
+    files = [(tmp_path / name / "block1.safetensors").read_bytes() for name in ("killed", "calm")]
+    assert files[0] == files[1]
+    assert judged[0][0]["held_out"] == judged[1][0]["held_out"]
+    store.close()
+
+
+def test_a_plan_without_room_for_blocks_starts_no_learner(
+    make_node: MakeNode, digits: Digits
+) -> None:
+    node = make_node(grow={"first": 200}, memory_budget="200MiB")
+    assert json.loads(node.run("plan", "--json").stdout)["blocks"] == []
+    node.start()
+    ids = node.stream(digits[0][:210], digits[1][:210])
+    node.receipt(ids[-1])
+    assert node.ask(digits[0][300])["label"] == str(digits[1][300])
+    assert node.rows("SELECT COUNT(*) FROM growth") == [(0,)]
+    assert node.learner is None
