@@ -103,7 +103,7 @@ def start(path: Path | None, with_broker: bool) -> None:
 @click.option("--force", is_flag=True, help="Overwrite an existing edgecc.yaml.")
 @click.option("--kind", type=click.Choice(["image", "sensor"]), default="image", show_default=True)
 @click.option("--shape", default=None, help="Sizes with commas, e.g. 3,64,64 or 6,128.")
-@click.option("--host", default="localhost", show_default=True, help="Of the broker.")
+@click.option("--host", default=None, help="Of the broker; else it is left for you to set.")
 @click.option("--node", default=None, help="Name of this node; else the host's.")
 def init(**chosen: Any) -> None:
     """Write an edgecc.yaml here, ready to edit."""
@@ -162,7 +162,10 @@ def label(path: Path | None, sample_id: str, label: str, source: str) -> None:
 
 
 @main.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument(
+    "files", nargs=-1, required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
 @click.option("--checkpoint", type=click.Path(exists=True, path_type=Path), default=None,
               help="A pulled checkpoint's folder; else this node's own state.")
 @click.option("--key", default=None, help="Public key (hex) that must have signed it.")
@@ -172,7 +175,7 @@ def predict(
     path: Path | None, files: tuple[Path, ...], checkpoint: Path | None, key: str | None,
     as_json: bool,
 ) -> None:
-    """Classify files (JPEG, PNG, npy, JSON, or IDX) here, without a broker."""
+    """Classify files (JPEG, PNG, JSON, npy of one or many) here, without a broker."""
     lazily("edgecc.offline", "predict")(configuration(path), files, checkpoint, key, as_json)
 
 

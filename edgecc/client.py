@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from edgecc.config import Config
-from edgecc.errors import AuthError, BrokerError, NotRunning
+from edgecc.errors import AuthError, BrokerError, EdgeccError, NotRunning
 from edgecc.link import Connected, Disconnected, Link, Published, Subscribed
 from edgecc.messages import Inbound, to_json
 
@@ -142,5 +142,5 @@ class Client:
 
 def _data(verb: str, value: dict[str, Any]) -> Any:
     if value.get("status") != "ok":
-        raise BrokerError(f"{verb}: {value.get('error') or value.get('code')}")
+        raise EdgeccError(f"{verb}: {value.get('error') or value.get('code')}")
     return value.get("data")

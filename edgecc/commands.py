@@ -77,6 +77,8 @@ def _rollback(daemon: Daemon, args: Args) -> Any:
     number = args.get("generation")
     if type(number) is not int:
         raise MessageError('rollback needs {"args": {"generation": N}}')
+    if not daemon.serving.path(number).exists():
+        raise MessageError(f"no generation {number}; see `edgecc checkpoint list`")
     manifest = daemon.serving.load(number).manifest
     if manifest.cursor < daemon.store.meta("unlearnt_through", 0):
         raise CheckpointError(f"generation {number} still knows samples that were unlearnt since")

@@ -220,6 +220,8 @@ def _flatten(
             yield from _flatten(loader, node, key + ".", path, environ)
         else:
             value = loader.construct_object(node, deep=True)
+            if value is None and any(known.startswith(key + ".") for known in keys()):
+                continue  # a section with nothing but comments
             yield key, (_substitute(value, environ, place), place)
 
 

@@ -43,6 +43,7 @@ _SNAPSHOT_LABELS = 5000
 _RETAIN_EVERY = 500  # samples
 _EVICT_AT_ONCE = 500  # samples a turn, so that none takes long
 _FORGET_EVERY = 3600.0  # seconds
+_SHORT, _SHORT_ONES = 10.0, 3  # seconds of a short connection; how many make a pattern
 _FAREWELL = 5.0  # seconds for the last messages to leave
 
 
@@ -53,6 +54,8 @@ class Daemon:
         self.stopping = False
         self._ever_connected = False
         self._last = dict.fromkeys(("refresh", "settle", "health", "forget"), 0.0)
+        self._announced = -1  # number of the generation last announced as serving
+        self._connected_at, self._short = 0.0, 0  # short connections in a row
         self._looked_at = 0  # samples stored when retention last ran
 
     def run(self) -> int:
@@ -140,6 +143,7 @@ class Daemon:
         self._swap()
         self._refresh()
         self.orders.give()
+        self._announce()
         self._tidy()
         self.outbox.pump()
 
@@ -172,7 +176,7 @@ class Daemon:
                 self.announcer.event("session-lost", "warning", {
                     "what": "the broker had forgotten this node; re-send what has no receipt"
                 })
-        self._ever_connected = True
+        self._ever_connected, self._connected_at = True, time.monotonic()
 
     def _on_disconnected(self, event: Disconnected) -> None:
         self.outbox.disconnected()
@@ -183,7 +187,18 @@ class Daemon:
                 f"no broker on localhost:{self.config.mqtt.port} ({event.reason}): set mqtt.host "
                 "in edgecc.yaml (`edgecc init` writes one), or run `edgecc start --with-broker`"
             )
+        self._count_short_connections()
         log.warning("no connection to the broker: %s", event.reason)
+
+    def _count_short_connections(self) -> None:
+        """Brokers that do not say `session taken over` only show it by what they do."""
+        if not self._connected_at:
+            return
+        short = time.monotonic() - self._connected_at < _SHORT
+        self._short, self._connected_at = self._short + 1 if short else 0, 0.0
+        if self._short == _SHORT_ONES:
+            log.error("the broker ends every connection at once: does another device use the "
+                      "name %r? Each needs its own `node`", self.config.node)
 
     def _on_subscribed(self, event: Subscribed) -> None:
         if event.refused:
@@ -246,9 +261,16 @@ class Daemon:
                 "labels": self.store.last_label(),
             })
         self._snapshot()
-        self.announcer.checkpoints()
 
     # --- housekeeping ---
+
+    def _announce(self) -> None:
+        """Whatever made another generation serve, the broker hears of it."""
+        if self.serving.number != self._announced and self.outbox.window:
+            self._announced = self.serving.number
+            log.info("generation %d serves", self._announced)
+            self.announcer.checkpoints()
+            self.announcer.health()
 
     def _tidy(self) -> None:
         now = time.monotonic()

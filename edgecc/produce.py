@@ -1,5 +1,6 @@
 """`edgecc stream` and `edgecc label`."""
 
+import hashlib
 import itertools
 import json
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import click
 
 from edgecc.capture import Item, open_source
+from edgecc.capture.dataset import find_images
 from edgecc.capture.stream import Stream, journal_for
 from edgecc.client import Client
 from edgecc.config import Config
@@ -32,11 +34,15 @@ def stream(
         path, shape=config.input.shape, window=window, step=step, label_column=label_column
     )
     total = min(found.total, limit) if found.total is not None and limit else found.total or limit
-    items = itertools.islice(found.items, limit)
+    items: Iterator[Item] = itertools.islice(found.items, limit)
+    if _named_by_file(path):
+        items = (_with_content(item) for item in items)
     journal = None if path == "-" else journal_for(
         config.state / "streams", config.topics.root, source, Path(path).resolve(), limit
     )
     with Client(config) as client, _progress(total) as advance:
+        if client.retained(config.topics / "status") == b"offline":
+            raise NotRunning(f"{config.node} is offline: run `edgecc start` first")
         sending = Stream(client, config.topics, source, journal=journal, rate=rate)
         sending.run(_without_labels(items) if unlabelled else iter(items), advance)
     _print(sending, as_json)
@@ -67,6 +73,17 @@ def _told(receipt: dict[str, Any]) -> str:
         "duplicate": f"{receipt['id']} already was {receipt['label']}",
         "pending": f"no sample {receipt['id']} yet; the label waits for it",
     }[receipt["status"]]
+
+
+def _named_by_file(path: str) -> bool:
+    """True where ids are file names, which tomorrow's files, or another camera's, may share."""
+    if Path(path).is_dir():
+        return find_images(Path(path)) is None
+    return path.lower().endswith(".csv")
+
+
+def _with_content(item: Item) -> Item:
+    return replace(item, id=f"{item.id}~{hashlib.sha256(item.payload).hexdigest()[:8]}")
 
 
 def _without_labels(items: Iterator[Item]) -> Iterator[Item]:

@@ -29,6 +29,8 @@ def plan(config: Config, as_json: bool) -> None:
         click.echo(f"{use:38} {size / planner.MIB:8.1f} MiB")
     click.echo(f"{'total predicted':38} {found.total / planner.MIB:8.1f} MiB "
                f"of {format_size(config.memory_budget)}")
+    if config.grow.blocks and not found.blocks:
+        click.echo("no block fits this budget: only the readout learns")
     widths = ", ".join(f"{block.channels} channels" for block in found.blocks) or "none"
     click.echo(f"blocks: {widths}; batch {found.batch}; "
                f"{planner.readout_dim(found, config.input_spec)} features")
@@ -58,6 +60,8 @@ def check(config: Config) -> None:
     )
     click.echo(f"ok: node {config.node}, {len(found.blocks)} blocks within "
                f"{format_size(config.memory_budget)}, state in {config.state}")
+    if config.grow.blocks and not found.blocks:
+        click.echo("but no block fits memory_budget: only the readout will learn")
 
 
 def config(found: Config, as_json: bool) -> None:
@@ -113,10 +117,10 @@ def _print_status(said: dict[str, Any], as_json: bool) -> None:
     memory, log, past = (health.get(name, {}) for name in ("memory", "log", "prequential"))
     click.echo(f"{info.get('node', '?')}: {said['status']}, generation "
                f"{health.get('generation', '?')}, {len(health.get('classes', []))} classes")
-    click.echo(f"  samples {log.get('samples', 0)}, labels {log.get('labels', 0)}, "
+    click.echo(f"  samples {log.get('samples', 0)}, label events {log.get('labels', 0)}, "
                f"quarantined {log.get('quarantined', 0)}, backlog {health.get('backlog', 0)}")
     if past.get("window") is not None:
-        click.echo(f"  accuracy before learning: {past['window']:.3f} of the last labels, "
+        click.echo(f"  right before learning: {past['window']:.3f} of the last 1000 labelled, "
                    f"{past['cumulative']:.3f} of all {past['labelled_predictions']}")
     if train:
         place = f" {train['step']}/{train['steps']}" if "step" in train else ""

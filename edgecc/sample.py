@@ -136,7 +136,7 @@ def _parse_json(payload: bytes) -> Any:
 
 
 def _decode_picture(payload: bytes, spec: Input) -> Array:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     channels, height, width = spec.model_shape
     if spec.kind != "image":
@@ -153,6 +153,8 @@ def _decode_picture(payload: bytes, spec: Input) -> Array:
             eight = picture.point(lambda value: value / 256) if wide else picture
             resized = eight.convert(mode).resize((width, height), Image.Resampling.BOX)
             return np.asarray(resized).reshape(height, width, channels).transpose(2, 0, 1)
+    except UnidentifiedImageError as error:
+        raise MessageError("picture cannot be decoded: neither JPEG nor PNG") from error
     except (*_PICTURE_ERRORS, Image.DecompressionBombError) as error:
         raise MessageError(f"picture cannot be decoded: {error}") from error
 

@@ -9,11 +9,12 @@ _TEMPLATE = """\
 # Every key with its default and meaning: edgecc.yaml in edgecc's repository, or
 # `edgecc config show`.
 node: {node}
+state_dir: ~/.local/state/edgecc/{node}
 memory_budget: 512MiB   # daemon and learner together
 disk_budget: 4GiB       # samples kept for replay
 
 mqtt:
-  host: {host}
+  {host}
   # username: {node}
   # password: !secret mqtt_password   # in secrets.yaml beside this file
 
@@ -25,7 +26,7 @@ _SHAPES = {"image": "3, 64, 64", "sensor": "6, 128"}
 
 
 def write(
-    path: Path, *, force: bool, kind: str, shape: str | None, host: str, node: str | None
+    path: Path, *, force: bool, kind: str, shape: str | None, host: str | None, node: str | None
 ) -> str:
     """Write the file; the line to print."""
     if path.exists() and not force:
@@ -33,10 +34,11 @@ def write(
     sizes = ", ".join(part.strip() for part in (shape or _SHAPES[kind]).split(","))
     node = node or load(None, environ={}).node
     before = path.read_text() if path.exists() else None
-    path.write_text(_TEMPLATE.format(node=node, host=host, kind=kind, shape=sizes))
+    place = f"host: {host}" if host else "# host: broker.local   # else localhost is tried once"
+    path.write_text(_TEMPLATE.format(node=node, host=place, kind=kind, shape=sizes))
     try:
         load(path, environ={})
     except ConfigError:
         path.unlink() if before is None else path.write_text(before)
         raise
-    return f"wrote {path}; next: edgecc config check, then edgecc start"
+    return f"wrote {path}; next: edgecc start (--with-broker for a local broker)"

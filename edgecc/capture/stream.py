@@ -6,6 +6,7 @@ receipt is sent again; after a crash the stream resumes behind the last item tha
 
 import hashlib
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from edgecc.client import Client
 from edgecc.errors import ConfigError, NotRunning
 from edgecc.messages import Inbound
 from edgecc.topics import Topics
+
+log = logging.getLogger(__name__)
 
 AHEAD = 512  # samples sent but not yet receipted
 _RESEND = 10.0  # seconds without any receipt before sending again
@@ -84,6 +87,8 @@ class Stream:
             if message is not None:
                 self._settle(message, progress)
                 return
+            log.warning("no receipts from %s for %.0f s; sending %d samples again",
+                        self.topics.root, _RESEND, len(self._open))
             self.counts["resent"] += len(self._open)
             for _, item in list(self._open.values()):
                 self._send(item)
