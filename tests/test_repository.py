@@ -68,6 +68,10 @@ def test_every_command_in_the_readme_exists() -> None:
         assert call in known or call.split()[0] in known, f"README: edgecc {call}"
 
 
+def test_the_readme_has_no_figure_left_to_fill_in() -> None:
+    assert not re.findall(r"@[a-z_]+@", (ROOT / "README.md").read_text())
+
+
 def test_every_file_that_the_readme_links_to_is_there() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / "README.md").read_text()):
         assert (ROOT / target).exists(), target
