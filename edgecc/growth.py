@@ -23,8 +23,9 @@ from edgecc.compile import Layer
 from edgecc.generation import Generation
 from edgecc.interpreter import Interpreter
 from edgecc.judging import Judged, int8_agreement, judge
-from edgecc.learn.blocks import EPS, PoolConv
+from edgecc.learn.blocks import PoolConv
 from edgecc.learn.methods.contextual import Contextual
+from edgecc.learn.norms import EPS
 from edgecc.planner import Block, Plan
 from edgecc.rows import Draws, Maps, Rows
 from edgecc.store import Growth
@@ -112,8 +113,8 @@ class Grower:
         kernel = tuple(min(block.kernel, side - 1 + side % 2) for side in maps.size)
         pool = tuple(min(block.pool, side) for side in maps.size)
         return PoolConv(
-            maps.channels, block.channels, kernel=(kernel[0], kernel[1]), pool=(pool[0], pool[1]),
-            generator=generator,
+            maps.channels, m=(pool[0], pool[1]), c_out=block.channels, k=(kernel[0], kernel[1]),
+            norm="batch", generator=generator,
         )
 
     def _freeze(
@@ -124,12 +125,12 @@ class Grower:
         mean, square = torch.zeros(2, channels, dtype=torch.float64)
         largest = torch.full((channels,), -torch.inf)
         for u in maps.batches(self._calibration_rows(number)):
-            z = conv.convolve(u).transpose(0, 1).flatten(1)
+            z = conv.affine(u).transpose(0, 1).flatten(1)
             mean += z.sum(1, dtype=torch.float64)
             square += z.double().square().sum(1)
             largest, count = largest.maximum(z.amax(1)), count + z.shape[1]
         mean, variance = mean / count, square / count - (mean / count).square()
-        weight, bias = conv.folded(mean.float(), variance.float())
+        (weight,), bias = conv.folded(mean.float(), variance.float())
         normalised = (largest - mean) * (variance + EPS).rsqrt()
         size = [side // m for side, m in zip(maps.size, conv.pool, strict=True)]
         return {

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from edgecc.compile import Layer, compile_trunk
 from edgecc.interpreter import Interpreter
-from edgecc.learn.blocks import PoolConv, pool_window
+from edgecc.learn.blocks import PoolConv
+from edgecc.learn.methods.contexts import pool_window
 from edgecc.learn.methods.contextual import Contextual, pair_error
 
 Digits = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
@@ -37,11 +38,11 @@ def contextual(
     """A method whose context vectors are no longer zero, as after some steps."""
     generator = torch.Generator().manual_seed(seed)
     block = PoolConv(
-        c_in, c_out, kernel=kernel, pool=pool, generator=generator, dtype=dtype
+        c_in, pool, c_out, kernel, norm="batch", generator=generator, dtype=dtype
     )
     method = Contextual(block, classes=classes, size=size)
-    method.w.normal_(generator=generator)
-    method.c.normal_(generator=generator)
+    for tensor in method.context.own.values():
+        tensor.normal_(generator=generator)
     return method
 
 
@@ -59,7 +60,7 @@ def reference(method: Contextual, u: Tensor, y: Tensor) -> tuple[Tensor, list[Te
     """Scores and gradients by autograd, from the equations alone."""
     with torch.enable_grad():
         weight, w, c = (
-            t.detach().clone().requires_grad_() for t in (method.block.weight, method.w, method.c)
+            t.detach().clone().requires_grad_() for t in (method.block.weights[0], *method.context.own.values())
         )
         kernel = weight.shape[2:]
         z = F.conv2d(u, weight, padding=(kernel[0] // 2, kernel[1] // 2))
@@ -174,7 +175,7 @@ def test_every_part_of_the_state_matters_to_the_next_steps(digits: Digits, missi
 
 def train(u: Tensor, y: Tensor, steps: int = 300) -> Contextual:
     generator = torch.Generator().manual_seed(1)
-    block = PoolConv(1, 16, kernel=(3, 3), pool=(1, 1), generator=generator)
+    block = PoolConv(1, 1, 16, 3, norm="batch", generator=generator)
     method = Contextual(block, classes=10, size=(8, 8))
     for step in range(steps):
         chosen = torch.randperm(len(u), generator=generator)[:50]
@@ -209,8 +210,8 @@ def test_the_folded_convolution_normalises_by_the_population(digits: Digits, pla
     method = contextual(*plane, classes=10)
     block = method.block
     u, _ = draw(digits, plane[0], 10)
-    z = block.convolve(u)
-    weight, bias = block.folded(z.mean((0, 2, 3)), z.var((0, 2, 3), correction=0))
+    z = block.affine(u)
+    (weight,), bias = block.folded(z.mean((0, 2, 3)), z.var((0, 2, 3), correction=0))
     padding = [side // 2 for side in plane[1]]
     frozen = F.max_pool2d(F.conv2d(u, weight, bias, padding=padding).relu(), plane[2])
     torch.testing.assert_close(frozen, block.forward(u).a)
@@ -222,8 +223,8 @@ def test_the_compiled_block_is_the_trained_one(digits: Digits, plane: Any) -> No
     size, kernel, pool = plane
     method = contextual(size, kernel, pool, classes=10, dtype=torch.float32)
     u = draw(digits, size, 10)[0].float()
-    z = method.block.convolve(u)
-    weight, bias = method.block.folded(z.mean((0, 2, 3)), z.var((0, 2, 3), correction=0))
+    z = method.block.affine(u)
+    (weight,), bias = method.block.folded(z.mean((0, 2, 3)), z.var((0, 2, 3), correction=0))
     layer = Layer((weight.numpy(),), bias.numpy(), pool, (1, 1))
     run = Interpreter(compile_trunk([layer], input_shape=(2, *size), output="map")).run
     found = [run(np.ascontiguousarray(one.permute(1, 2, 0).numpy())) for one in u]
