@@ -60,7 +60,8 @@ def reference(method: Contextual, u: Tensor, y: Tensor) -> tuple[Tensor, list[Te
     """Scores and gradients by autograd, from the equations alone."""
     with torch.enable_grad():
         weight, w, c = (
-            t.detach().clone().requires_grad_() for t in (method.block.weights[0], *method.context.own.values())
+            t.detach().clone().requires_grad_()
+            for t in (method.block.weights[0], *method.context.own.values())
         )
         kernel = weight.shape[2:]
         z = F.conv2d(u, weight, padding=(kernel[0] // 2, kernel[1] // 2))

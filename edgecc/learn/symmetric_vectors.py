@@ -48,9 +48,8 @@ def _helmert(classes: int) -> Tensor:
 def _orthonormal_columns(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """Uniformly distributed: the signs of QR's diagonal are taken out."""
     draw = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
-    q, r = torch.linalg.qr(draw)
-    signs: Tensor = r.diagonal().sign()
-    return q * signs
+    found: tuple[Tensor, Tensor] = torch.linalg.qr(draw)
+    return found[0] * found[1].diagonal().sign()
 
 
 def spread(classes: int, dim: int, *, generator: torch.Generator) -> Tensor:
