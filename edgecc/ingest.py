@@ -162,7 +162,11 @@ class Ingest:
         """Growth r starts at label first·2^(r-1): fixed by the recipe, not by the clock."""
         ratio, rest = divmod(seq, self.config.grow.first)
         if rest == 0 and ratio & (ratio - 1) == 0 and self.config.grow.blocks:
-            recipe = {"epochs": self.config.grow.epochs, "seed": self.config.seed}
+            grow = self.config.grow
+            recipe = {
+                "epochs": grow.epochs, "seed": self.config.seed, "method": grow.method,
+                "mirror": grow.mirror,
+            }
             self.store.open_growth(Growth(ratio.bit_length(), seq, recipe))
 
     # --- after the commit ---
