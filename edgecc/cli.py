@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import edgecc
+from edgecc.bench.cli import bench
 from edgecc.errors import EdgeccError
 
 if TYPE_CHECKING:
@@ -296,3 +297,6 @@ def quarantine(path: Path | None, limit: int, as_json: bool) -> None:
 def demo(figures: Path | None, out: Path, count: int | None) -> None:
     """Broker, daemon, stream, learning, retrieval: everything once, on real data, measured."""
     lazily("edgecc.bench.demo", "run")(out, figures, count)
+
+
+main.add_command(bench)

@@ -90,7 +90,7 @@ class InputConfig:
 @dataclass(frozen=True)
 class Grow:
     first: int = 2000
-    blocks: int = 2
+    blocks: int = 3
     epochs: float = 5.0
     method: Literal[
         "contextual", "contextual-hardest", "contextual-random", "contextual-bias",

@@ -24,7 +24,7 @@ from edgecc.compile import Layer
 from edgecc.generation import Generation
 from edgecc.interpreter import Interpreter
 from edgecc.judging import Judged, int8_agreement, judge
-from edgecc.learn.blocks import Block, PoolConv
+from edgecc.learn.blocks import Block, Linear, PoolConv
 from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
 from edgecc.learn.norms import EPS
@@ -47,11 +47,11 @@ class Grower:
 
     def __init__(
         self, growth: Growth, parent: Generation, rows: Rows, *, plan: Plan, seed: int,
-        folder: Path, report: Report,
+        folder: Path, report: Report, network: Callable[[list[Method]], Network] = Network,
     ) -> None:
         self.growth, self.parent, self.rows = growth, parent, rows
         self.plan, self.seed, self.folder, self.report = plan, seed, folder, report
-        self.recipe = Recipe.of(growth.recipe)
+        self.recipe, self._network = Recipe.of(growth.recipe), network
 
     def run(self) -> Iterator[dict[str, Any]]:
         """What each block is worth, bottom up; one of them is accepted, or none."""
@@ -73,7 +73,8 @@ class Grower:
 
     def _trained(self, stem: Trunk) -> Network:
         maps, training = Maps(stem, self.rows), self.rows.training
-        network = Network(list(self._methods(maps)))
+        network = self._network(list(methods_on(
+            maps, self.plan, self.recipe, len(self.rows.classes), self._generator(2, 0))))
         steps = int(self.recipe.epochs * len(training) / self.plan.batch)
         first = self._resume(network)
         draws = Draws(training, self.plan.batch, (self.seed, self.growth.number))
@@ -93,21 +94,6 @@ class Grower:
         self._snapshot(network, steps)
         return network
 
-    def _methods(self, maps: Maps) -> Iterator[Method]:
-        """The planned blocks on the stem's map, each with the method that trains it."""
-        channels, size = maps.channels, maps.size
-        for number, planned in enumerate(self.plan.blocks, start=1):
-            entropy = int(self._generator(2, number).integers(2**63))
-            generator = torch.Generator().manual_seed(entropy)
-            block = PoolConv(
-                channels, _at_most(planned.pool, size), planned.channels,
-                _odd_at_most(planned.kernel, size), norm="batch", generator=generator,
-            )
-            yield self.recipe.make(
-                block, classes=len(self.rows.classes), size=size, generator=generator)
-            channels, *out = block.output_shape(size)
-            size = (out[0], out[1])
-
     def _frozen(self, trunk: Trunk, block: Block, planned: planner.Block) -> Trunk:
         """`block` on `trunk`, the norm's statistics over calibration rows folded into it."""
         maps = Maps(trunk, self.rows)
@@ -123,8 +109,11 @@ class Grower:
         high = float(((largest - mean) * (variance + EPS).rsqrt()).max())
         _, *out = block.output_shape(maps.size)
         layer = Layer(
-            convs=tuple(weight.numpy() for weight in weights), bias=bias.numpy(), pool=block.pool,
-            grid=_at_most(planned.grid, (out[0], out[1])),
+            convs=tuple(
+                weight.view(len(weight), -1, *maps.size if weight.ndim == 2 else weight.shape[2:])
+                .numpy() for weight in weights),
+            bias=bias.numpy(), pool=block.pool, grid=_at_most(planned.grid, (out[0], out[1])),
+            padding="same" if planned.kernel else "valid",
         )
         return replace(
             trunk, layers=(*trunk.layers, layer), methods=(*trunk.methods, self.recipe.method),
@@ -225,6 +214,31 @@ class Grower:
 
     def _progress(self, phase: str, **rest: Any) -> None:
         self.report({"phase": phase, "growth": self.growth.number, **rest})
+
+
+def methods_on(
+    maps: Maps, plan: Plan, recipe: Recipe, classes: int, draws: np.random.Generator
+) -> Iterator[Method]:
+    """The planned blocks on the stem's map, bottom up, each with the method that trains it."""
+    channels, size = maps.channels, maps.size
+    for planned in plan.blocks:
+        generator = torch.Generator().manual_seed(int(draws.integers(2**63)))
+        block = _block(planned, channels, size, generator)
+        yield recipe.make(block, classes=classes, size=size, generator=generator)
+        channels, *out = block.output_shape(size)
+        size = (out[0], out[1])
+
+
+def _block(
+    planned: planner.Block, channels: int, size: tuple[int, int], generator: torch.Generator
+) -> Block:
+    if planned.kernel == 0:
+        return Linear(
+            channels * size[0] * size[1], planned.channels, norm="batch", generator=generator)
+    return PoolConv(
+        channels, _at_most(planned.pool, size), planned.channels,
+        _odd_at_most(planned.kernel, size), norm="batch", generator=generator,
+    )
 
 
 def _at_most(sides: int, size: tuple[int, int]) -> tuple[int, int]:

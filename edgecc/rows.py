@@ -1,6 +1,6 @@
 """What a growth learns from: labelled rows of the log at a cursor, drawn, and seen by the trunk."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,8 +75,11 @@ class Maps:
     def batch(self, positions: NDArray[np.int64], change: Change | None = None) -> torch.Tensor:
         """(B, C, H, W) float32, channels last in memory; samples changed first, if asked."""
         samples = (self._rows.read(int(position)) for position in positions)
-        maps = [self._map(x if change is None else change(x)) for x in samples]
-        return torch.from_numpy(np.stack(maps)).permute(0, 3, 1, 2)
+        return self.of(samples if change is None else map(change, samples))
+
+    def of(self, samples: Iterable[NDArray[Any]]) -> torch.Tensor:
+        """The same of samples (C, H, W) that are not rows."""
+        return torch.from_numpy(np.stack([self._map(x) for x in samples])).permute(0, 3, 1, 2)
 
     def batches(self, positions: NDArray[np.int64], size: int = 50) -> Iterator[torch.Tensor]:
         for start in range(0, len(positions), size):
