@@ -111,6 +111,7 @@ class Block:
                   for w, s in zip(self.weights, scales, strict=True)]
         return folded, -mean * inverse
 
+    @torch.no_grad()
     def _pass(self, h: Tensor, *, frozen: bool) -> Pass:
         if self.statistics is None:
             u = _by_sample(self._max(h)[0], self.norm)

@@ -137,7 +137,7 @@ def goodness_of_biases(n: Tensor, beta: Tensor) -> Tensor:
     """
     z = n.flatten(2)
     threshold, order = (-beta.T).sort(1)  # (C, K)
-    rows = z.transpose(0, 1).flatten(1)  # (C, B·HW)
+    rows = z.transpose(0, 1).flatten(1).contiguous()  # (C, B·HW)
     place = torch.searchsorted(threshold.contiguous(), rows)  # thresholds below each value
     place = place.view(z.shape[1], z.shape[0], -1).transpose(0, 1)
     count, s1, s2 = (_sums_above(part, place, len(beta)) for part in (
