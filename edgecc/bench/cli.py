@@ -26,6 +26,19 @@ _quick = click.option("--quick", is_flag=True, help="A smoke test; its figures m
 @_cells
 @_out
 @_json
+def accuracy(quick: bool, cells: Path, out: Path, json_path: Path | None) -> None:
+    """Many passes over Fashion-MNIST and digits, every method (about four hours)."""
+    from edgecc.bench.accuracy import run
+
+    out.mkdir(parents=True, exist_ok=True)
+    run(quick=quick, folder=cells.expanduser(), json_path=json_path, out=out)
+
+
+@bench.command()
+@_quick
+@_cells
+@_out
+@_json
 def continual(quick: bool, cells: Path, out: Path, json_path: Path | None) -> None:
     """Split-Fashion-MNIST, one pass, with controls and rivals (about two hours)."""
     from edgecc.bench.continual import run
