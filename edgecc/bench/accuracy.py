@@ -121,7 +121,8 @@ def offline(
     device.grow(replace(device.recipe, epochs=epochs), network=make)
     rows = device.kept.rows(device.predictor.readout)
     maps = Maps(device.predictor.generation.trunk.first(0), rows)
-    head = network_accuracy(trained[0], maps, rows.training[:CALIBRATION_ROWS], data)
+    head = network_accuracy(
+        trained[0], maps, rows.training[:CALIBRATION_ROWS], data, [int(k) for k in rows.classes])
     return {"accuracy": device.accuracy(data), "head": head, "state": device.state(),
             "verdicts": device.verdicts}
 

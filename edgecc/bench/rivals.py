@@ -82,7 +82,8 @@ def replayed(
         for position in arriving:
             _reservoir(kept, int(position), room, generator)
     calibration = np.asarray(kept or range(len(stream) - 500, len(stream)), np.int64)[-1000:]
-    return {"accuracy": network_accuracy(network, maps, calibration, stream)}
+    classes = sorted(set(stream.targets.tolist()))
+    return {"accuracy": network_accuracy(network, maps, calibration, stream, classes)}
 
 
 def streaming_lda(device: Device, stream: Stream) -> dict[str, float]:
@@ -135,13 +136,15 @@ def _reservoir(kept: list[int], position: int, room: int, generator: np.random.G
 
 
 def network_accuracy(
-    network: Network, maps: Maps, calibration: NDArray[np.int64], stream: Stream
+    network: Network, maps: Maps, calibration: NDArray[np.int64], stream: Stream,
+    classes: Sequence[int],
 ) -> float:
     """Test accuracy at the last block's scores, batch norms measured on `calibration`."""
+    names = np.asarray(classes)
     network.calibrate(maps.batch(calibration))
     right = 0
     for start in range(0, len(stream.test_targets), 500):
         part = slice(start, start + 500)
-        named = network.predict(maps.of(stream.test_images[part])).numpy()
+        named = names[network.predict(maps.of(stream.test_images[part])).numpy()]
         right += int((named == stream.test_targets[part]).sum())
     return right / len(stream.test_targets)
