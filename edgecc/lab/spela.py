@@ -241,8 +241,7 @@ class SpelaTrainer:
             cfg = self.cfg
             found = self.class_vectors[i] = generate_symmetric_vectors(
                 cfg.num_classes, dim, cfg.embeddings_method, cfg.embeddings_candidates,
-                device=self.device, dtype=self._exact,
-                seed=None if cfg.seed is None else cfg.seed + i,
+                device=self.device, dtype=self._exact, seed=cfg.seed,
             )
         if found.shape[1] != dim:
             raise ValueError(
