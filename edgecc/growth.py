@@ -26,8 +26,8 @@ from edgecc.judging import Judged, int8_agreement, judge
 from edgecc.learn.blocks import EPS, PoolConv
 from edgecc.learn.methods.contextual import Contextual
 from edgecc.planner import Block, Plan
+from edgecc.reader import Growth
 from edgecc.rows import Draws, Maps, Rows
-from edgecc.store import Growth
 from edgecc.trunk import Trunk
 
 RATE = 5e-3  # Adam's, falling to zero along a half cosine

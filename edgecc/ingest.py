@@ -29,9 +29,10 @@ from edgecc.messages import (
 )
 from edgecc.outbox import Outbox
 from edgecc.prequential import Prequential
+from edgecc.reader import Growth, LabelEvent
 from edgecc.sample import Sample
 from edgecc.serving import Serving
-from edgecc.store import Growth, LabelEvent, Store
+from edgecc.store import Store
 
 Receipts = dict[str, list[dict[str, Any]]]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecc import generation
 from edgecc.learner import Order
-from edgecc.store import Growth
+from edgecc.reader import Growth
 
 if TYPE_CHECKING:
     from edgecc.daemon import Daemon

@@ -12,7 +12,7 @@ from edgecc import planner
 from edgecc.client import Client
 from edgecc.config import Config, format_size
 from edgecc.errors import NotRunning
-from edgecc.store import Store
+from edgecc.reader import Reader
 
 
 def plan(config: Config, as_json: bool) -> None:
@@ -90,11 +90,11 @@ def quarantine(config: Config, limit: int, as_json: bool) -> None:
         click.echo(f"{_when(row['ts'])}  {row['topic']}  {row['bytes']} B: {row['reason']}")
 
 
-def _log(config: Config) -> Store:
+def _log(config: Config) -> Reader:
     path = config.state / "log.sqlite"
     if not path.exists():
         raise NotRunning(f"no log at {path}: run this on the node, with its configuration")
-    return Store(path, read_only=True)
+    return Reader(path)
 
 
 def _gather(client: Client, config: Config, said: dict[str, Any]) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from edgecc.learn.readout import Floats, Readout
 from edgecc.manifest import Manifest
 from edgecc.planner import Plan
 from edgecc.predictor import Predictor
+from edgecc.reader import LabelEvent, Reader
 from edgecc.sample import Input
-from edgecc.store import LabelEvent, Store
+from edgecc.store import Store
 from edgecc.trunk import Trunk, stem_trunk
 
 log = logging.getLogger(__name__)
@@ -224,7 +225,7 @@ def restore_snapshot(state: Path, predictor: Predictor) -> None:
 
 
 def learn_event(
-    predictor: Predictor, event: LabelEvent, features: Floats | None, store: Store, spec: Input
+    predictor: Predictor, event: LabelEvent, features: Floats | None, store: Reader, spec: Input
 ) -> None:
     """One label of the log; features are computed again where they are not at hand."""
     if features is None:

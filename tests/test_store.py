@@ -18,9 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edgecc.errors import StoreError
 from edgecc.messages import Inbound, Label
+from edgecc.reader import Growth, Reader
 from edgecc.sample import Sample
 from edgecc.schema import MIGRATIONS
-from edgecc.store import QUARANTINE_ROWS, Growth, Store
+from edgecc.store import QUARANTINE_ROWS, Store
 
 IDS = [f"s{i}" for i in range(6)]
 names = st.sampled_from(IDS)
@@ -291,7 +292,9 @@ def test_what_cannot_be_opened_or_written_is_a_store_error(tmp_path: Path) -> No
     with pytest.raises(StoreError, match="not a database"):
         Store(tmp_path / "noise.db")
     Store(tmp_path / "log.db").close()
-    reader = Store(tmp_path / "log.db", read_only=True)
-    with pytest.raises(StoreError, match="readonly"), reader.transaction():
-        reader.add_sample(sample("a"))
+    reader = Reader(tmp_path / "log.db")
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader._db.execute("INSERT INTO meta VALUES ('a', 1)")
     reader.close()
+    with pytest.raises(StoreError, match="cannot open"):
+        Reader(tmp_path / "other.db")
