@@ -15,7 +15,7 @@ from edgecc.errors import CheckpointError, ConfigError, MessageError
 from edgecc.predictor import Predictor
 from edgecc.reader import Reader
 from edgecc.sample import Input
-from edgecc.serving import learn_event, restore_snapshot
+from edgecc.serving import learn_event, revive
 from edgecc.signing import load_or_make_key
 from edgecc.trust import key_for_folder
 
@@ -58,7 +58,7 @@ def live(config: Config) -> Predictor:
     predictor = Predictor(
         generation.load(generations / generation.name_of(number), [own], config.input_spec)
     )
-    restore_snapshot(config.state, predictor)
+    revive(config.state, predictor, store)
     while events := store.labels_after(predictor.cursor, 256):
         for event in events:
             learn_event(predictor, event, None, store, config.input_spec)

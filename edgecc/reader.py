@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecc.errors import StoreError
+from edgecc.messages import Inbound
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,16 @@ class Reader:
         return found[0] if found else None
 
     def payload(self, row: int) -> bytes | None:
-        found = self._db.execute("SELECT payload FROM sample WHERE row=?", (row,)).fetchone()
+        found = self._db.execute("SELECT packed FROM payload WHERE row=?", (row,)).fetchone()
         return found[0] if found else None
 
-    def first_payloads(self, count: int) -> list[bytes]:
-        rows = self._db.execute("SELECT payload FROM sample ORDER BY row LIMIT ?", (count,))
-        return [payload for (payload,) in rows]
+    def first_payloads(self, count: int) -> tuple[list[bytes], int]:
+        """Of the first `count` samples that are here, and the row of the last of these."""
+        rows = self._db.execute(
+            "SELECT packed, row FROM payload JOIN sample USING (row) WHERE NOT unlearnt "
+            "ORDER BY row LIMIT ?", (count,)
+        ).fetchall()
+        return [payload for payload, _ in rows], max((row for _, row in rows), default=0)
 
     def labels_after(self, cursor: int, limit: int) -> list[LabelEvent]:
         rows = self._db.execute(
@@ -95,6 +100,27 @@ class Reader:
         found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name='sample'").fetchone()
         return int(found[0]) if found else 0
 
+    def stored(self) -> int:
+        """Samples ever stored, without those that were unlearnt since."""
+        forgotten = self._db.execute(
+            "SELECT COUNT(*) FROM gone WHERE mark IS NOT NULL AND held IS NOT NULL").fetchone()[0]
+        flagged = self._db.execute("SELECT COUNT(*) FROM sample WHERE unlearnt").fetchone()[0]
+        return self.last_row() - int(forgotten) - int(flagged)
+
+    def is_forgotten(self, identity: str) -> bool:
+        """True for a sample that was unlearnt, or is about to be."""
+        found = self._db.execute(
+            "SELECT 1 FROM gone WHERE key=:key AND mark IS NOT NULL UNION ALL "
+            "SELECT 1 FROM sample WHERE key=:key AND unlearnt", {"key": key_of(identity)}
+        )
+        return found.fetchone() is not None
+
+    def knows_forgotten(self, cursor: int) -> bool:
+        """True where a readout saved at label `cursor` has learnt what was unlearnt since."""
+        found = self._db.execute(
+            "SELECT 1 FROM gone WHERE mark > ? AND first <= ? LIMIT 1", (cursor, cursor))
+        return found.fetchone() is not None
+
     def last_label(self) -> int:
         return int(self._db.execute("SELECT COALESCE(MAX(seq), 0) FROM label").fetchone()[0])
 
@@ -105,11 +131,6 @@ class Reader:
             "WHERE l.label IS NOT NULL AND l.seq = (SELECT MAX(seq) FROM label m "
             "WHERE m.row = l.row AND m.seq <= ?) ORDER BY l.row", (cursor,)
         )
-
-    def forget_ids(self, before: float) -> None:
-        """Ids of samples that left, and labels still waiting, from before this time."""
-        self._db.execute("DELETE FROM gone WHERE at<?", (before,))
-        self._db.execute("DELETE FROM pending WHERE ts<?", (before,))
 
     def usage(self) -> dict[str, tuple[int, int]]:
         """(rows, bytes) kept of each label, '' for unlabelled samples."""
@@ -134,14 +155,6 @@ class Reader:
         ).fetchone()
         return found[0] if found else None
 
-    def unlearnt(self, upto: int) -> list[int]:
-        """Samples to be removed whose removal every label up to `upto` knows of."""
-        found = self._db.execute(
-            "SELECT row FROM sample s WHERE unlearnt AND label IS NULL AND COALESCE("
-            "(SELECT MAX(seq) FROM label l WHERE l.row = s.row), 0) <= ?", (upto,)
-        )
-        return [row for (row,) in found]
-
     def class_counts(self, cursor: int) -> dict[str, int]:
         """Samples of each class at `cursor`, evicted ones included."""
         found = self._db.execute(
@@ -155,8 +168,8 @@ class Reader:
     def classes(self, cursor: int) -> list[str]:
         """Class names in the order in which the log first named them."""
         rows = self._db.execute(
-            "SELECT label FROM label WHERE seq<=? AND label IS NOT NULL "
-            "GROUP BY label ORDER BY MIN(seq)", (cursor,)
+            "SELECT label FROM label WHERE seq<=? AND label IS NOT NULL AND row NOT IN "
+            "(SELECT row FROM sample WHERE unlearnt) GROUP BY label ORDER BY MIN(seq)", (cursor,)
         )
         return [label for (label,) in rows]
 
@@ -190,16 +203,29 @@ class Reader:
         )
         return [Growth(number, cursor, json.loads(recipe)) for number, cursor, recipe in rows]
 
+    def growth_cursor(self, number: int) -> int:
+        """Where growth `number` started; 0 where none did."""
+        found = self._db.execute("SELECT cursor FROM growth WHERE number=?", (number,)).fetchone()
+        return int(found[0]) if found else 0
+
+    def growths_set_aside(self) -> set[int]:
+        """Those whose trunks an operator has rolled back from."""
+        return {number for (number,) in self._db.execute(
+            "SELECT number FROM growth WHERE closed=2")}
+
     def verdicts(self) -> list[dict[str, Any]]:
         rows = self._db.execute("SELECT body FROM verdict ORDER BY growth, block")
         return [json.loads(body) for (body,) in rows]
 
-    def samples(self, limit: int) -> list[dict[str, Any]]:
+    def samples(
+        self, limit: int, *, source: str | None = None, since: float | None = None
+    ) -> list[dict[str, Any]]:
         rows = self._db.execute(
-            "SELECT id, source, ts, label FROM sample ORDER BY row DESC LIMIT ?", (limit,)
+            "SELECT id, source, ts, label, held FROM sample WHERE source=COALESCE(?, source) "
+            "AND ts>=COALESCE(?, ts) ORDER BY row DESC LIMIT ?", (source, since, limit)
         )
-        names = ("id", "source", "ts", "label")
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        return [{"id": identity, "source": given, "ts": ts, "label": label, "held_out": bool(held)}
+                for identity, given, ts, label, held in rows]
 
     def quarantined(self, limit: int) -> list[dict[str, Any]]:
         rows = self._db.execute(
@@ -208,3 +234,10 @@ class Reader:
         )
         return [dict(zip(("seq", "ts", "topic", "reason", "bytes"), row, strict=True))
                 for row in rows]
+
+    def quarantine_messages(self) -> Iterator[tuple[int, float, Inbound]]:
+        """Number, time and message of all that is in quarantine."""
+        rows = self._db.execute(
+            "SELECT seq, ts, topic, payload, content_type, user FROM quarantine")
+        for seq, ts, topic, payload, kind, user in rows:
+            yield seq, ts, Inbound(topic, payload, content_type=kind, user=json.loads(user))

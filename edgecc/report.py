@@ -13,6 +13,7 @@ from edgecc.client import Client
 from edgecc.config import Config, format_size
 from edgecc.errors import NotRunning
 from edgecc.reader import Reader
+from edgecc.selection import since_seconds
 
 
 def plan(config: Config, as_json: bool) -> None:
@@ -72,13 +73,18 @@ def config(found: Config, as_json: bool) -> None:
         click.echo(yaml.safe_dump(shown, sort_keys=False), nl=False)
 
 
-def samples(config: Config, limit: int, as_json: bool) -> None:
-    rows = _log(config).samples(limit)
+def samples(
+    config: Config, *, limit: int, source: str | None, since: str | None, as_json: bool
+) -> None:
+    start = None if since is None else since_seconds(since)
+    rows = _log(config).samples(limit, source=source, since=start)
     if as_json:
         _json(rows)
         return
     for row in rows:
-        click.echo(f"{_when(row['ts'])}  {row['source']:12} {row['label'] or '-':16} {row['id']}")
+        held = "held out" if row["held_out"] else ""
+        click.echo(f"{_when(row['ts'])}  {row['source']:12} {row['label'] or '-':16} {held:8} "
+                   f"{row['id']}")
 
 
 def quarantine(config: Config, limit: int, as_json: bool) -> None:

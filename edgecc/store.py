@@ -7,11 +7,12 @@ survives a power cut; a sample, a label or a prediction is in it once, however o
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edgecc.erasure import Erasure
 from edgecc.errors import StoreError
 from edgecc.messages import Inbound, Label
 from edgecc.reader import Growth, LabelEvent, Reader, key_of
@@ -29,12 +30,14 @@ class Store(Reader):
         super().__init__(path, "rwc")
         try:
             self._open_writer()
+            self.erasure = Erasure(self._db)
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {path}: {error}") from error
 
     def _open_writer(self) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA secure_delete=ON")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > len(MIGRATIONS):
             self._db.close()
@@ -42,10 +45,31 @@ class Store(Reader):
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
             self._db.executescript(f"BEGIN; {script} PRAGMA user_version={number}; COMMIT;")
 
+    def on_progress(self, progress: Callable[[], None]) -> None:
+        """Have `progress` called now and then while a long statement runs."""
+        self._db.set_progress_handler(progress, 1_000_000)
+
+    def scrub(self) -> bool:
+        """See `Erasure.scrub`; outside a transaction."""
+        with self._errors():
+            return self.erasure.scrub()
+
+    def rewrite(self) -> None:
+        """See `Erasure.rewrite`; outside a transaction."""
+        with self._errors():
+            self.erasure.rewrite()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path}: {error}") from error
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing; durable once it returns."""
-        try:
+        with self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -53,8 +77,16 @@ class Store(Reader):
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._path}: {error}") from error
+
+    @contextmanager
+    def tried(self) -> Iterator[None]:
+        """A transaction that is taken back: to see what it would have done."""
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            finally:
+                self._db.execute("ROLLBACK")
 
     # --- writing, inside a transaction ---
 
@@ -65,11 +97,13 @@ class Store(Reader):
             "SELECT 1 FROM sample WHERE key=? UNION ALL SELECT 1 FROM gone WHERE key=?", (key, key)
         ).fetchone():
             return None
-        held = int.from_bytes(key[:4], "big") % HELD_OUT_IN == 0
-        return self._db.execute(
-            "INSERT INTO sample (key, id, source, ts, held, payload) VALUES (?,?,?,?,?,?)",
-            (key, sample.id, sample.source, sample.ts, held, sample.pack()),
+        held, payload = int.from_bytes(key[:4], "big") % HELD_OUT_IN == 0, sample.pack()
+        row = self._db.execute(
+            "INSERT INTO sample (key, id, source, ts, held, bytes) VALUES (?,?,?,?,?,?)",
+            (key, sample.id, sample.source, sample.ts, held, len(payload)),
         ).lastrowid
+        self._db.execute("INSERT INTO payload VALUES (?,?)", (row, payload))
+        return row
 
     def add_prediction(self, row: int, label: str | None, body: bytes) -> None:
         self._db.execute("INSERT INTO prediction VALUES (?,?,?)", (row, label, body))
@@ -86,15 +120,13 @@ class Store(Reader):
         ).fetchone()
         if found is None:
             self._db.execute(
-                "INSERT OR REPLACE INTO pending VALUES (?,?,?,?,?,?)",
-                (key, label.id, label.label, label.unlearn, label.source, time.time()),
+                "INSERT OR REPLACE INTO pending VALUES (?,?,?,?,?)",
+                (key, label.id, label.label, label.source, time.time()),
             )
             return None
         row, previous, predicted = found
         if label.redelivered and self._logged(row, label):
             return None
-        if label.unlearn:
-            self._db.execute("UPDATE sample SET unlearnt=1 WHERE row=?", (row,))
         if previous == label.label:
             return None
         return self._log_label(label, row, previous, predicted)
@@ -127,10 +159,9 @@ class Store(Reader):
     def take_pending(self, identity: str) -> Label | None:
         """The label that arrived before its sample, now due."""
         found = self._db.execute(
-            "DELETE FROM pending WHERE key=? RETURNING id, label, source, unlearn",
-            (key_of(identity),),
+            "DELETE FROM pending WHERE key=? RETURNING id, label, source", (key_of(identity),)
         ).fetchone()
-        return Label(found[0], found[1], found[2], bool(found[3])) if found else None
+        return Label(*found) if found else None
 
     def quarantine(self, message: Inbound, reason: str) -> None:
         seq = self._db.execute(
@@ -152,13 +183,27 @@ class Store(Reader):
     def remove_sample(self, row: int) -> None:
         """Delete a sample; its id stays known, so that a redelivery is still a duplicate."""
         self._db.execute(
-            "INSERT OR IGNORE INTO gone SELECT key, ? FROM sample WHERE row=?", (time.time(), row)
+            "INSERT OR IGNORE INTO gone (key, at, row, source, ts, held) "
+            "SELECT key, ?, row, source, ts, held FROM sample WHERE row=?", (time.time(), row)
         )
-        self._db.execute("DELETE FROM prediction WHERE row=?", (row,))
-        self._db.execute("DELETE FROM sample WHERE row=?", (row,))
+        for table in ("prediction", "payload", "sample"):
+            self._db.execute(f"DELETE FROM {table} WHERE row=?", (row,))
+        self.set_meta("moved", 1)
 
-    def set_meta(self, name: str, value: str | int | float) -> None:
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (name, value))
+    def forget_ids(self, before: float) -> None:
+        """From before this time: ids that nothing was learnt from, waiting labels, answers."""
+        self._db.execute(
+            "DELETE FROM gone WHERE at<? AND mark IS NULL AND unlearnt=0 AND NOT EXISTS "
+            "(SELECT 1 FROM label l WHERE l.row = gone.row)", (before,)
+        )
+        self._db.execute("DELETE FROM pending WHERE ts<?", (before,))
+        self._db.execute("DELETE FROM unlearning WHERE ts<? AND phase='done'", (before,))
+
+    def set_meta(self, name: str, value: str | int | float | None) -> None:
+        """None removes it."""
+        self._db.execute("DELETE FROM meta WHERE name=?", (name,))
+        if value is not None:
+            self._db.execute("INSERT INTO meta VALUES (?,?)", (name, value))
 
     def open_growth(self, growth: Growth) -> None:
         self._db.execute(
@@ -175,3 +220,30 @@ class Store(Reader):
 
     def close_growth(self, number: int) -> None:
         self._db.execute("UPDATE growth SET closed=1 WHERE number=?", (number,))
+
+    def set_growths_aside(self, after: int) -> None:
+        """An operator wants the trunk of growth `after`, and none of the later ones."""
+        self._db.execute(
+            "UPDATE growth SET closed = CASE WHEN number > ? THEN 2 ELSE 1 END", (after,))
+
+    def restart_growths(self, numbers: Iterable[int]) -> None:
+        """Open them again, as if nothing had come of them."""
+        for number in numbers:
+            self._db.execute("UPDATE growth SET closed=0 WHERE number=?", (number,))
+            self._db.execute("DELETE FROM verdict WHERE growth=?", (number,))
+
+    def repeat_growths(self, after: int, first: int) -> list[int]:
+        """Open growths beyond `after` that started at label `first` or later, or bore a generation.
+
+        Not those set aside. A growth whose start the log no longer reaches opens when it does.
+        """
+        ahead = (after, self.last_label())
+        chosen = "SELECT number FROM growth WHERE number > ? AND closed != 2 AND "
+        self._db.execute(f"DELETE FROM verdict WHERE growth IN ({chosen} cursor > ?)", ahead)
+        self._db.execute(f"DELETE FROM growth WHERE number IN ({chosen} cursor > ?)", ahead)
+        rows = self._db.execute(
+            f"{chosen} (cursor >= ? OR number IN (SELECT growth FROM verdict "
+            "WHERE json_extract(body, '$.accepted')))", (after, first)).fetchall()
+        numbers = [number for (number,) in rows]
+        self.restart_growths(numbers)
+        return numbers
