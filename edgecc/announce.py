@@ -89,8 +89,8 @@ class Announcer:
         return {
             "ts": time.time(), "generation": daemon.serving.number, "readout": cursor,
             "classes": [] if predictor is None else predictor.readout.classes,
-            "backlog": store.last_label() - cursor,
-            "growths_open": len(store.open_growths()),
+            "backlog": max(0, store.last_label() - cursor),
+            "growths_open": len(store.open_growths()), "unlearning": daemon.forgetting.busy,
             "swapping": daemon.serving.successor is not None, "paused": daemon.paused,
             "log": store.counts(), "acked": daemon.ingest.acked,
             "dropped": {"predictions": daemon.outbox.dropped, "qos0": daemon.link.dropped},

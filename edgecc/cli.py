@@ -1,7 +1,6 @@
 """Commands: parse, call one function, print. Heavy imports wait until a command needs them."""
 
 import json
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import edgecc
+from edgecc import logs
 from edgecc.bench.cli import bench
 from edgecc.errors import EdgeccError
 
@@ -30,14 +30,6 @@ class Group(click.Group):
             ctx.exit(error.exit_code)
 
 
-class JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return json.dumps({
-            "ts": record.created, "level": record.levelname.lower(), "name": record.name,
-            "message": record.getMessage(),
-        })
-
-
 @click.group(cls=Group)
 @click.option("--config", "path", type=click.Path(path_type=Path), help="Configuration file; "
               "else edgecc.yaml here, in ~/.config/edgecc or /etc/edgecc.")
@@ -49,12 +41,7 @@ class JsonLines(logging.Formatter):
 @click.pass_context
 def main(ctx: click.Context, path: Path | None, log_level: str, log_format: str) -> None:
     """Learns on the device from what you stream to it over MQTT."""
-    handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonLines() if log_format == "json" else text)
-    logging.basicConfig(level=log_level.upper(), handlers=[handler])
-    for noisy in ("matplotlib", "iotcore", "PIL"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logs.to_stderr(log_level, log_format)
     ctx.obj = path
 
 
@@ -264,16 +251,31 @@ def rollback(path: Path | None, number: int) -> None:
 
 @main.group()
 def samples() -> None:
-    """Look into this node's log (read only)."""
+    """Look into this node's log, and unlearn what is in it."""
 
 
 @samples.command("list")
 @click.option("--limit", default=20, show_default=True)
+@click.option("--source", default=None, help="Only of this producer.")
+@click.option("--since", default=None, help="Only from then on, as for `unlearn`.")
 @click.option("--json", "as_json", is_flag=True)
 @click.pass_obj
-def list_samples(path: Path | None, limit: int, as_json: bool) -> None:
+def list_samples(path: Path | None, /, **options: Any) -> None:
     """The newest samples."""
-    lazily("edgecc.report", "samples")(configuration(path), limit, as_json)
+    lazily("edgecc.report", "samples")(configuration(path), **options)
+
+
+@samples.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--source", default=None, help="Everything of this producer.")
+@click.option("--since", default=None, help="Everything from then on: 2025-01-31, 3h, 2d, ...")
+@click.option("--deep", is_flag=True, help="Also delete what was trained on them; grow again.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_obj
+def unlearn(path: Path | None, /, ids: tuple[str, ...], **options: Any) -> None:
+    """Have the node unlearn samples exactly, and erase them from its log."""
+    lazily("edgecc.unlearn", "unlearn")(configuration(path), ids, **options)
 
 
 @samples.command()

@@ -1,6 +1,7 @@
 """The other end, for commands: connect once, ask, wait for answers with a deadline."""
 
 import json
+import math
 import secrets
 import time
 from types import TracebackType
@@ -95,12 +96,19 @@ class Client:
         self.unsubscribe([topic])
         return None
 
-    def command(self, verb: str, args: dict[str, Any], timeout: float = _PATIENCE) -> Any:
-        """Run a verb on the node and return its data; NotRunning where nothing answers."""
-        topics, request = self._config.topics, secrets.token_hex(8)
+    def command(
+        self, verb: str, args: dict[str, Any], timeout: float = _PATIENCE,
+        request: str | None = None,
+    ) -> Any:
+        """Run a verb on the node and return its data; NotRunning where nothing answers.
+
+        The broker does not keep it for longer than we wait: nothing happens behind our back.
+        """
+        topics, request = self._config.topics, request or secrets.token_hex(8)
         answer = topics / f"response/{verb}"
         self.subscribe([answer])
-        self.publish(topics / f"command/{verb}", to_json({"id": request, "args": args}))
+        body = to_json({"id": request, "args": args})
+        self.publish(topics / f"command/{verb}", body, expiry=math.ceil(timeout))
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             message = self.next_message(left)

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgecc.errors import CheckpointError, EdgeccError, MessageError
-from edgecc.messages import Command, to_json
+from edgecc.errors import EdgeccError, MessageError
+from edgecc.messages import Command
+from edgecc.reply import refuse, reply
 
 if TYPE_CHECKING:
     from edgecc.daemon import Daemon
@@ -22,27 +23,23 @@ def answer(daemon: Daemon, command: Command) -> None:
     if command.retain:
         log.warning("retained command %r ignored: clear it on the broker", command.verb)
         return
-    body: dict[str, Any] = {"id": command.id, "status": "ok", "code": 0, "error": None}
+    outbox, topics = daemon.outbox, daemon.config.topics
     try:
-        body["data"] = _verb(command.verb)(daemon, dict(command.args))
+        if command.verb == "unlearn":
+            found = daemon.forgetting.answer(command)
+            if found is None:
+                return  # it is answered when it is done
+        else:
+            found = _verb(command.verb)(daemon, dict(command.args))
+        reply(outbox, topics, command, found)
     except EdgeccError as error:
-        body |= {"status": "error", "code": error.exit_code, "error": str(error), "data": None}
-    options = {} if command.correlation is None else {"CorrelationData": command.correlation}
-    daemon.outbox.send(_response_topic(daemon, command), to_json(body), **options)
-
-
-def _response_topic(daemon: Daemon, command: Command) -> str:
-    """The asker's topic, but only below this node's own prefix."""
-    topics = daemon.config.topics
-    wanted = command.response_topic
-    if wanted and wanted.startswith(f"{topics.root}/response/"):
-        return wanted
-    return topics / f"response/{command.verb}"
+        refuse(outbox, topics, command, error)
 
 
 def _verb(name: str) -> Callable[[Daemon, Args], Any]:
     if name not in VERBS:
-        raise MessageError(f"unknown verb {name!r}; known: {', '.join(sorted(VERBS))}")
+        known = ", ".join(sorted([*VERBS, "unlearn"]))
+        raise MessageError(f"unknown verb {name!r}; known: {known}")
     return VERBS[name]
 
 
@@ -63,6 +60,7 @@ def _resume(daemon: Daemon, _args: Args) -> Any:
 
 def _checkpoint(daemon: Daemon, _args: Args) -> Any:
     """Save the live readout as a generation and serve that."""
+    _wait_for_unlearning(daemon)
     if daemon.serving.predictor is None:
         raise MessageError("there is nothing to save yet; send a first sample")
     if daemon.serving.successor is not None:
@@ -77,14 +75,18 @@ def _rollback(daemon: Daemon, args: Args) -> Any:
     number = args.get("generation")
     if type(number) is not int:
         raise MessageError('rollback needs {"args": {"generation": N}}')
+    _wait_for_unlearning(daemon)
     if not daemon.serving.path(number).exists():
         raise MessageError(f"no generation {number}; see `edgecc checkpoint list`")
     manifest = daemon.serving.load(number).manifest
-    if manifest.cursor < daemon.store.meta("unlearnt_through", 0):
-        raise CheckpointError(f"generation {number} still knows samples that were unlearnt since")
-    daemon.orders.abandon()
+    daemon.orders.abandon(manifest.growth)
     _await_turn(daemon, number)
     return {"generation": manifest.number, "digest": manifest.digest}
+
+
+def _wait_for_unlearning(daemon: Daemon) -> None:
+    if daemon.forgetting.busy:
+        raise MessageError("samples are being unlearnt; ask again in a moment")
 
 
 def _await_turn(daemon: Daemon, number: int) -> None:

@@ -20,30 +20,27 @@ from edgecc import planner, signing
 from edgecc.announce import Announcer
 from edgecc.commands import answer
 from edgecc.config import Config
-from edgecc.errors import AuthError, ConfigError, MessageError
+from edgecc.errors import ConfigError, MessageError
+from edgecc.forgetting import Forgetting
 from edgecc.ingest import Ingest
-from edgecc.link import Connected, Disconnected, Event, Link, Published, Subscribed, Will
+from edgecc.link import Event, Link, Will
 from edgecc.messages import Canary, ChunkRequest, Command, Inbound
 from edgecc.orders import Orders
 from edgecc.outbox import Outbox
 from edgecc.prequential import WINDOW, Prequential
-from edgecc.retention import evict, over_budget
 from edgecc.serving import Serving
+from edgecc.session import Session
 from edgecc.store import Store
 from edgecc.supervisor import Supervisor
 from edgecc.systemd import notify
 from edgecc.transfer import serve
+from edgecc.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
 _REFRESH = 0.2  # seconds between two solves of the readout while labels stream in
 _PATIENCE = 0.05  # seconds to wait for messages when there is nothing else to do
-_SETTLE = 1.0  # seconds after which arrived outbox rows are deleted even without traffic
 _SNAPSHOT_LABELS = 5000
-_RETAIN_EVERY = 500  # samples
-_EVICT_AT_ONCE = 500  # samples a turn, so that none takes long
-_FORGET_EVERY = 3600.0  # seconds
-_SHORT, _SHORT_ONES = 10.0, 3  # seconds of a short connection; how many make a pattern
 _FAREWELL = 5.0  # seconds for the last messages to leave
 
 
@@ -52,11 +49,8 @@ class Daemon:
         self.config = config
         self.paused = False
         self.stopping = False
-        self._ever_connected = False
-        self._last = dict.fromkeys(("refresh", "settle", "health", "forget"), 0.0)
+        self._refreshed = 0.0
         self._announced = -1  # number of the generation last announced as serving
-        self._connected_at, self._short = 0.0, 0  # short connections in a row
-        self._looked_at = 0  # samples stored when retention last ran
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code."""
@@ -81,6 +75,7 @@ class Daemon:
         config = self.config = replace(config, grow=grow)
         self.key = signing.load_or_make_key(config.state / "node.key")
         self.store = Store(config.state / "log.sqlite")
+        self.store.on_progress(lambda: notify("WATCHDOG=1"))
         self._check_input()
         self.serving = Serving(config, self.plan, self.store, self.key)
         self.serving.open()
@@ -95,6 +90,8 @@ class Daemon:
             limit=self.plan.learner_limit, idle=config.grow.idle_exit, wake=self.link.wake
         )
         self.announcer = Announcer(self)
+        self.session, self.upkeep = Session(self), Upkeep(self)
+        self.forgetting = Forgetting(self)
         self.orders = Orders(self)
         self.orders.sweep()
         self._record_start()
@@ -141,70 +138,23 @@ class Daemon:
         self._take_in(events)
         self.orders.follow()
         self._swap()
+        self.forgetting.step()
         self._refresh()
         self.orders.give()
         self._announce()
-        self._tidy()
+        self.upkeep.turn()
         self.outbox.pump()
+        if not self.link.alive:
+            raise RuntimeError("the network thread has died")
 
     def _take_in(self, events: list[Event]) -> None:
         messages = [event for event in events if isinstance(event, Inbound)]
         for event in events:
-            if isinstance(event, Connected):
-                self._on_connected(event)
-            elif isinstance(event, Disconnected):
-                self._on_disconnected(event)
-            elif isinstance(event, Subscribed):
-                self._on_subscribed(event)
-            elif isinstance(event, Published) and not self.outbox.published(event):
-                log.error("the broker refused a message: %s", event.failure)
+            if not isinstance(event, Inbound):
+                self.session.take(event)
         if messages:
             for item in self.ingest.batch(messages):
                 self._answer(item)
-
-    def _on_connected(self, event: Connected) -> None:
-        log.info("connected to the broker, connection %d", event.connection)
-        self.outbox.connected(event.window, event.max_packet)
-        filters = self.config.topics.subscriptions()
-        before = json.loads(self.store.meta("filters", "[]"))
-        if stale := [name for name in before if name not in filters]:
-            self.link.unsubscribe(stale)
-        self.link.subscribe(filters)
-        with self.store.transaction():
-            self.store.set_meta("filters", json.dumps(filters))
-            if before and not event.session_present:
-                self.announcer.event("session-lost", "warning", {
-                    "what": "the broker had forgotten this node; re-send what has no receipt"
-                })
-        self._ever_connected, self._connected_at = True, time.monotonic()
-
-    def _on_disconnected(self, event: Disconnected) -> None:
-        self.outbox.disconnected()
-        if event.refused:
-            raise AuthError(f"the broker refuses this node: {event.reason}")
-        if self.config.mqtt.host is None and not self._ever_connected:
-            raise ConfigError(
-                f"no broker on localhost:{self.config.mqtt.port} ({event.reason}): set mqtt.host "
-                "in edgecc.yaml (`edgecc init` writes one), or run `edgecc start --with-broker`"
-            )
-        self._count_short_connections()
-        log.warning("no connection to the broker: %s", event.reason)
-
-    def _count_short_connections(self) -> None:
-        """Brokers that do not say `session taken over` only show it by what they do."""
-        if not self._connected_at:
-            return
-        short = time.monotonic() - self._connected_at < _SHORT
-        self._short, self._connected_at = self._short + 1 if short else 0, 0.0
-        if self._short == _SHORT_ONES:
-            log.error("the broker ends every connection at once: does another device use the "
-                      "name %r? Each needs its own `node`", self.config.node)
-
-    def _on_subscribed(self, event: Subscribed) -> None:
-        if event.refused:
-            raise AuthError(f"the broker denies a subscription: {', '.join(event.refused)}")
-        self.announcer.online()
-        self.link.publish(self.config.topics / "in/canary", str(self.link.connection).encode())
 
     def _answer(self, item: Command | ChunkRequest | Canary) -> None:
         if isinstance(item, Command):
@@ -221,37 +171,32 @@ class Daemon:
 
     def _refresh(self) -> None:
         predictor, now = self.serving.predictor, time.monotonic()
-        if predictor is not None and predictor.stale and now - self._last["refresh"] > _REFRESH:
+        if predictor is not None and predictor.stale and now - self._refreshed > _REFRESH:
             predictor.refresh()
-            self._last["refresh"] = time.monotonic()
-            if predictor.cursor - self._snapshot_cursor() >= _SNAPSHOT_LABELS:
-                self._snapshot()
+            self._refreshed = time.monotonic()
+            if predictor.cursor - self.snapshot_cursor >= _SNAPSHOT_LABELS:
+                self.snapshot()
 
-    def _snapshot_cursor(self) -> int:
-        return int(self.store.meta("snapshot", 0))
-
-    def _snapshot(self) -> None:
-        self.serving.save_snapshot()
+    def snapshot(self) -> None:
+        """Save the live readout: the next start goes on from it, and what it has may be evicted."""
         with self.store.transaction():
-            predictor = self.serving.predictor
-            cursor = 0 if predictor is None else predictor.cursor
-            self.store.set_meta("snapshot", cursor)
-            if not self._unsettled():
-                self._remove_unlearnt(cursor)
+            self.write_snapshot()
 
-    def _unsettled(self) -> bool:
-        """True while a growth or a generation in waiting still reads the log's past."""
-        return self.serving.successor is not None or bool(self.store.open_growths())
+    def write_snapshot(self) -> None:
+        """The same, inside a transaction."""
+        predictor = self.serving.predictor
+        self.serving.save_snapshot()
+        self.store.set_meta("snapshot", 0 if predictor is None else predictor.cursor)
 
-    def _remove_unlearnt(self, cursor: int) -> None:
-        for row in self.store.unlearnt(cursor):
-            self.store.remove_sample(row)
-            self.store.set_meta("unlearnt_through", cursor)
+    @property
+    def snapshot_cursor(self) -> int:
+        return int(self.store.meta("snapshot", 0))
 
     def _swap(self) -> None:
         manifest = self.serving.swap()
         if manifest is None:
             return
+        self.snapshot()  # before it counts as serving, and goes on from there after a crash
         with self.store.transaction():
             self.store.set_meta("serving", manifest.number)
             self.store.set_meta("successor", -1)
@@ -260,9 +205,6 @@ class Daemon:
                 "blocks": len(manifest.blocks) - 1, "metrics": dict(manifest.metrics),
                 "labels": self.store.last_label(),
             })
-        self._snapshot()
-
-    # --- housekeeping ---
 
     def _announce(self) -> None:
         """Whatever made another generation serve, the broker hears of it."""
@@ -271,41 +213,6 @@ class Daemon:
             log.info("generation %d serves", self._announced)
             self.announcer.checkpoints()
             self.announcer.health()
-
-    def _tidy(self) -> None:
-        now = time.monotonic()
-        if self.outbox.unsettled and now - self._last["settle"] > _SETTLE:
-            with self.store.transaction():
-                self.outbox.settle()
-            self._last["settle"] = now
-        if now - self._last["health"] > self.announcer.HEALTH_EVERY and self.outbox.window:
-            self.announcer.health()
-            self._last["health"] = now
-        self._retain()
-        if now - self._last["forget"] > _FORGET_EVERY:
-            with self.store.transaction():
-                self.store.forget_ids(time.time() - self.config.mqtt.session_expiry)
-            self._last["forget"] = now
-        if not self.link.alive:
-            raise RuntimeError("the network thread has died")
-
-    def _retain(self) -> None:
-        """Keep the log under disk_budget, looking every so many samples."""
-        rows = self.store.last_row()
-        if rows - self._looked_at < _RETAIN_EVERY:
-            return
-        budget = self.config.disk_budget
-        if not over_budget(self.store, budget):
-            self._looked_at = rows
-            return
-        if self.serving.predictor and self.serving.predictor.cursor > self._snapshot_cursor():
-            self._snapshot()
-        learnt = 0 if self._unsettled() else self._snapshot_cursor()
-        with self.store.transaction():
-            gone = evict(self.store, budget=budget, learnt=learnt, limit=_EVICT_AT_ONCE)
-        if not gone:
-            self._looked_at = rows
-        log.debug("%d samples evicted to stay within disk_budget", gone)
 
     def _stop(self) -> None:
         """Drain, save, say goodbye."""
@@ -319,7 +226,7 @@ class Daemon:
         while not self.outbox.idle and self.outbox.window and time.monotonic() < deadline:
             self.outbox.pump()
             self._take_in(self.link.take(64, 0.05))
-        self._snapshot()  # the broker may have sent more samples until now
+        self.snapshot()  # the broker may have sent more samples until now
         with self.store.transaction():
             self.outbox.settle()
         self.link.stop()

@@ -57,8 +57,8 @@ def write(
     return described
 
 
-def adopt(folder: Path, generations: Path, key: SigningKey) -> Manifest:
-    """Number and sign what `write` left in `folder`, and rename it among the generations.
+def adopt(folder: Path, generations: Path, key: SigningKey, *, floor: int = 0) -> Manifest:
+    """Number (from `floor` on) and sign what `write` left, and rename it among the generations.
 
     Idempotent: a generation with this digest that is there already is returned instead.
     """
@@ -67,7 +67,8 @@ def adopt(folder: Path, generations: Path, key: SigningKey) -> Manifest:
     if known is not None:
         shutil.rmtree(folder)
         return replace(found, number=known)
-    numbered = replace(found, number=max(numbers(generations), default=-1) + 1)
+    number = max(max(numbers(generations), default=-1) + 1, floor)
+    numbered = replace(found, number=number)
     signed = folder / "signed.part"
     write_file(signed, signing.sign(numbered.to_json(), key))
     signed.replace(folder / MANIFEST)  # after a crash: with or without its signature, but whole

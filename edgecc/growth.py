@@ -29,10 +29,10 @@ from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
 from edgecc.learn.norms import EPS
 from edgecc.planner import Plan
+from edgecc.reader import Growth
 from edgecc.recipe import Recipe
 from edgecc.rows import Draws, Maps, Rows
 from edgecc.sample import Input
-from edgecc.store import Growth
 from edgecc.trunk import Trunk
 
 CALIBRATION_ROWS = 1000

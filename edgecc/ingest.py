@@ -7,6 +7,7 @@ A prediction is in the log before anything is learnt from its sample.
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,9 +30,11 @@ from edgecc.messages import (
 )
 from edgecc.outbox import Outbox
 from edgecc.prequential import Prequential
+from edgecc.reader import Growth, LabelEvent
 from edgecc.sample import Sample
+from edgecc.selection import asked_by, parse
 from edgecc.serving import Serving
-from edgecc.store import Growth, LabelEvent, Store
+from edgecc.store import Store
 
 Receipts = dict[str, list[dict[str, Any]]]
 
@@ -62,16 +65,19 @@ class Ingest:
     prequential: Prequential
     acked: int = 0  # samples whose PUBACK was handed over since the start
     _events: list[tuple[LabelEvent, Floats | None]] = field(default_factory=list)
+    _unlearn: list[str] = field(default_factory=list)  # ids that labels ask to unlearn
 
     def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Canary]:
         """Take in `messages`; returns those that are not about samples, for the daemon."""
         items = [self._decoded(message) for message in messages]
         receipts: Receipts = defaultdict(list)
         predictions: list[tuple[str, bytes]] = []
-        self._events = []
+        self._events, self._unlearn = [], []
         with self.store.transaction():
             for item in items:
                 self._commit(item, receipts, predictions)
+            if self._unlearn:
+                self.store.erasure.ask(None, {"args": {"ids": self._unlearn, "unseen": True}})
             for source, entries in receipts.items():
                 self.outbox.put(self.config.topics.out(source, "receipt"), to_json(entries))
             self.outbox.settle()
@@ -115,11 +121,21 @@ class Ingest:
         elif isinstance(item, Label):
             receipts[item.source].append(self._commit_label(item))
         elif isinstance(item, Rejected):
+            receipts[source_of(item.message, self.config.topics)].append(self._reject(item))
+        elif isinstance(item, Command) and item.verb == "unlearn" and not item.retain:
+            self._ask(item)
+
+    def _reject(self, item: Rejected) -> dict[str, Any]:
+        identity = id_of(item.message, self.config.topics)
+        if not self.store.is_forgotten(identity):
             self.store.quarantine(item.message, item.reason)
-            topics = self.config.topics
-            receipts[source_of(item.message, topics)].append(
-                {"id": id_of(item.message, topics), "status": "rejected", "reason": item.reason}
-            )
+        return {"id": identity, "status": "rejected", "reason": item.reason}
+
+    def _ask(self, command: Command) -> None:
+        """Durable before its ack: what was asked to be unlearnt is, whatever is killed."""
+        with suppress(MessageError):  # the answer says what is wrong with it
+            if not command.args.get("preview") and parse(command.args):
+                self.store.erasure.ask(command.id, asked_by(command))
 
     def _commit_sample(
         self, item: Predicted, predictions: list[tuple[str, bytes]]
@@ -143,9 +159,20 @@ class Ingest:
 
     def _commit_label(self, label: Label) -> dict[str, Any]:
         known = self.store.row_of(label.id) is not None
+        if label.unlearn:
+            return {"id": label.id, "status": self._unlearn_later(label.id, known), "label": None}
+        if self.store.is_forgotten(label.id):
+            return {"id": label.id, "status": "rejected", "label": label.label,
+                    "reason": "this sample was unlearnt"}
         event = self._log_label(label, None)
         status = "pending" if not known else "duplicate" if event is None else "stored"
         return {"id": label.id, "status": status, "label": label.label}
+
+    def _unlearn_later(self, identity: str, known: bool) -> str:
+        if self.store.is_forgotten(identity):
+            return "duplicate"
+        self._unlearn.append(identity)
+        return "stored" if known else "pending"
 
     def _log_label(self, label: Label, features: Floats | None) -> LabelEvent | None:
         logged = self.store.add_label(label)
@@ -155,19 +182,8 @@ class Ingest:
         if hit is not None:
             self.prequential.score(hit)
         self._events.append((event, features))
-        self._open_growth(event.seq)
+        open_growth(self.store, self.config, event.seq)
         return event
-
-    def _open_growth(self, seq: int) -> None:
-        """Growth r starts at label first·2^(r-1): fixed by the recipe, not by the clock."""
-        ratio, rest = divmod(seq, self.config.grow.first)
-        if rest == 0 and ratio & (ratio - 1) == 0 and self.config.grow.blocks:
-            grow = self.config.grow
-            recipe = {
-                "epochs": grow.epochs, "seed": self.config.seed, "method": grow.method,
-                "mirror": grow.mirror,
-            }
-            self.store.open_growth(Growth(ratio.bit_length(), seq, recipe))
 
     # --- after the commit ---
 
@@ -183,4 +199,16 @@ class Ingest:
     def _learn(self) -> None:
         for event, features in self._events:
             self.serving.learn(event, features)
-        self.serving.calibrate(self.store.last_row())
+        self.serving.calibrate(self.store.stored())
+
+
+def open_growth(store: Store, config: Config, seq: int) -> None:
+    """Growth r starts at label first·2^(r-1): fixed by the recipe, not by the clock."""
+    ratio, rest = divmod(seq, config.grow.first)
+    if rest == 0 and ratio & (ratio - 1) == 0 and config.grow.blocks:
+        grow = config.grow
+        recipe = {
+            "epochs": grow.epochs, "seed": config.seed, "method": grow.method,
+            "mirror": grow.mirror,
+        }
+        store.open_growth(Growth(ratio.bit_length(), seq, recipe))

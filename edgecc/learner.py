@@ -69,12 +69,12 @@ def _run(order: Order) -> None:
 
     from edgecc import generation
     from edgecc.growth import Grower
+    from edgecc.reader import Growth, Reader
     from edgecc.rows import Rows
     from edgecc.sample import Input
-    from edgecc.store import Growth, Store
 
     spec = Input(order.input["kind"], tuple(order.input["shape"]))
-    store = Store(Path(order.log), read_only=True)
+    store = Reader(Path(order.log))
     parent = generation.load(Path(order.parent), [VerifyKey(bytes.fromhex(order.key))], spec)
     Path(order.folder).mkdir(parents=True, exist_ok=True)
     grower = Grower(

@@ -13,10 +13,10 @@ from edgecc import generation, sample
 from edgecc.config import Config
 from edgecc.errors import CheckpointError, ConfigError, MessageError
 from edgecc.predictor import Predictor
+from edgecc.reader import Reader
 from edgecc.sample import Input
-from edgecc.serving import learn_event, restore_snapshot
+from edgecc.serving import learn_event, revive
 from edgecc.signing import load_or_make_key
-from edgecc.store import Store
 from edgecc.trust import key_for_folder
 
 
@@ -49,7 +49,7 @@ def live(config: Config) -> Predictor:
     path = config.state / "log.sqlite"
     if not path.exists():
         raise CheckpointError(f"no state in {config.state}; give --checkpoint FOLDER")
-    store = Store(path, read_only=True)
+    store = Reader(path)
     generations = config.state / "generations"
     number = store.meta("serving", max(generation.numbers(generations), default=0))
     if not (config.state / "node.key").exists():
@@ -58,7 +58,7 @@ def live(config: Config) -> Predictor:
     predictor = Predictor(
         generation.load(generations / generation.name_of(number), [own], config.input_spec)
     )
-    restore_snapshot(config.state, predictor)
+    revive(config.state, predictor, store)
     while events := store.labels_after(predictor.cursor, 256):
         for event in events:
             learn_event(predictor, event, None, store, config.input_spec)

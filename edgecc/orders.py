@@ -6,13 +6,14 @@ import json
 import logging
 import shutil
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecc import generation
 from edgecc.learner import Order
-from edgecc.store import Growth
+from edgecc.reader import Growth
 
 if TYPE_CHECKING:
     from edgecc.daemon import Daemon
@@ -34,14 +35,16 @@ class Orders:
         daemon = self._daemon
         if daemon.paused or not daemon.supervisor.ready or daemon.serving.successor is not None:
             return
+        if daemon.forgetting.busy:
+            return
         for growth in daemon.store.open_growths()[:1]:
             daemon.supervisor.give(self._order(growth))
 
     def follow(self) -> None:
         """Take in what the learner has said."""
-        said = self._daemon.supervisor.said
-        while not said.empty():
-            message = said.get()
+        supervisor = self._daemon.supervisor
+        while not supervisor.said.empty():
+            message = supervisor.said.get()
             if message is None:
                 self._ended()
             elif message["type"] == "train":
@@ -114,11 +117,22 @@ class Orders:
             log.error("growth %d given up; predictions and labels go on", order.growth)
             self._close(order.growth)
 
-    def abandon(self) -> None:
-        """Close every open growth: an operator wants another generation."""
-        self._daemon.supervisor.stop()
+    def abandon(self, trunk: int) -> None:
+        """Close every open growth: an operator wants the trunk that growth `trunk` made."""
+        self._daemon.supervisor.drop()
         for growth in self._daemon.store.open_growths():
             self._close(growth.number)
+        with self._daemon.store.transaction():
+            self._daemon.store.set_growths_aside(trunk)
+
+    def begin_anew(self, numbers: Collection[int]) -> None:
+        """What these growths have done so far is deleted, and not heard of any more."""
+        order = self._daemon.supervisor.order
+        if order is not None and order.growth in numbers:
+            self._daemon.supervisor.drop()
+        for number in numbers:
+            shutil.rmtree(self._folder(number), ignore_errors=True)
+        self._endings.clear()
 
     def sweep(self) -> None:
         """Remove what closed growths left behind when a crash came in between."""
@@ -131,8 +145,14 @@ class Orders:
     @property
     def parents(self) -> set[int]:
         """Generations that open growths start from, which must not be pruned."""
-        orders = (self._folder(g.number) / "order.json" for g in self._daemon.store.open_growths())
-        return {json.loads(path.read_text())["parent"] for path in orders if path.exists()}
+        return set(self.started.values())
+
+    @property
+    def started(self) -> dict[int, int]:
+        """Open growths that have begun, each with the generation it starts from."""
+        folders = {g.number: self._folder(g.number) for g in self._daemon.store.open_growths()}
+        return {number: json.loads((folder / "order.json").read_text())["parent"]
+                for number, folder in folders.items() if (folder / "order.json").exists()}
 
     def _folder(self, number: int) -> Path:
         return self._daemon.config.state / "growth" / generation.name_of(number)

@@ -72,6 +72,7 @@ def _told(receipt: dict[str, Any]) -> str:
         "stored": f"{receipt['id']} is {receipt['label']}",
         "duplicate": f"{receipt['id']} already was {receipt['label']}",
         "pending": f"no sample {receipt['id']} yet; the label waits for it",
+        "rejected": f"{receipt['id']}: {receipt.get('reason')}",
     }[receipt["status"]]
 
 

@@ -12,7 +12,8 @@ from edgecc import planner
 from edgecc.client import Client
 from edgecc.config import Config, format_size
 from edgecc.errors import NotRunning
-from edgecc.store import Store
+from edgecc.reader import Reader
+from edgecc.selection import since_seconds
 
 
 def plan(config: Config, as_json: bool) -> None:
@@ -72,13 +73,18 @@ def config(found: Config, as_json: bool) -> None:
         click.echo(yaml.safe_dump(shown, sort_keys=False), nl=False)
 
 
-def samples(config: Config, limit: int, as_json: bool) -> None:
-    rows = _log(config).samples(limit)
+def samples(
+    config: Config, *, limit: int, source: str | None, since: str | None, as_json: bool
+) -> None:
+    start = None if since is None else since_seconds(since)
+    rows = _log(config).samples(limit, source=source, since=start)
     if as_json:
         _json(rows)
         return
     for row in rows:
-        click.echo(f"{_when(row['ts'])}  {row['source']:12} {row['label'] or '-':16} {row['id']}")
+        held = "held out" if row["held_out"] else ""
+        click.echo(f"{_when(row['ts'])}  {row['source']:12} {row['label'] or '-':16} {held:8} "
+                   f"{row['id']}")
 
 
 def quarantine(config: Config, limit: int, as_json: bool) -> None:
@@ -90,11 +96,11 @@ def quarantine(config: Config, limit: int, as_json: bool) -> None:
         click.echo(f"{_when(row['ts'])}  {row['topic']}  {row['bytes']} B: {row['reason']}")
 
 
-def _log(config: Config) -> Store:
+def _log(config: Config) -> Reader:
     path = config.state / "log.sqlite"
     if not path.exists():
         raise NotRunning(f"no log at {path}: run this on the node, with its configuration")
-    return Store(path, read_only=True)
+    return Reader(path)
 
 
 def _gather(client: Client, config: Config, said: dict[str, Any]) -> dict[str, Any]:

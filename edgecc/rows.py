@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from edgecc.interpreter import Interpreter
+from edgecc.reader import Reader
 from edgecc.sample import Input
-from edgecc.store import Store
 from edgecc.trunk import Trunk
 
 Change = Callable[[NDArray[Any]], NDArray[Any]]
@@ -29,7 +29,7 @@ class Rows:
     weights: NDArray[np.float64]  # by class: samples seen for each one that is still stored
 
     @staticmethod
-    def at(store: Store, spec: Input, cursor: int) -> "Rows":
+    def at(store: Reader, spec: Input, cursor: int) -> "Rows":
         """Those of the log."""
         classes = store.classes(cursor)
         index = {label: k for k, label in enumerate(classes)}

@@ -44,5 +44,54 @@ MIGRATIONS = [
     CREATE TABLE verdict (growth INTEGER NOT NULL, block INTEGER NOT NULL, body TEXT NOT NULL,
         PRIMARY KEY (growth, block)) WITHOUT ROWID;
     CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+    """,
     """
+    -- Rows of `payload` come in order and never change, so that SQLite moves none of them within
+    -- the file until one is deleted: what is overwritten there is gone.
+    CREATE TABLE payload (row INTEGER PRIMARY KEY, packed BLOB NOT NULL);
+    INSERT INTO payload SELECT row, payload FROM sample ORDER BY row;
+    INSERT INTO meta SELECT 'moved', 1 WHERE EXISTS (SELECT 1 FROM sample);
+    DROP TRIGGER sample_added;
+    DROP TRIGGER sample_removed;
+    DROP TRIGGER sample_relabelled;
+    ALTER TABLE sample ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+    UPDATE sample SET bytes = LENGTH(payload);
+    ALTER TABLE sample DROP COLUMN payload;
+    CREATE TRIGGER sample_added AFTER INSERT ON sample BEGIN
+        INSERT INTO usage VALUES (COALESCE(NEW.label, ''), 1, NEW.bytes)
+        ON CONFLICT (label) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
+    END;
+    CREATE TRIGGER sample_removed AFTER DELETE ON sample BEGIN
+        UPDATE usage SET rows = rows - 1, bytes = bytes - OLD.bytes
+        WHERE label = COALESCE(OLD.label, '');
+    END;
+    CREATE TRIGGER sample_relabelled AFTER UPDATE OF label ON sample BEGIN
+        UPDATE usage SET rows = rows - 1, bytes = bytes - OLD.bytes
+        WHERE label = COALESCE(OLD.label, '');
+        INSERT INTO usage VALUES (COALESCE(NEW.label, ''), 1, NEW.bytes)
+        ON CONFLICT (label) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
+    END;
+    CREATE TABLE unlearning (  -- what was asked to be unlearnt; sample.unlearnt is its number
+        number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE, asked TEXT NOT NULL,
+        phase TEXT NOT NULL, plan TEXT NOT NULL, answer TEXT NOT NULL, ts REAL NOT NULL);
+    CREATE INDEX unfinished ON unlearning (number) WHERE phase != 'done';
+    -- Of a sample that left: first is its first label where that was erased too, and mark the
+    -- label from which on nothing knows of it; without a mark it was evicted.
+    ALTER TABLE gone ADD COLUMN row INTEGER;
+    ALTER TABLE gone ADD COLUMN source TEXT;
+    ALTER TABLE gone ADD COLUMN ts REAL;
+    ALTER TABLE gone ADD COLUMN held INTEGER;
+    ALTER TABLE gone ADD COLUMN first INTEGER;
+    ALTER TABLE gone ADD COLUMN mark INTEGER;
+    ALTER TABLE gone ADD COLUMN unlearnt INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX forgotten ON gone (mark) WHERE mark IS NOT NULL;
+    CREATE INDEX gone_unlearnt ON gone (unlearnt) WHERE unlearnt;
+    INSERT INTO unlearning (asked, phase, plan, answer, ts)
+        SELECT json_object('args', json_object('ids', json_group_array(id))), 'asked', '{}', '{}', 0
+        FROM sample WHERE unlearnt GROUP BY unlearnt;
+    UPDATE sample SET unlearnt = 0;
+    INSERT OR IGNORE INTO gone (key, at, mark) SELECT key, ts, 0 FROM pending WHERE unlearn;
+    DELETE FROM pending WHERE unlearn;
+    ALTER TABLE pending DROP COLUMN unlearn;
+    """,
 ]

@@ -6,6 +6,7 @@ in the background, a slice at a time, while the old trunk goes on serving; then 
 
 import json
 import logging
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -23,14 +24,15 @@ from edgecc.learn.readout import Floats, Readout
 from edgecc.manifest import Manifest
 from edgecc.planner import Plan
 from edgecc.predictor import Predictor
+from edgecc.reader import LabelEvent, Reader
 from edgecc.sample import Input
-from edgecc.store import LabelEvent, Store
+from edgecc.store import Store
 from edgecc.trunk import Trunk, stem_trunk
 
 log = logging.getLogger(__name__)
 
 _SLICE = 64  # label events caught up with at a time
-_SNAPSHOT = "live.safetensors"
+_PART = "generation.part"
 SCALED_ON = (1, 8, 64)  # sensor windows after which the input's scale is measured (again)
 
 
@@ -48,6 +50,8 @@ class Serving:
 
     def open(self) -> None:
         """Serve the newest valid generation; the bare stem where there is none yet."""
+        self.drop_snapshot(old=True)
+        shutil.rmtree(self._config.state / _PART, ignore_errors=True)
         wanted = self._store.meta("serving")
         numbers = generation.numbers(self.folder)
         for number in sorted(numbers, key=lambda n: (n == wanted, n), reverse=True):
@@ -60,14 +64,14 @@ class Serving:
         if self.predictor is None and self._spec.kind == "image":
             self._serve_stem(scaled_on=0)
         if self.predictor is not None:
-            restore_snapshot(self._config.state, self.predictor)
+            revive(self._config.state, self.predictor, self._store)
         if self._store.meta("successor", -1) in numbers:
             self._await_turn(self._store.meta("successor"))
 
     def _await_turn(self, number: int) -> None:
         """Go on with a swap that a crash interrupted."""
         try:
-            self.successor = Predictor(self.load(number))
+            self.roll_to(number)
         except CheckpointError as error:
             log.error("generation %d is unusable: %s", number, error)
 
@@ -126,13 +130,18 @@ class Serving:
     def adopt(self, candidate: Path, digest: str) -> int | None:
         """Number of what the learner left in `candidate`, signed now or before a crash."""
         if candidate.exists():
-            return generation.adopt(candidate, self.folder, self._key).number
+            return self._adopted(candidate).number
         return generation.find(self.folder, digest)
 
     def roll_to(self, number: int) -> Manifest:
         """Serve generation `number` again, once it has caught up."""
         self.successor = Predictor(self.load(number))
+        forget(self.successor, self._store)
         return self.successor.generation.manifest
+
+    def remove(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            shutil.rmtree(self.path(number), ignore_errors=True)
 
     def save_live(self) -> Manifest:
         """The live readout as a generation of its own, on the trunk that serves."""
@@ -164,16 +173,34 @@ class Serving:
         return bool(due)
 
     def _serve_stem(self, scaled_on: int) -> None:
+        parent = "" if self.predictor is None else self.predictor.generation.manifest.digest
+        self.predictor = Predictor(self.load(self._new_stem(scaled_on, parent).number))
+
+    def new_stems(self, after: Manifest | None) -> Manifest | None:
+        """The stem as it is after generation `after`, measured on what the log holds now.
+
+        `after` itself where nothing is to be measured; None where there is nothing to measure.
+        """
+        counts = [0] if after is None else []
+        if self._spec.kind == "sensor":
+            before = 0 if after is None else int(after.recipe["scaled_on"])
+            counts = [count for count in SCALED_ON if before < count <= self._store.stored()]
+        for count in counts:
+            after = self._new_stem(count, "" if after is None else after.digest)
+        return after
+
+    def _new_stem(self, scaled_on: int, parent: str) -> Manifest:
         trunk = stem_trunk(self._plan, self._spec, self._config.seed)
         if scaled_on:
-            trunk = self._scaled(trunk, self._store.first_payloads(scaled_on))
-        parent = "" if self.predictor is None else self.predictor.generation.manifest.digest
+            payloads, last = self._store.first_payloads(scaled_on)
+            trunk = self._scaled(trunk, payloads)
+            with self._store.transaction():
+                self._store.set_meta(f"scaled_on_{scaled_on}", last)
         manifest = generation.base_manifest(
             self._config.node, self._spec, parent=parent, plan=self._plan.describe(),
             recipe={"seed": self._config.seed, "scaled_on": scaled_on},
         )
-        written = self._publishable(manifest, trunk, Readout(trunk.dim), trunk.compile())
-        self.predictor = Predictor(self.load(written.number))
+        return self._publishable(manifest, trunk, Readout(trunk.dim), trunk.compile())
 
     def _scaled(self, trunk: Trunk, payloads: Iterable[bytes]) -> Trunk:
         windows = np.stack([self._spec.unpack(packed) for packed in payloads])
@@ -186,9 +213,13 @@ class Serving:
     def _publishable(
         self, manifest: Manifest, trunk: Trunk, readout: Readout, model: bytes
     ) -> Manifest:
-        part = self._config.state / "generation.part"
+        part = self._config.state / _PART
         generation.write(part, manifest=manifest, trunk=trunk, readout=readout, model=model)
-        return generation.adopt(part, self.folder, self._key)
+        return self._adopted(part)
+
+    def _adopted(self, folder: Path) -> Manifest:
+        floor = int(self._store.meta("removed_through", -1)) + 1  # a number is used once
+        return generation.adopt(folder, self.folder, self._key, floor=floor)
 
     # --- a quick start ---
 
@@ -202,12 +233,40 @@ class Serving:
             "classes": json.dumps(self.predictor.readout.classes),
         }
         data = save(generation.readout_tensors(self.predictor.readout), metadata=about)
-        generation.replace_file(self._config.state / _SNAPSHOT, data)
+        generation.replace_file(snapshot(self._config.state, self._store), data)
+
+    def drop_snapshot(self, *, old: bool = False) -> None:
+        """Delete the saved live readout; only those of labels numbered otherwise, where `old`."""
+        keep = snapshot(self._config.state, self._store) if old else None
+        for path in self._config.state.glob("live*.safetensors"):
+            if path != keep:
+                path.unlink()
 
 
-def restore_snapshot(state: Path, predictor: Predictor) -> None:
-    """Go on from the saved live readout in `state`, where it is one of this generation."""
-    path = state / _SNAPSHOT
+def snapshot(state: Path, store: Reader) -> Path:
+    """The saved live readout; by another name once the labels are numbered anew."""
+    epoch = store.meta("epoch", 0)
+    return state / (f"live-{epoch}.safetensors" if epoch else "live.safetensors")
+
+
+def revive(state: Path, predictor: Predictor, store: Reader) -> None:
+    """Go on from what the node knew last, and from nothing that was unlearnt since."""
+    _restore_snapshot(state, predictor, store)
+    forget(predictor, store)
+
+
+def forget(predictor: Predictor, store: Reader) -> None:
+    """Begin anew where this readout has learnt what was unlearnt, and erased, after it was saved.
+
+    Its trunk then learns all that is stored.
+    """
+    if store.knows_forgotten(predictor.cursor):
+        predictor.restore(Readout(predictor.readout.dim), 0)
+
+
+def _restore_snapshot(state: Path, predictor: Predictor, store: Reader) -> None:
+    """Take the saved live readout, where it is one of this generation."""
+    path = snapshot(state, store)
     if not path.exists():
         return
     try:
@@ -220,11 +279,12 @@ def restore_snapshot(state: Path, predictor: Predictor) -> None:
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         log.warning("%s is unusable (%s); replaying the log instead", path, error)
         return
-    predictor.restore(readout, int(about["cursor"]))
+    if not store.knows_forgotten(int(about["cursor"])):
+        predictor.restore(readout, int(about["cursor"]))
 
 
 def learn_event(
-    predictor: Predictor, event: LabelEvent, features: Floats | None, store: Store, spec: Input
+    predictor: Predictor, event: LabelEvent, features: Floats | None, store: Reader, spec: Input
 ) -> None:
     """One label of the log; features are computed again where they are not at hand."""
     if features is None:

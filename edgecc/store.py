@@ -4,62 +4,40 @@ One writer (the daemon), any number of readers (the learner). What a transaction
 survives a power cut; a sample, a label or a prediction is in it once, however often it is sent.
 """
 
-import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgecc.erasure import Erasure
 from edgecc.errors import StoreError
 from edgecc.messages import Inbound, Label
+from edgecc.reader import Growth, LabelEvent, Reader, key_of
 from edgecc.sample import Sample
 from edgecc.schema import MIGRATIONS
 
 HELD_OUT_IN = 20  # one labelled sample in twenty judges candidates and is never trained on
 QUARANTINE_ROWS = 1000  # the newest are kept; the counter counts all
-@dataclass(frozen=True)
-class LabelEvent:
-    """Label number `seq` of the log: sample `row` went from `previous` to `label` (or None)."""
-
-    seq: int
-    row: int
-    previous: str | None
-    label: str | None
 
 
-@dataclass(frozen=True)
-class Growth:
-    """One growth of the trunk, from the stem up, on everything labelled up to `cursor`."""
+class Store(Reader):
+    """The one writer."""
 
-    number: int
-    cursor: int
-    recipe: dict[str, Any]
-
-
-def key_of(identity: str) -> bytes:
-    return hashlib.sha256(identity.encode()).digest()[:16]
-
-
-class Store:
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self._path = path
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rwc")
         try:
-            self._db = sqlite3.connect(
-                f"file:{path}?mode={'ro' if read_only else 'rwc'}",
-                uri=True, isolation_level=None, timeout=30, check_same_thread=False,
-            )
-            if not read_only:
-                self._open_writer()
+            self._open_writer()
+            self.erasure = Erasure(self._db)
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {path}: {error}") from error
 
     def _open_writer(self) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA secure_delete=ON")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > len(MIGRATIONS):
             self._db.close()
@@ -67,13 +45,31 @@ class Store:
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
             self._db.executescript(f"BEGIN; {script} PRAGMA user_version={number}; COMMIT;")
 
-    def close(self) -> None:
-        self._db.close()
+    def on_progress(self, progress: Callable[[], None]) -> None:
+        """Have `progress` called now and then while a long statement runs."""
+        self._db.set_progress_handler(progress, 1_000_000)
+
+    def scrub(self) -> bool:
+        """See `Erasure.scrub`; outside a transaction."""
+        with self._errors():
+            return self.erasure.scrub()
+
+    def rewrite(self) -> None:
+        """See `Erasure.rewrite`; outside a transaction."""
+        with self._errors():
+            self.erasure.rewrite()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path}: {error}") from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing; durable once it returns."""
-        try:
+        with self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -81,8 +77,16 @@ class Store:
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._path}: {error}") from error
+
+    @contextmanager
+    def tried(self) -> Iterator[None]:
+        """A transaction that is taken back: to see what it would have done."""
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            finally:
+                self._db.execute("ROLLBACK")
 
     # --- writing, inside a transaction ---
 
@@ -93,11 +97,13 @@ class Store:
             "SELECT 1 FROM sample WHERE key=? UNION ALL SELECT 1 FROM gone WHERE key=?", (key, key)
         ).fetchone():
             return None
-        held = int.from_bytes(key[:4], "big") % HELD_OUT_IN == 0
-        return self._db.execute(
-            "INSERT INTO sample (key, id, source, ts, held, payload) VALUES (?,?,?,?,?,?)",
-            (key, sample.id, sample.source, sample.ts, held, sample.pack()),
+        held, payload = int.from_bytes(key[:4], "big") % HELD_OUT_IN == 0, sample.pack()
+        row = self._db.execute(
+            "INSERT INTO sample (key, id, source, ts, held, bytes) VALUES (?,?,?,?,?,?)",
+            (key, sample.id, sample.source, sample.ts, held, len(payload)),
         ).lastrowid
+        self._db.execute("INSERT INTO payload VALUES (?,?)", (row, payload))
+        return row
 
     def add_prediction(self, row: int, label: str | None, body: bytes) -> None:
         self._db.execute("INSERT INTO prediction VALUES (?,?,?)", (row, label, body))
@@ -114,15 +120,13 @@ class Store:
         ).fetchone()
         if found is None:
             self._db.execute(
-                "INSERT OR REPLACE INTO pending VALUES (?,?,?,?,?,?)",
-                (key, label.id, label.label, label.unlearn, label.source, time.time()),
+                "INSERT OR REPLACE INTO pending VALUES (?,?,?,?,?)",
+                (key, label.id, label.label, label.source, time.time()),
             )
             return None
         row, previous, predicted = found
         if label.redelivered and self._logged(row, label):
             return None
-        if label.unlearn:
-            self._db.execute("UPDATE sample SET unlearnt=1 WHERE row=?", (row,))
         if previous == label.label:
             return None
         return self._log_label(label, row, previous, predicted)
@@ -155,10 +159,9 @@ class Store:
     def take_pending(self, identity: str) -> Label | None:
         """The label that arrived before its sample, now due."""
         found = self._db.execute(
-            "DELETE FROM pending WHERE key=? RETURNING id, label, source, unlearn",
-            (key_of(identity),),
+            "DELETE FROM pending WHERE key=? RETURNING id, label, source", (key_of(identity),)
         ).fetchone()
-        return Label(found[0], found[1], found[2], bool(found[3])) if found else None
+        return Label(*found) if found else None
 
     def quarantine(self, message: Inbound, reason: str) -> None:
         seq = self._db.execute(
@@ -180,13 +183,27 @@ class Store:
     def remove_sample(self, row: int) -> None:
         """Delete a sample; its id stays known, so that a redelivery is still a duplicate."""
         self._db.execute(
-            "INSERT OR IGNORE INTO gone SELECT key, ? FROM sample WHERE row=?", (time.time(), row)
+            "INSERT OR IGNORE INTO gone (key, at, row, source, ts, held) "
+            "SELECT key, ?, row, source, ts, held FROM sample WHERE row=?", (time.time(), row)
         )
-        self._db.execute("DELETE FROM prediction WHERE row=?", (row,))
-        self._db.execute("DELETE FROM sample WHERE row=?", (row,))
+        for table in ("prediction", "payload", "sample"):
+            self._db.execute(f"DELETE FROM {table} WHERE row=?", (row,))
+        self.set_meta("moved", 1)
 
-    def set_meta(self, name: str, value: str | int | float) -> None:
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (name, value))
+    def forget_ids(self, before: float) -> None:
+        """From before this time: ids that nothing was learnt from, waiting labels, answers."""
+        self._db.execute(
+            "DELETE FROM gone WHERE at<? AND mark IS NULL AND unlearnt=0 AND NOT EXISTS "
+            "(SELECT 1 FROM label l WHERE l.row = gone.row)", (before,)
+        )
+        self._db.execute("DELETE FROM pending WHERE ts<?", (before,))
+        self._db.execute("DELETE FROM unlearning WHERE ts<? AND phase='done'", (before,))
+
+    def set_meta(self, name: str, value: str | int | float | None) -> None:
+        """None removes it."""
+        self._db.execute("DELETE FROM meta WHERE name=?", (name,))
+        if value is not None:
+            self._db.execute("INSERT INTO meta VALUES (?,?)", (name, value))
 
     def open_growth(self, growth: Growth) -> None:
         self._db.execute(
@@ -204,159 +221,29 @@ class Store:
     def close_growth(self, number: int) -> None:
         self._db.execute("UPDATE growth SET closed=1 WHERE number=?", (number,))
 
-    # --- reading ---
+    def set_growths_aside(self, after: int) -> None:
+        """An operator wants the trunk of growth `after`, and none of the later ones."""
+        self._db.execute(
+            "UPDATE growth SET closed = CASE WHEN number > ? THEN 2 ELSE 1 END", (after,))
 
-    def meta(self, name: str, default: Any = None) -> Any:
-        found = self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
-        return found[0] if found else default
+    def restart_growths(self, numbers: Iterable[int]) -> None:
+        """Open them again, as if nothing had come of them."""
+        for number in numbers:
+            self._db.execute("UPDATE growth SET closed=0 WHERE number=?", (number,))
+            self._db.execute("DELETE FROM verdict WHERE growth=?", (number,))
 
-    def outbox(self, after: int, limit: int) -> list[tuple[int, str, bytes, bool]]:
+    def repeat_growths(self, after: int, first: int) -> list[int]:
+        """Open growths beyond `after` that started at label `first` or later, or bore a generation.
+
+        Not those set aside. A growth whose start the log no longer reaches opens when it does.
+        """
+        ahead = (after, self.last_label())
+        chosen = "SELECT number FROM growth WHERE number > ? AND closed != 2 AND "
+        self._db.execute(f"DELETE FROM verdict WHERE growth IN ({chosen} cursor > ?)", ahead)
+        self._db.execute(f"DELETE FROM growth WHERE number IN ({chosen} cursor > ?)", ahead)
         rows = self._db.execute(
-            "SELECT * FROM outbox WHERE seq>? ORDER BY seq LIMIT ?", (after, limit)
-        )
-        return [(seq, topic, payload, bool(retain)) for seq, topic, payload, retain in rows]
-
-    def row_of(self, identity: str) -> int | None:
-        found = self._db.execute("SELECT row FROM sample WHERE key=?", (key_of(identity),))
-        return next((row for (row,) in found), None)
-
-    def prediction_of(self, identity: str) -> bytes | None:
-        found = self._db.execute(
-            "SELECT p.body FROM sample s JOIN prediction p USING (row) WHERE s.key=?",
-            (key_of(identity),),
-        ).fetchone()
-        return found[0] if found else None
-
-    def payload(self, row: int) -> bytes | None:
-        found = self._db.execute("SELECT payload FROM sample WHERE row=?", (row,)).fetchone()
-        return found[0] if found else None
-
-    def first_payloads(self, count: int) -> list[bytes]:
-        rows = self._db.execute("SELECT payload FROM sample ORDER BY row LIMIT ?", (count,))
-        return [payload for (payload,) in rows]
-
-    def labels_after(self, cursor: int, limit: int) -> list[LabelEvent]:
-        rows = self._db.execute(
-            "SELECT seq, row, previous, label FROM label WHERE seq>? ORDER BY seq LIMIT ?",
-            (cursor, limit),
-        )
-        return [LabelEvent(*row) for row in rows]
-
-    def last_row(self) -> int:
-        """Samples ever stored."""
-        found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name='sample'").fetchone()
-        return int(found[0]) if found else 0
-
-    def last_label(self) -> int:
-        return int(self._db.execute("SELECT COALESCE(MAX(seq), 0) FROM label").fetchone()[0])
-
-    def labelled(self, cursor: int) -> Iterator[tuple[int, str, bool]]:
-        """(row, label, held out) of every sample that had a label at `cursor` and is still here."""
-        return self._db.execute(
-            "SELECT l.row, l.label, s.held FROM label l JOIN sample s USING (row) "
-            "WHERE l.label IS NOT NULL AND l.seq = (SELECT MAX(seq) FROM label m "
-            "WHERE m.row = l.row AND m.seq <= ?) ORDER BY l.row", (cursor,)
-        )
-
-    def forget_ids(self, before: float) -> None:
-        """Ids of samples that left, and labels still waiting, from before this time."""
-        self._db.execute("DELETE FROM gone WHERE at<?", (before,))
-        self._db.execute("DELETE FROM pending WHERE ts<?", (before,))
-
-    def usage(self) -> dict[str, tuple[int, int]]:
-        """(rows, bytes) kept of each label, '' for unlabelled samples."""
-        found = self._db.execute("SELECT label, rows, bytes FROM usage WHERE rows > 0")
-        return {label: (rows, size) for label, rows, size in found}
-
-    def oldest_unlabelled(self, *, upto: int) -> int | None:
-        """Of the unlabelled samples with no label after `upto`, the oldest."""
-        found = self._db.execute(
-            "SELECT s.row FROM sample s WHERE s.label IS NULL AND NOT EXISTS ("
-            "SELECT 1 FROM label l WHERE l.row = s.row AND l.seq > ?) ORDER BY s.row LIMIT 1",
-            (upto,)
-        ).fetchone()
-        return found[0] if found else None
-
-    def last_by_hash(self, label: str, *, upto: int) -> int | None:
-        """Of `label`'s samples with no label after `upto`, the highest id hash."""
-        found = self._db.execute(
-            "SELECT s.row FROM sample s WHERE s.label = ? AND NOT EXISTS ("
-            "SELECT 1 FROM label l WHERE l.row = s.row AND l.seq > ?) "
-            "ORDER BY s.key DESC LIMIT 1", (label, upto)
-        ).fetchone()
-        return found[0] if found else None
-
-    def unlearnt(self, upto: int) -> list[int]:
-        """Samples to be removed whose removal every label up to `upto` knows of."""
-        found = self._db.execute(
-            "SELECT row FROM sample s WHERE unlearnt AND label IS NULL AND COALESCE("
-            "(SELECT MAX(seq) FROM label l WHERE l.row = s.row), 0) <= ?", (upto,)
-        )
-        return [row for (row,) in found]
-
-    def class_counts(self, cursor: int) -> dict[str, int]:
-        """Samples of each class at `cursor`, evicted ones included."""
-        found = self._db.execute(
-            "SELECT name, SUM(one) FROM ("
-            "SELECT label AS name, 1 AS one FROM label WHERE seq <= ? UNION ALL "
-            "SELECT previous, -1 FROM label WHERE seq <= ?) "
-            "WHERE name IS NOT NULL GROUP BY name", (cursor, cursor)
-        )
-        return dict(found.fetchall())
-
-    def classes(self, cursor: int) -> list[str]:
-        """Class names in the order in which the log first named them."""
-        rows = self._db.execute(
-            "SELECT label FROM label WHERE seq<=? AND label IS NOT NULL "
-            "GROUP BY label ORDER BY MIN(seq)", (cursor,)
-        )
-        return [label for (label,) in rows]
-
-    def hits(self, limit: int) -> list[int]:
-        """The newest `limit` first labels, newest last: 1 where the prediction was right."""
-        rows = self._db.execute(
-            "SELECT hit FROM label WHERE hit IS NOT NULL ORDER BY seq DESC LIMIT ?", (limit,)
-        )
-        return [hit for (hit,) in rows][::-1]
-
-    def hit_counts(self) -> tuple[int, int]:
-        """(right, all) of the predictions that were later labelled."""
-        right, total = self._db.execute("SELECT SUM(hit), COUNT(hit) FROM label").fetchone()
-        return right or 0, total
-
-    def counts(self) -> dict[str, int]:
-        queries = {
-            "samples": "SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name='sample'",
-            "kept": "SELECT COALESCE(SUM(rows), 0) FROM usage",
-            "bytes": "SELECT COALESCE(SUM(bytes), 0) FROM usage",
-            "labels": "SELECT COALESCE(MAX(seq), 0) FROM label",
-            "pending": "SELECT COUNT(*) FROM pending",
-            "quarantined": "SELECT COALESCE(MAX(seq), 0) FROM quarantine",
-            "outbox": "SELECT COUNT(*) FROM outbox",
-        }
-        return {name: self._db.execute(query).fetchone()[0] for name, query in queries.items()}
-
-    def open_growths(self) -> list[Growth]:
-        rows = self._db.execute(
-            "SELECT number, cursor, recipe FROM growth WHERE closed=0 ORDER BY number"
-        )
-        return [Growth(number, cursor, json.loads(recipe)) for number, cursor, recipe in rows]
-
-    def verdicts(self) -> list[dict[str, Any]]:
-        rows = self._db.execute("SELECT body FROM verdict ORDER BY growth, block")
-        return [json.loads(body) for (body,) in rows]
-
-    def samples(self, limit: int) -> list[dict[str, Any]]:
-        rows = self._db.execute(
-            "SELECT id, source, ts, label FROM sample ORDER BY row DESC LIMIT ?", (limit,)
-        )
-        names = ("id", "source", "ts", "label")
-        return [dict(zip(names, row, strict=True)) for row in rows]
-
-    def quarantined(self, limit: int) -> list[dict[str, Any]]:
-        rows = self._db.execute(
-            "SELECT seq, ts, topic, reason, LENGTH(payload) FROM quarantine "
-            "ORDER BY seq DESC LIMIT ?", (limit,)
-        )
-        return [dict(zip(("seq", "ts", "topic", "reason", "bytes"), row, strict=True))
-                for row in rows]
+            f"{chosen} (cursor >= ? OR number IN (SELECT growth FROM verdict "
+            "WHERE json_extract(body, '$.accepted')))", (after, first)).fetchall()
+        numbers = [number for (number,) in rows]
+        self.restart_growths(numbers)
+        return numbers

@@ -20,6 +20,7 @@ _KILLED = -9
 _MEMORY_CODES = (OUT_OF_MEMORY, 127)  # 127: glibc had no room for a thread's own data
 
 Ending = Literal["memory", "failed", "killed"]
+Said = queue.SimpleQueue[dict[str, Any] | None]
 
 
 class Supervisor:
@@ -29,7 +30,7 @@ class Supervisor:
         self._limit, self._idle, self._wake = limit, idle, wake
         self._process: subprocess.Popen[str] | None = None
         self._backoff, self._not_before = _BACKOFF[0], 0.0
-        self.said: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.said: Said = queue.SimpleQueue()
         self.order: Order | None = None
         self._oom_kills = 0
         self.peak = 0  # bytes, the largest VmHWM that any learner reported
@@ -80,6 +81,11 @@ class Supervisor:
             self._process.kill()
             self._process.wait()
 
+    def drop(self) -> None:
+        """Stop, and hear nothing of what it may still have said."""
+        self.stop()
+        self._process, self.order, self.said = None, None, queue.SimpleQueue()
+
     def _start(self) -> None:
         self._oom_kills = _oom_kills()
         one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
@@ -88,20 +94,22 @@ class Supervisor:
              str(os.getpid())],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | one,
         )
-        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+        listening = threading.Thread(
+            target=self._listen, args=(self._process, self.said), daemon=True)
+        listening.start()
 
-    def _listen(self, process: subprocess.Popen[str]) -> None:
+    def _listen(self, process: subprocess.Popen[str], said: Said) -> None:
         assert process.stdout is not None
         for line in process.stdout:
             try:
-                said = json.loads(line)
+                message = json.loads(line)
             except ValueError:
                 log.warning("learner said %r", line[:200])
                 continue
-            self.peak = max(self.peak, said.pop("peak", 0))
-            self.said.put(said)
+            self.peak = max(self.peak, message.pop("peak", 0))
+            said.put(message)
             self._wake()
-        self.said.put(None)
+        said.put(None)
         self._wake()
 
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecc.messages import Label
+from edgecc.reader import key_of
 from edgecc.retention import evict, over_budget
 from edgecc.sample import Sample
-from edgecc.store import Store, key_of
+from edgecc.store import Store
 
 Arrival = tuple[str, str | None]  # id, label
 

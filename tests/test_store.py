@@ -18,9 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edgecc.errors import StoreError
 from edgecc.messages import Inbound, Label
+from edgecc.reader import Growth, Reader
 from edgecc.sample import Sample
 from edgecc.schema import MIGRATIONS
-from edgecc.store import QUARANTINE_ROWS, Growth, Store
+from edgecc.store import QUARANTINE_ROWS, Store
 
 IDS = [f"s{i}" for i in range(6)]
 names = st.sampled_from(IDS)
@@ -182,8 +183,8 @@ def test_the_held_out_share_is_one_in_twenty_and_depends_on_the_id_alone(tmp_pat
 def test_a_label_that_changes_again_while_it_waits_is_taken_as_it_was_last(store: Store) -> None:
     with store.transaction():
         for label in ("cat", "dog", "dog"):
-            assert store.add_label(Label("early", label, "hand", unlearn=label == "dog")) is None
-        assert store.take_pending("early") == Label("early", "dog", "hand", unlearn=True)
+            assert store.add_label(Label("early", label, "hand")) is None
+        assert store.take_pending("early") == Label("early", "dog", "hand")
         assert store.take_pending("early") is None
 
 
@@ -291,7 +292,9 @@ def test_what_cannot_be_opened_or_written_is_a_store_error(tmp_path: Path) -> No
     with pytest.raises(StoreError, match="not a database"):
         Store(tmp_path / "noise.db")
     Store(tmp_path / "log.db").close()
-    reader = Store(tmp_path / "log.db", read_only=True)
-    with pytest.raises(StoreError, match="readonly"), reader.transaction():
-        reader.add_sample(sample("a"))
+    reader = Reader(tmp_path / "log.db")
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader._db.execute("INSERT INTO meta VALUES ('a', 1)")
     reader.close()
+    with pytest.raises(StoreError, match="cannot open"):
+        Reader(tmp_path / "other.db")

@@ -18,9 +18,9 @@ from edgecc.growth import Grower
 from edgecc.interpreter import Interpreter
 from edgecc.learn.readout import scores, to_whole
 from edgecc.planner import Block, Plan
+from edgecc.reader import Growth, Reader
 from edgecc.rows import Rows
 from edgecc.signing import load_or_make_key
-from edgecc.store import Growth, Store
 
 SEEDS = (0, 1, 2)
 
@@ -33,7 +33,7 @@ def random_frozen(
     own = load_or_make_key(config.state / "node.key").verify_key
     folder = config.state / "generations" / generation.name_of(number)
     served = generation.load(folder, [own], config.input_spec)
-    store = Store(config.state / "log.sqlite", read_only=True)
+    store = Reader(config.state / "log.sqlite")
     rows = Rows.at(store, config.input_spec, served.manifest.cursor)
     found = []
     for seed in SEEDS:

@@ -26,10 +26,11 @@ from edgecc.learn.network import Network
 from edgecc.learn.readout import Floats, Readout, scores, to_whole
 from edgecc.planner import Plan
 from edgecc.predictor import Predictor
+from edgecc.reader import Growth
 from edgecc.recipe import Recipe
 from edgecc.rows import Rows
 from edgecc.sample import Input, Sample
-from edgecc.store import HELD_OUT_IN, Growth
+from edgecc.store import HELD_OUT_IN
 from edgecc.trunk import Trunk, stem_trunk
 
 _SEED_KEY = bytes(range(32))  # signs the bench's own generations, which never leave it

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecc.config import Config
-from edgecc.store import Store
+from edgecc.reader import Reader
 
 _WINDOW = 500  # labels in the moving accuracy
 
@@ -67,7 +67,7 @@ def _with_bytes(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _curves(axes: Any, config: Config, matrix: NDArray[np.float64], per_pair: int) -> None:
-    store = Store(config.state / "log.sqlite", read_only=True)
+    store = Reader(config.state / "log.sqlite")
     hits = np.array(store.hits(per_pair * len(matrix)), float)
     window = min(_WINDOW, max(10, len(hits) // 20))
     moving = np.convolve(hits, np.ones(window) / window, "valid")

@@ -74,6 +74,13 @@ class Readout:
             row = self._row(label)
             self.B[row] += learnt
 
+    def arrange(self, classes: Sequence[str]) -> None:
+        """Rows in this order; those of other classes are dropped where nothing is left in them."""
+        here = self.classes
+        left = [k for k, name in enumerate(here) if name not in classes and self.B[k].any()]
+        rows = [self._row(name) for name in classes] + left
+        self.B, self.classes = self.B[rows], [self.classes[row] for row in rows]
+
     def prefix(self, dim: int) -> "Readout":
         """The readout that only ever saw the first `dim` features."""
         self._sum_up()

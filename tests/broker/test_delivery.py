@@ -52,7 +52,8 @@ def readout_from_the_log(node: Node) -> tuple[list[str], Floats, Floats]:
     key = load_or_make_key(node.state / "node.key").verify_key
     served = generation.load(node.state / "generations" / "000000", [key])
     run, spec = Interpreter(served.model).run, Input("image", (1, 8, 8))
-    rows = node.rows("SELECT payload, label FROM sample WHERE label NOT NULL")
+    rows = node.rows(
+        "SELECT packed, label FROM payload JOIN sample USING (row) WHERE label NOT NULL")
     classes = [name for (name,) in node.rows(
         "SELECT label FROM label WHERE label NOT NULL GROUP BY label ORDER BY MIN(seq)")]
     features = np.array([

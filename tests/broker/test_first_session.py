@@ -148,7 +148,7 @@ def test_the_same_picture_is_the_same_sample_in_every_exact_format(
     for name, payload in formats.items():
         node.send(payload, id=name)
         assert node.receipt(name)["status"] == "stored"
-    stored = node.rows("SELECT DISTINCT payload FROM sample")
+    stored = node.rows("SELECT DISTINCT packed FROM payload")
     assert len(stored) == 1
     assert node.rows("SELECT COUNT(*) FROM sample") == [(len(formats),)]
 

@@ -22,9 +22,10 @@ from edgecc.capture.dataset import load_idx
 from edgecc.growth import Grower
 from edgecc.learn.readout import Readout
 from edgecc.messages import Label
+from edgecc.reader import Growth
 from edgecc.rows import Rows
 from edgecc.sample import Input, Sample
-from edgecc.store import Growth, Store
+from edgecc.store import Store
 from edgecc.trunk import stem_trunk
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")

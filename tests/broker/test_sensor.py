@@ -93,7 +93,7 @@ def test_a_window_may_be_json_with_its_channels_by_name(
     clinic.peer.publish(clinic.topic("in/t/sample"), payload, UserProperty=[("id", "json")])
     assert clinic.receipt("json")["status"] == "stored"
     assert clinic.prediction("json")["top"] == wanted
-    assert clinic.rows("SELECT COUNT(DISTINCT payload) FROM sample WHERE row > ?", TRAIN) == [(1,)]
+    assert clinic.rows("SELECT COUNT(DISTINCT packed) FROM payload WHERE row > ?", TRAIN) == [(1,)]
 
 
 def test_a_window_that_does_not_fit_or_is_not_finite_is_rejected(clinic: Node) -> None:
