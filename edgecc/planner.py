@@ -25,7 +25,7 @@ class Costs:
     daemon: int = 72 * MIB  # Python, numpy, LiteRT, paho, SQLite's cache
     learner: int = 274 * MIB  # Python, numpy, torch imported and warm, LiteRT, SQLite
     readouts_daemon: float = 4.5  # copies of A alive at once: sums, solve, swap to a successor
-    readouts_learner: float = 4.5  # train sums, all sums, prefix, solve
+    readouts_learner: float = 5.5  # train sums, all sums, two prefixes, solve
     tiles: int = 11  # float32 maps of one training batch alive at once
     margin: float = 1.05
 
