@@ -137,7 +137,8 @@ class Erasure:
         """Learnt, and no longer here to be subtracted: their ids, or hashes of these."""
         names = {key_of(identity): identity for identity in chosen.ids}
         found = self._db.execute(
-            f"SELECT key FROM gone WHERE unlearnt=? AND mark IS NULL AND {_LABELLED}", (number,))
+            f"SELECT key FROM gone WHERE unlearnt=? AND mark IS NULL AND {_LABELLED} ORDER BY row",
+            (number,))
         return [names.get(key, key.hex()) for (key,) in found]
 
     def know(self, identities: Iterable[str]) -> None:

@@ -192,13 +192,14 @@ class Forgetting:
         daemon, plan = self._daemon, request.plan
         if daemon.serving.successor is not None:
             return False
-        base = self._base(plan)
+        base, stems = self._base(plan), list[Manifest]()
         if base is None or plan["scaled"] is not None:
-            base = daemon.serving.new_stems(base)
+            stems = daemon.serving.new_stems(base)
+            base = stems[-1] if stems else base
         plan["base"] = None if base is None else base.number
         keep = {m.number for m in self._influence.generations() if untouched(m, plan)}
-        plan["removed"] = [n for n in generation.numbers(daemon.serving.folder)
-                           if n not in keep | {plan["base"]}]
+        keep |= {stem.number for stem in stems}
+        plan["removed"] = [n for n in generation.numbers(daemon.serving.folder) if n not in keep]
         swaps = base is not None and (plan["learnt"] or base.number != daemon.serving.number)
         if swaps:
             daemon.serving.drop_snapshot()
@@ -215,9 +216,9 @@ class Forgetting:
     def _base(self, plan: dict[str, Any]) -> Manifest | None:
         """What serves, where it never knew the samples; else the newest generation before them."""
         aside, serving = self._store.growths_set_aside(), self._daemon.serving
-        untouched = [m for m in self._influence.generations() if untouched(m, plan)]
-        untouched.sort(key=lambda m: (m.number == serving.number, m.growth not in aside, m.number))
-        for manifest in reversed(untouched):
+        clean = [m for m in self._influence.generations() if untouched(m, plan)]
+        clean.sort(key=lambda m: (m.number == serving.number, m.growth not in aside, m.number))
+        for manifest in reversed(clean):
             try:
                 return serving.load(manifest.number).manifest
             except CheckpointError as error:

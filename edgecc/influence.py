@@ -38,10 +38,8 @@ class Influence:
 
     def _scaled(self, row: int) -> int | None:
         """The least number of first windows, with `row` among them, that the scale was taken of."""
-        if not self._sensor or self._store.meta("scaled_on_1") is None:
-            return None
-        return next((count for count in SCALED_ON
-                     if row <= self._store.meta(f"scaled_on_{count}", count)), None)
+        through = {count: self._store.meta(f"scaled_on_{count}", count) for count in SCALED_ON}
+        return next((n for n in SCALED_ON if self._sensor and row <= through[n]), None)
 
     def parts(self, number: int, plan: Plan) -> dict[str, list[int]]:
         """Generations on disk by the part that the samples had in them."""

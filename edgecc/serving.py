@@ -176,18 +176,17 @@ class Serving:
         parent = "" if self.predictor is None else self.predictor.generation.manifest.digest
         self.predictor = Predictor(self.load(self._new_stem(scaled_on, parent).number))
 
-    def new_stems(self, after: Manifest | None) -> Manifest | None:
-        """The stem as it is after generation `after`, measured on what the log holds now.
-
-        `after` itself where nothing is to be measured; None where there is nothing to measure.
-        """
+    def new_stems(self, after: Manifest | None) -> list[Manifest]:
+        """The stems that follow generation `after`, measured on what the log holds now."""
         counts = [0] if after is None else []
         if self._spec.kind == "sensor":
             before = 0 if after is None else int(after.recipe["scaled_on"])
             counts = [count for count in SCALED_ON if before < count <= self._store.stored()]
+        stems: list[Manifest] = []
         for count in counts:
             after = self._new_stem(count, "" if after is None else after.digest)
-        return after
+            stems.append(after)
+        return stems
 
     def _new_stem(self, scaled_on: int, parent: str) -> Manifest:
         trunk = stem_trunk(self._plan, self._spec, self._config.seed)

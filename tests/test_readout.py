@@ -77,6 +77,46 @@ def test_what_is_learnt_and_unlearnt_leaves_no_bit_behind(
     assert same_bits(readout, readout_of(kept))
 
 
+@given(st.lists(st.tuples(features, st.sampled_from("abc"), st.booleans()), max_size=90),
+       st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=60)
+def test_unlearning_between_learning_is_never_having_learnt(
+    samples: list[tuple[list[int], str, bool]], random: Any
+) -> None:
+    """In any order: even before it is learnt, as when two devices are joined later."""
+    steps = [(values, label, 1.0) for values, label, _ in samples]
+    steps += [(values, label, -1.0) for values, label, gone in samples if gone]
+    random.shuffle(steps)
+    readout = Readout(DIM, list("abc"))
+    for values, label, weight in steps:
+        readout.learn(np.array(values, float), label, weight=weight)
+    assert same_bits(readout, readout_of([(v, label) for v, label, gone in samples if not gone]))
+
+
+@given(stream, stream)
+@settings(deadline=None, max_examples=40)
+def test_what_another_device_brought_can_be_unlearnt_here(
+    here: list[Learnt], there: list[Learnt]
+) -> None:
+    joined = readout_of(here)
+    joined.merge(readout_of(there))
+    for values, label in there:
+        joined.unlearn(np.array(values, float), label)
+    assert same_bits(joined, readout_of(here))
+
+
+@given(stream, st.permutations("abcd"), st.integers(0, 4))
+@settings(deadline=None, max_examples=40)
+def test_arranged_classes_are_those_of_a_readout_that_met_them_in_that_order(
+    samples: list[Learnt], order: list[str], known: int
+) -> None:
+    """A class that is not in the order stays, last, while there is something in it."""
+    readout, order = readout_of(samples), order[:known]
+    readout.arrange(order)
+    left = [name for name in "abc" if name not in order and name in {k for _, k in samples}]
+    assert same_bits(readout, readout_of(samples, [*order, *left]))
+
+
 @given(stream, stream)
 @settings(deadline=None, max_examples=60)
 def test_merging_two_readouts_is_learning_both_streams(

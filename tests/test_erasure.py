@@ -1,0 +1,220 @@
+"""The log forgets: against a log that never held the samples, and byte by byte in its file."""
+
+import random
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgecc.messages import Label
+from edgecc.reader import Growth
+from edgecc.sample import Sample
+from edgecc.schema import MIGRATIONS
+from edgecc.selection import Selection
+from edgecc.store import Store
+
+IDS = [f"s{n}" for n in range(12)]
+Step = tuple[str, str | None]  # id, label
+
+
+def sample(identity: str, source: str = "door", ts: float = 1.0) -> Sample:
+    x = np.frombuffer(random.Random(identity).randbytes(200), np.uint8)
+    return Sample(identity, source, ts, None, x.reshape(1, 10, -1))
+
+
+@contextmanager
+def fresh() -> Iterator[Store]:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "log.sqlite")
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def write(store: Store, steps: list[Step]) -> None:
+    with store.transaction():
+        for identity, label in steps:
+            store.add_sample(sample(identity))
+            store.add_label(Label(identity, label, "hand"))
+
+
+def forget(store: Store, chosen: Selection, *, deep: bool = False) -> dict[str, Any]:
+    """All that a request does to the log, without a readout to wait for."""
+    with store.transaction():
+        store.erasure.ask(None, {})
+        request = store.erasure.current()
+        assert request is not None
+        found = store.erasure.flag(request.number, chosen)
+        first = store.erasure.first(request.number, deep=deep)
+    with store.transaction():
+        store.erasure.erase(request.number, mark=store.last_label(), deep=deep)
+        if deep and first is not None:
+            store.erasure.compact(request.number, first)
+        store.erasure.advance(request, "done")
+    assert store.scrub()
+    return found
+
+
+def contents(store: Store) -> dict[str, Any]:
+    """What the log says, in names rather than rows, but for its labels' numbers."""
+    last = store.last_label()
+    names = {store.row_of(identity): identity for identity in IDS}
+    return {
+        "events": [(names[e.row], e.previous, e.label)
+                   for e in store.labels_after(0, 1000) if e.row],
+        "classes": store.classes(last), "counts": store.class_counts(last),
+        "samples": store.samples(100), "usage": store.usage(), "stored": store.stored(),
+        "labelled": [(names[row], label, held) for row, label, held in store.labelled(last)],
+    }
+
+
+steps = st.lists(st.tuples(st.sampled_from(IDS), st.sampled_from(["ant", "bee", None])))
+
+
+@given(steps, st.sets(st.sampled_from(IDS)), st.sampled_from(["ant", "bee"]))
+@settings(deadline=None, max_examples=40)
+def test_a_log_that_forgot_deeply_is_one_that_never_held_them(
+    before: list[Step], gone: set[str], label: str
+) -> None:
+    with fresh() as store, fresh() as pure:
+        write(store, before)
+        write(pure, [step for step in before if step[0] not in gone])
+        forget(store, Selection(tuple(gone) or ("none",)), deep=True)
+        assert contents(store) == contents(pure)
+        numbers = [[e.seq for e in one.labels_after(0, 1000)] for one in (store, pure)]
+        assert numbers[0] == numbers[1] == list(range(1, pure.last_label() + 1))
+        assert not any(store.knows_forgotten(cursor) for cursor in range(len(before)))
+        known = {identity for identity, _ in before}
+        with store.transaction():
+            for identity in IDS:
+                assert store.is_forgotten(identity) == (identity in gone & known)
+                row = store.add_sample(sample(identity))
+                assert (row is None) == (identity in known)
+            if set(IDS) - gone:
+                left = min(set(IDS) - gone)
+                store.add_label(Label(left, "cow", "hand"))
+                store.add_label(Label(left, label, "hand"))
+                assert store.last_label() == pure.last_label() + 2
+
+
+@given(steps, st.sets(st.sampled_from(IDS), min_size=1), steps)
+@settings(deadline=None, max_examples=40)
+def test_a_log_that_forgot_trains_on_what_one_that_never_held_them_does(
+    before: list[Step], gone: set[str], after: list[Step]
+) -> None:
+    """Its labels keep their numbers, with gaps."""
+    with fresh() as store, fresh() as pure:
+        write(store, before)
+        last = store.last_label()
+        forget(store, Selection(tuple(gone)))
+        write(store, [step for step in after if step[0] not in gone])
+        write(pure, [step for step in before + after if step[0] not in gone])
+        assert contents(store) == contents(pure)
+        assert store.last_label() >= last
+        first = min((n + 1 for n in range(last) if store.knows_forgotten(n + 1)), default=None)
+        if first is not None:
+            assert all(store.knows_forgotten(cursor) for cursor in range(first, last))
+            assert not store.knows_forgotten(store.last_label())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_byte_of_what_was_erased_is_left_though_rows_were_moved(
+    tmp_path: Path, seed: int
+) -> None:
+    """Evictions make SQLite move rows within its file; what it leaves behind is rewritten away."""
+    draw = random.Random(seed)
+    store, alive = Store(tmp_path / "log.sqlite"), dict[str, bytes]()
+    forgotten: list[bytes] = []
+    for turn in range(6):
+        with store.transaction():
+            for n in range(250):
+                one = sample(f"{seed}-{turn}-{n}")
+                store.add_sample(one)
+                if draw.random() < 0.8:
+                    store.add_label(Label(one.id, draw.choice(["ant", "b" * 60]), "hand"))
+                alive[one.id] = one.pack()
+        if turn % 2:
+            with store.transaction():
+                for identity in draw.sample(sorted(alive), 120):
+                    row = store.row_of(identity)
+                    assert row is not None
+                    store.remove_sample(row)
+                    del alive[identity]
+        chosen = draw.sample(sorted(alive), draw.choice([1, 20]))
+        if store.meta("moved"):
+            forget(store, Selection(tuple(chosen)))
+            store.rewrite()
+            assert store.scrub()
+            assert not store.meta("moved")
+        else:
+            forget(store, Selection(tuple(chosen)))
+        forgotten += [alive.pop(identity) for identity in chosen]
+    data = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert not [packed for packed in forgotten if any(
+        packed[at : at + 16] in data for at in range(8, len(packed) - 16, 16))]
+    assert all(packed in data for packed in alive.values())
+    store.close()
+
+
+def test_selections_by_source_and_time_are_those_of_the_list(tmp_path: Path) -> None:
+    with fresh() as store:
+        with store.transaction():
+            for n in range(12):
+                store.add_sample(sample(IDS[n], "door" if n % 2 else "roof", float(n)))
+        listed = [one["id"] for one in store.samples(99, source="door", since=5.0)]
+        assert listed == ["s11", "s9", "s7", "s5"]
+        found = forget(store, Selection(source="door", since=5.0))
+        assert (found["samples"], found["labelled"]) == (4, 0)
+        assert not set(listed) & {one["id"] for one in store.samples(99)}
+        assert forget(store, Selection(since=10.0))["samples"] == 1
+        assert forget(store, Selection(source="roof"))["samples"] == 5
+        assert len(store.samples(99)) == 2
+
+
+def test_growths_are_opened_again_from_where_they_drew(tmp_path: Path) -> None:
+    with fresh() as store:
+        write(store, [(identity, "ant") for identity in IDS])
+        with store.transaction():
+            for number, cursor in ((1, 2), (2, 4), (3, 8), (4, 16)):
+                store.open_growth(Growth(number, cursor, {}))
+                store.add_verdict(number, 1, {"accepted": number == 1})
+                store.close_growth(number)
+            assert store.repeat_growths(1, 5) == [3]
+            assert [growth.number for growth in store.open_growths()] == [3]
+            assert len(store.verdicts()) == 2
+            store.open_growth(Growth(4, 16, {}))
+            assert [growth.number for growth in store.open_growths()] == [3, 4]
+            store.set_growths_aside(1)
+            assert store.growths_set_aside() == {2, 3, 4}
+            assert store.repeat_growths(0, 5) == [1]
+
+
+def test_a_log_of_the_first_version_is_carried_over(tmp_path: Path) -> None:
+    raw = sqlite3.connect(tmp_path / "log.sqlite", isolation_level=None)
+    raw.executescript(f"BEGIN; {MIGRATIONS[0]} PRAGMA user_version=1; COMMIT;")
+    for row, (identity, unlearnt) in enumerate((("s0", 0), ("s1", 1)), start=1):
+        one = sample(identity)
+        raw.execute(
+            "INSERT INTO sample (key, id, source, ts, held, unlearnt, payload) "
+            "VALUES (?,?,?,?,0,?,?)",
+            (identity.encode(), identity, "door", 1.0, unlearnt, one.pack()))
+        assert raw.execute("SELECT MAX(row) FROM sample").fetchone() == (row,)
+    raw.execute("INSERT INTO pending VALUES (x'00', 'later', NULL, 1, 'door', 1.0)")
+    raw.close()
+    store = Store(tmp_path / "log.sqlite")
+    assert [store.payload(row) for row in (1, 2)] == [sample(i).pack() for i in ("s0", "s1")]
+    size = sum(len(sample(identity).pack()) for identity in ("s0", "s1"))
+    assert store.usage() == {"": (2, size)}
+    request = store.erasure.current()
+    assert request is not None
+    assert request.asked == {"args": {"ids": ["s1"]}}
+    assert store.counts()["pending"] == 0
+    store.close()

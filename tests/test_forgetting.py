@@ -1,0 +1,370 @@
+"""Unlearning inside a daemon that no broker reaches: crashes, evictions, rollbacks, scales."""
+
+import itertools
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from live import Digits, npy
+from safetensors import safe_open
+
+from edgecc import generation, manifest, signing
+from edgecc.broker import free_port
+from edgecc.config import load
+from edgecc.daemon import Daemon
+from edgecc.messages import Inbound
+from edgecc.offline import live
+from edgecc.store import Store
+
+ROOT = "edgecc/v1/n"
+MakeDaemon = Callable[..., Daemon]
+Ids = list[str]
+
+
+class Killed(BaseException):
+    """In place of a SIGKILL, where a process could not be killed at an exact step."""
+
+
+@pytest.fixture
+def make_daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeDaemon]:
+    """A daemon on a state folder, from its start up to its first turn."""
+    made: list[Daemon] = []
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own
+
+    def make(state: Path, **settings: str) -> Daemon:
+        environ = {"EDGECC_NODE": "n", "EDGECC_STATE_DIR": str(state), "EDGECC_MQTT__HOST":
+                   "127.0.0.1", "EDGECC_MQTT__PORT": str(free_port()), "EDGECC_GROW__BLOCKS": "0",
+                   "EDGECC_INPUT__SHAPE": "[1, 8, 8]", **settings}
+        daemon = Daemon(load(None, environ=environ))
+        state.mkdir(exist_ok=True)
+        daemon._start()
+        made.append(daemon)
+        return daemon
+
+    yield make
+    for daemon in made:
+        leave(daemon)
+
+
+def leave(daemon: Daemon) -> None:
+    """As if it were killed: nothing is saved."""
+    daemon.link.stop()
+    daemon.store.close()
+
+
+def take(daemon: Daemon, topic: str, payload: bytes, **user: str) -> None:
+    for item in daemon.ingest.batch([Inbound(f"{ROOT}/{topic}", payload, user=user)]):
+        daemon._answer(item)
+
+
+def teach(daemon: Daemon, digits: Digits, numbers: Any, source: str = "t") -> Ids:
+    """Send these digits with their labels; their ids."""
+    for n in numbers:
+        take(daemon, f"in/{source}/sample", npy(digits[0][n]), id=f"d-{n}",
+             label=str(digits[1][n]))
+    return [f"d-{n}" for n in numbers]
+
+
+def ask(daemon: Daemon, verb: str = "unlearn", id: str = "", **args: Any) -> None:
+    take(daemon, f"command/{verb}", json.dumps({"id": id, "args": args}).encode())
+
+
+def settle(daemon: Daemon) -> None:
+    """Turn until nothing is under way."""
+    for _ in range(500):
+        daemon._turn()
+        if not (daemon.forgetting.busy or daemon.serving.successor or daemon.serving.catch_up()):
+            return
+    raise AssertionError("it does not come to an end")
+
+
+def evict(daemon: Daemon, ids: Ids) -> None:
+    """As retention does it, once a saved readout covers them."""
+    daemon.snapshot()
+    with daemon.store.transaction():
+        for identity in ids:
+            row = daemon.store.row_of(identity)
+            assert row is not None
+            daemon.store.remove_sample(row)
+
+
+def event(daemon: Daemon) -> dict[str, Any]:
+    """The newest `unlearnt` that waits for the broker."""
+    bodies = [json.loads(payload) for _, topic, payload, _ in daemon.store.outbox(0, 10_000)
+              if topic.endswith("/event")]
+    found: dict[str, Any] = [one["data"] for one in bodies if one["type"] == "unlearnt"][-1]
+    return found
+
+
+def knows(daemon: Daemon) -> tuple[list[str], bytes, bytes]:
+    """Classes, A and B of its live readout, as they are after a restart."""
+    daemon.snapshot()
+    [path] = daemon.config.state.glob("live*.safetensors")
+    with safe_open(path, framework="numpy") as file:
+        return (json.loads(file.metadata()["classes"]), file.get_tensor("A").tobytes(),
+                file.get_tensor("B").tobytes())
+
+
+def digests(daemon: Daemon) -> list[str]:
+    folder = daemon.serving.folder
+    return [manifest.parse(signing.payload_of(generation.read_manifest(
+        folder / generation.name_of(number)))).digest for number in generation.numbers(folder)]
+
+
+@pytest.fixture
+def pure(make_daemon: MakeDaemon, tmp_path: Path, digits: Digits) -> Daemon:
+    """It has learnt the digits 0 to 59 and 70 to 99."""
+    daemon = make_daemon(tmp_path / "pure")
+    teach(daemon, digits, [*range(60), *range(70, 100)])
+    settle(daemon)
+    return daemon
+
+
+@pytest.fixture
+def taught(make_daemon: MakeDaemon, tmp_path: Path, digits: Digits) -> tuple[Daemon, Ids]:
+    """It has learnt 60 to 69 too, and saved its readout twice; the ids of these."""
+    daemon = make_daemon(tmp_path / "taught")
+    teach(daemon, digits, range(60))
+    ids = teach(daemon, digits, range(60, 70), source="other")
+    ask(daemon, "checkpoint")
+    settle(daemon)
+    teach(daemon, digits, range(70, 100))
+    settle(daemon)
+    return daemon, ids
+
+
+@contextmanager
+def dying(monkeypatch: pytest.MonkeyPatch, at: int, *, committed: bool) -> Iterator[list[int]]:
+    """Transaction number `at` is the last thing that happens: once committed, or just before."""
+    begun = [0]
+    whole = Store.transaction
+
+    @contextmanager
+    def transaction(self: Store) -> Iterator[None]:
+        begun[0] += 1
+        mine = begun[0]
+        with whole(self):
+            yield
+            if mine == at and not committed:
+                raise Killed
+        if mine == at:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "transaction", transaction)
+        yield begun
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("committed", [False, True])
+def test_killed_at_any_transaction_it_ends_as_if_it_never_was(
+    make_daemon: MakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pure: Daemon,
+    taught: tuple[Daemon, Ids], deep: bool, committed: bool,
+) -> None:
+    daemon, ids = taught
+    daemon.snapshot()
+    if not deep:  # what the readout has of these is nowhere else
+        evict(daemon, [f"d-{n}" for n in range(5)])
+    leave(daemon)
+    wanted, kills = knows(pure), 0
+    for at in itertools.count(1):
+        state = tmp_path / f"killed-{at}"
+        shutil.copytree(daemon.config.state, state)
+        one = make_daemon(state)
+        with dying(monkeypatch, at, committed=committed) as begun:
+            try:
+                ask(one, id="x", ids=ids, deep=deep)
+                settle(one)
+            except Killed:
+                kills += 1
+        leave(one)
+        one = make_daemon(state)
+        if one.forgetting.busy or one.store.erasure.answer_to("x"):  # else it was not acked
+            settle(one)
+            settled = one
+        else:
+            assert (at, committed) == (1, False)
+            continue
+        assert knows(settled) == wanted, at
+        answer = one.store.erasure.answer_to("x")
+        assert answer is not None
+        assert answer["samples"] == 10
+        assert event(one)["samples"] == 10
+        assert [one.store.row_of(identity) for identity in ids] == [None] * 10
+        assert [one.store.is_forgotten(identity) for identity in ids] == [True] * 10
+        if deep:
+            assert digests(one) == digests(pure)
+            assert one.store.labels_after(0, 1000)[-1].seq == 90
+        leave(one)
+        if begun[0] < at:
+            break
+    assert kills >= (8 if deep else 5)
+
+
+def test_plain_names_what_still_knows_them_and_deep_then_removes_it(
+    taught: tuple[Daemon, Ids], pure: Daemon
+) -> None:
+    daemon, ids = taught
+    ask(daemon, source="other")
+    settle(daemon)
+    first = event(daemon)
+    assert first["generations"] == {"trained": [], "judged": [], "readout": [1], "scaled": []}
+    assert (first["serving"], knows(daemon)) == (1, knows(pure))
+    ask(daemon, ids=ids, deep=True)
+    settle(daemon)
+    second = event(daemon)
+    assert (second["samples"], second["already"]) == (0, 10)
+    assert (second["base"], second["removed"]) == (0, [1])
+    assert digests(daemon) == digests(pure)
+    assert knows(daemon) == knows(pure)
+    assert not daemon.store.knows_forgotten(70)
+    ask(daemon, "checkpoint")
+    settle(daemon)
+    assert generation.numbers(daemon.serving.folder) == [0, 2]  # a number is used once
+
+
+def test_a_saved_readout_that_knows_them_is_never_served_as_it_is(
+    make_daemon: MakeDaemon, taught: tuple[Daemon, Ids], pure: Daemon
+) -> None:
+    daemon, ids = taught
+    ask(daemon, ids=ids)
+    settle(daemon)
+    ask(daemon, "rollback", generation=0)
+    settle(daemon)
+    ask(daemon, "rollback", generation=1)
+    settle(daemon)
+    assert (daemon.serving.number, knows(daemon)) == (1, knows(pure))
+    leave(daemon)
+    for path in daemon.config.state.glob("live*.safetensors"):
+        path.unlink()
+    again = make_daemon(daemon.config.state)
+    again.serving.catch_up_fully()
+    assert (again.serving.number, knows(again)) == (1, knows(pure))
+
+
+def test_what_left_the_log_cannot_be_subtracted_and_deep_goes_back_before_it(
+    make_daemon: MakeDaemon, taught: tuple[Daemon, Ids], pure: Daemon
+) -> None:
+    daemon, ids = taught
+    evict(daemon, ids[:3])
+    before = knows(daemon)
+    ask(daemon, ids=ids[:3])
+    settle(daemon)
+    assert event(daemon)["evicted"] == ids[:3]
+    assert knows(daemon) == before
+    with daemon.store.transaction():
+        daemon.store.forget_ids(2e9 * 2)  # what was learnt stays known for as long as it takes
+    ask(daemon, source="other")
+    settle(daemon)
+    said = event(daemon)
+    assert (said["samples"], len(said["evicted"])) == (7, 3)
+    ask(daemon, source="other", deep=True)
+    settle(daemon)
+    assert (event(daemon)["base"], event(daemon)["already"]) == (0, 7)
+    assert knows(daemon) == knows(pure)
+    assert digests(daemon) == digests(pure)
+    leave(daemon)
+    again = make_daemon(daemon.config.state)
+    assert knows(again) == knows(pure)
+    assert [again.store.is_forgotten(identity) for identity in ids] == [True] * 10
+
+
+def test_a_state_saved_by_the_node_is_read_without_it(
+    taught: tuple[Daemon, Ids], pure: Daemon
+) -> None:
+    """`edgecc predict` on the node's own folder, while the node does nothing."""
+    daemon, ids = taught
+    ask(daemon, ids=ids)
+    settle(daemon)
+    for path in daemon.config.state.glob("live*.safetensors"):
+        path.unlink()
+    here, there = live(daemon.config).readout, pure.serving.predictor
+    assert there is not None
+    assert (here.sums()[0] == there.readout.sums()[0]).all()
+    assert here.counts.tolist() == there.readout.counts.tolist()
+
+
+def test_commands_that_would_cross_it_wait(taught: tuple[Daemon, Ids]) -> None:
+    daemon, ids = taught
+    ask(daemon, ids=ids, deep=True)
+    assert daemon.forgetting.busy
+    for verb, args in (("rollback", {"generation": 0}), ("checkpoint", {})):
+        ask(daemon, verb, id=verb, **args)
+    answers = [json.loads(payload) for topic, payload, _ in daemon.outbox._volatile
+               if "/response/" in topic]
+    assert [one["error"] for one in answers[-2:]] == [
+        "samples are being unlearnt; ask again in a moment"] * 2
+    settle(daemon)
+    assert not daemon.forgetting.busy
+
+
+def test_a_preview_changes_nothing(taught: tuple[Daemon, Ids]) -> None:
+    daemon, ids = taught
+    before, digest = knows(daemon), digests(daemon)
+    rows = daemon.store.samples(200)
+    ask(daemon, id="look", ids=[*ids, "no such"], deep=True, preview=True)
+    [said] = [json.loads(payload) for topic, payload, _ in daemon.outbox._volatile
+              if topic.endswith("response/unlearn")]
+    assert (said["data"]["samples"], said["data"]["removed"]) == (10, [1])
+    assert said["data"]["unknown"] == ["no such"]
+    settle(daemon)
+    assert (knows(daemon), digests(daemon), daemon.store.samples(200)) == (before, digest, rows)
+    assert daemon.store.erasure.answer_to("look") is None
+
+
+@pytest.mark.parametrize("args", [
+    {}, {"ids": []}, {"ids": "d-1"}, {"ids": ["d-1"], "source": "t"}, {"source": "A/B"},
+    {"since": "today"}, {"since": True}, {"since": -1},
+])
+def test_a_selection_that_means_nothing_is_refused(
+    taught: tuple[Daemon, Ids], args: dict[str, Any]
+) -> None:
+    daemon, _ = taught
+    ask(daemon, id="wrong", **args)
+    assert not daemon.forgetting.busy
+    [said] = [json.loads(payload) for topic, payload, _ in daemon.outbox._volatile
+              if topic.endswith("response/unlearn")]
+    assert said["status"] == "error"
+
+
+def test_a_sensor_s_scale_is_measured_on_what_is_left(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    """Plain says that the scale was; deep measures it again, also before 64 windows are there."""
+    windows = np.random.default_rng(0).normal(3, 2, (70, 2, 16)).astype(np.float32)
+    sensor = {"EDGECC_INPUT__KIND": "sensor", "EDGECC_INPUT__SHAPE": "[2, 16]",
+              "EDGECC_GROW__FIRST": "1000"}
+
+    def send(daemon: Daemon, numbers: Any) -> None:
+        for n in numbers:
+            take(daemon, "in/t/sample", npy(windows[n]), id=f"w-{n}", label=str(n % 2))
+        settle(daemon)
+
+    for name, first, gone, rest in (("early", 6, [2], 10), ("late", 66, [0, 40], 70)):
+        pure = make_daemon(tmp_path / f"pure-{name}", **sensor)
+        send(pure, [n for n in range(rest) if n not in gone])
+        daemon = make_daemon(tmp_path / name, **sensor)
+        send(daemon, range(first))
+        ask(daemon, ids=[f"w-{n}" for n in gone[:1]])
+        settle(daemon)
+        affected = event(daemon)["generations"]["scaled"]
+        assert affected == ([] if name == "early" else [0, 1, 2])
+        ask(daemon, ids=[f"w-{n}" for n in gone], deep=True)
+        settle(daemon)
+        send(daemon, range(first, rest))
+        assert digests(daemon) == digests(pure), name
+        assert knows(daemon) == knows(pure), name
+    ask(daemon, source="t", deep=True)
+    settle(daemon)
+    assert (daemon.serving.predictor, event(daemon)["base"]) == (None, None)
+    assert generation.numbers(daemon.serving.folder) == []
+    leave(daemon)
+    again = make_daemon(daemon.config.state, **sensor)
+    send(again, range(70))
+    assert (again.serving.predictor, again.store.samples(9)) == (None, [])
