@@ -213,6 +213,10 @@ class Reader:
         return {number for (number,) in self._db.execute(
             "SELECT number FROM growth WHERE closed=2")}
 
+    def has_growth(self, number: int) -> bool:
+        found = self._db.execute("SELECT 1 FROM growth WHERE number=?", (number,))
+        return found.fetchone() is not None
+
     def verdicts(self) -> list[dict[str, Any]]:
         rows = self._db.execute("SELECT body FROM verdict ORDER BY growth, block")
         return [json.loads(body) for (body,) in rows]
