@@ -68,7 +68,9 @@ def test_a_source_that_lies_is_named_and_unlearnt_and_the_honest_ones_are_not(
     node.kill()  # what was decided outlives a crash
     node.start()
     assert node.label("s2", "7", source="mallory")["status"] == "aside"
-    listed = json.loads(node.run("sources", "--json").stdout)
+    found = node.run("sources", "--json")
+    assert found.returncode == 0, found.stderr
+    listed = json.loads(found.stdout)
     assert [one["source"] for one in listed if one["distrusted"]] == ["mallory"]
     assert {one["source"]: one["aside"] for one in listed}["mallory"] == 302
 
