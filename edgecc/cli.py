@@ -10,6 +10,7 @@ import click
 
 import edgecc
 from edgecc import logs
+from edgecc.bench.cli import bench
 from edgecc.errors import EdgeccError
 
 if TYPE_CHECKING:
@@ -328,3 +329,6 @@ def distrust(path: Path | None, source: str) -> None:
 def demo(figures: Path | None, out: Path, count: int | None) -> None:
     """Broker, daemon, stream, learning, retrieval: everything once, on real data, measured."""
     lazily("edgecc.bench.demo", "run")(out, figures, count)
+
+
+main.add_command(bench)

@@ -34,6 +34,7 @@ from edgecc.store import Store
 from edgecc.supervisor import Supervisor
 from edgecc.systemd import notify
 from edgecc.transfer import serve
+from edgecc.unknown import Unknown
 from edgecc.upkeep import Upkeep
 from edgecc.watch import Watch
 
@@ -87,8 +88,11 @@ class Daemon:
         self.announcer = Announcer(self)
         self.watch = Watch(config, self.store, self.announcer.event)
         self.ingest = Ingest(
-            config, self.link, self.store, self.outbox, self.serving, prequential, self.watch
+            config, self.link, self.store, self.outbox, self.serving, prequential, self.watch,
+            Unknown(config.unknown.rate),
         )
+        for body in self.store.right_predictions(WINDOW):
+            self.ingest.note_right(body)
         self.supervisor = Supervisor(
             limit=self.plan.learner_limit, idle=config.grow.idle_exit, wake=self.link.wake
         )

@@ -36,6 +36,7 @@ from edgecc.schedule import open_growth
 from edgecc.selection import asked_by, parse
 from edgecc.serving import Serving
 from edgecc.store import Store
+from edgecc.unknown import Unknown
 from edgecc.watch import Watch
 
 Receipts = dict[str, list[dict[str, Any]]]
@@ -68,6 +69,7 @@ class Ingest:
     serving: Serving
     prequential: Prequential
     watch: Watch
+    unknown: Unknown
     acked: int = 0  # samples whose PUBACK was handed over since the start
     taken: Counter[str] = field(default_factory=Counter)  # what became of messages, since then
     _events: list[tuple[LabelEvent, Floats | None]] = field(default_factory=list)
@@ -113,7 +115,8 @@ class Ingest:
         if predictor is None:  # a sensor whose scale is not known before its first window
             return Predicted(sample, None, b"", None)
         features = predictor.features(sample.x)
-        prediction = predictor.predict(features, started)
+        far = self.unknown.far(self.serving.number)
+        prediction = predictor.predict(features, started, far=far)
         body = predictors.to_message(
             prediction, schema=PREDICTION_SCHEMA, sample_id=sample.id, ts=sample.ts
         )
@@ -199,8 +202,15 @@ class Ingest:
         self._events.append((event, features))
         open_growth(self.store, self.config, event.seq)
         if hit is not None:
+            self.note_right(self.store.prediction_of(label.id) if hit else None)
             self.watch.scored(label.source, event, hit)
         return event
+
+    def note_right(self, body: bytes | None) -> None:
+        """How far out right answers of what serves lie, to know what is further."""
+        generation, distance = (-2, 0.0) if body is None else predictors.distance_of(body)
+        if generation == self.serving.number:
+            self.unknown.note(generation, distance)
 
     # --- after the commit ---
 

@@ -180,6 +180,15 @@ class Reader:
         )
         return [hit for (hit,) in rows][::-1]
 
+    def right_predictions(self, limit: int) -> list[bytes]:
+        """Of the newest `limit` first labels, the predictions that were right, newest last."""
+        rows = self._db.execute(
+            "SELECT p.body FROM (SELECT row, seq, hit FROM label WHERE hit IS NOT NULL "
+            "ORDER BY seq DESC LIMIT ?) JOIN prediction p USING (row) WHERE hit ORDER BY seq",
+            (limit,)
+        )
+        return [body for (body,) in rows]
+
     def hit_counts(self) -> tuple[int, int]:
         """(right, all) of the predictions that were later labelled."""
         right, total = self._db.execute("SELECT SUM(hit), COUNT(hit) FROM label").fetchone()

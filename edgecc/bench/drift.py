@@ -140,7 +140,7 @@ def run(*, quick: bool, json_path: Path | None) -> None:
 
 
 def _measured(runs: list[Run], *, calm: bool) -> dict[str, Any]:
-    """Delays (None: not seen), false alarms, and accuracy from the change (calm: all) to the end."""
+    """Delays (None: not seen), false alarms, accuracy from the change (calm: all) to the end."""
     change = len(runs[0].hits) if calm else CHANGE
     after = 0 if calm else CHANGE
     alarms = sum(sum(label < change for label in one.fired) for one in runs)

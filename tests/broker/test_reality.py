@@ -49,7 +49,6 @@ def teach(node: Node, digits: Digits, ids: range, liar: str | None) -> None:
 def test_a_source_that_lies_is_named_and_unlearnt_and_the_honest_ones_are_not(
     node: Node, digits: Digits
 ) -> None:
-    images, labels = digits
     teach(node, digits, range(1200), liar="mallory")
     said = node.peer.wait(lambda m: m.topic == node.topic("event")
                           and m.json["type"] == "source-distrusted").json["data"]
