@@ -57,7 +57,8 @@ class Aside:
         """Labels of `source` for samples that have none from others; how many."""
         rows = self._db.execute(
             "SELECT a.row, a.label FROM aside a JOIN sample s USING (row) "
-            "WHERE a.source=? AND s.label IS NULL AND NOT s.unlearnt ORDER BY a.row", (source,)).fetchall()
+            "WHERE a.source=? AND s.label IS NULL AND NOT s.unlearnt ORDER BY a.row", (source,)
+        ).fetchall()
         self._relabel((row, None, label, source) for row, label in rows)
         self._db.execute("DELETE FROM aside WHERE source=?", (source,))
         return len(rows)

@@ -1,34 +1,14 @@
 """Answers are called unknown where they lie further out than right answers did."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from conftest import Seen
 
-from edgecc.capture.dataset import load_idx
-from edgecc.interpreter import Interpreter
 from edgecc.learn.novelty import Novelty
 from edgecc.learn.readout import Floats, Readout, scores, to_whole
-from edgecc.planner import plan
-from edgecc.sample import Input
-from edgecc.trunk import stem_trunk
 from edgecc.unknown import Unknown
 
-FASHION = Path("/usr/share/datasets/fashion-mnist")
 RATE = 0.05
-
-
-@pytest.fixture(scope="module")
-def fashion() -> tuple[Floats, list[str]]:
-    """Stem features of 5000 pictures, and what they are."""
-    if not FASHION.exists():
-        pytest.skip("Fashion-MNIST is missing: apt install dataset-fashion-mnist")
-    images, labels = load_idx(FASHION, "train")
-    spec = Input("image", (1, 28, 28))
-    trunk = stem_trunk(plan(512 * 2**20, spec, max_payload=2**20, blocks=2), spec, 0)
-    run = Interpreter(trunk.compile()).run
-    features = [to_whole(run(trunk.scale(image[None]))) for image in images[:5000]]
-    return np.array(features), [str(label) for label in labels[:5000]]
 
 
 def _taught(features: Floats, labels: list[str]) -> Readout:
@@ -38,9 +18,9 @@ def _taught(features: Floats, labels: list[str]) -> Readout:
     return readout
 
 
-def _flagged(fashion: tuple[Floats, list[str]], unseen: str) -> tuple[float, float]:
+def _flagged(stem_features: Seen, unseen: str) -> tuple[float, float]:
     """Share called unknown of the classes learnt, and of the one never seen."""
-    features, labels = fashion
+    features, labels = stem_features
     learnt = [n for n in range(3500) if labels[n] != unseen]
     readout = _taught(features[learnt], [labels[n] for n in learnt])
     weights = readout.weights(3e-3)
@@ -63,9 +43,9 @@ def _flagged(fashion: tuple[Floats, list[str]], unseen: str) -> tuple[float, flo
 
 
 def test_a_class_never_seen_is_called_unknown_far_more_often_than_the_others(
-    fashion: tuple[Floats, list[str]]
+    stem_features: Seen
 ) -> None:
-    found = {unseen: _flagged(fashion, unseen) for unseen in "0158"}
+    found = {unseen: _flagged(stem_features, unseen) for unseen in "0158"}
     print(found)
     assert all(seen < 2.5 * RATE for seen, _ in found.values()), found
     assert np.mean([new for _, new in found.values()]) > 4 * RATE, found

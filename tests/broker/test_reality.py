@@ -177,3 +177,27 @@ def test_a_flood_is_accounted_for_to_the_last_message(node: Node, digits: Digits
     assert said["growths_open"] == 0
     assert said["dropped"]["qos0"] == 0
     assert sum(sum(one.values()) for one in node.receipts().values()) == sent
+
+
+def test_a_class_never_taught_is_called_unknown_more_often_than_those_that_were(
+    node: Node, digits: Digits
+) -> None:
+    images, labels = digits
+    taught, new = np.flatnonzero(labels < 5), np.flatnonzero(labels == 6)[:40]
+    node.stream(images[taught[:600]], labels[taught[:600]])
+    await_health(node, lambda said: said["log"]["labels"] == 600 and not said["behind"])
+    node.ask(images[taught[600]])
+    flagged = [
+        np.mean([node.prediction(node.send(npy(images[n])))["unknown"] for n in asked])
+        for asked in (taught[601:661], new)
+    ]
+    print(flagged)
+    assert flagged[0] < 0.25
+    assert flagged[1] > 0.5
+    body = node.ask(images[new[0]])
+    assert body["label"] == body["top"][0][0]  # the best guess stays, flagged or not
+    node.kill()
+    node.start()
+    node.ask(images[new[0]])
+    again = [node.prediction(node.send(npy(images[n])))["unknown"] for n in new]
+    assert np.mean(again) == flagged[1]  # the bound comes from the log
