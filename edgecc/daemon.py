@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from edgecc import planner, signing
+from edgecc import planner, signing, unknown
 from edgecc.announce import Announcer
 from edgecc.commands import answer
 from edgecc.config import Config
@@ -34,7 +34,6 @@ from edgecc.store import Store
 from edgecc.supervisor import Supervisor
 from edgecc.systemd import notify
 from edgecc.transfer import serve
-from edgecc.unknown import Unknown
 from edgecc.upkeep import Upkeep
 from edgecc.watch import Watch
 
@@ -89,9 +88,9 @@ class Daemon:
         self.watch = Watch(config, self.store, self.announcer.event)
         self.ingest = Ingest(
             config, self.link, self.store, self.outbox, self.serving, prequential, self.watch,
-            Unknown(config.unknown.rate),
+            unknown.Unknown(config.unknown.rate),
         )
-        for body in self.store.right_predictions(WINDOW):
+        for body in self.store.right_predictions(unknown.WINDOW):
             self.ingest.note_right(body)
         self.supervisor = Supervisor(
             limit=self.plan.learner_limit, idle=config.grow.idle_exit, wake=self.link.wake

@@ -181,11 +181,10 @@ class Reader:
         return [hit for (hit,) in rows][::-1]
 
     def right_predictions(self, limit: int) -> list[bytes]:
-        """Of the newest `limit` first labels, the predictions that were right, newest last."""
+        """The newest `limit` predictions that their labels proved right, newest last."""
         rows = self._db.execute(
-            "SELECT p.body FROM (SELECT row, seq, hit FROM label WHERE hit IS NOT NULL "
-            "ORDER BY seq DESC LIMIT ?) JOIN prediction p USING (row) WHERE hit ORDER BY seq",
-            (limit,)
+            "SELECT p.body FROM (SELECT row, seq FROM label WHERE hit ORDER BY seq DESC LIMIT ?) "
+            "JOIN prediction p USING (row) ORDER BY seq", (limit,)
         )
         return [body for (body,) in rows]
 

@@ -8,7 +8,7 @@ from collections import deque
 
 import numpy as np
 
-_WINDOW = 1000  # newest right answers
+WINDOW = 200  # newest right answers: while a readout is young, older ones lay further out
 _ENOUGH = 50  # below which nothing is called unknown
 
 
@@ -16,7 +16,7 @@ class Unknown:
     def __init__(self, rate: float) -> None:
         self._rate = rate
         self._generation = -1
-        self._distances: deque[float] = deque(maxlen=_WINDOW)
+        self._distances: deque[float] = deque(maxlen=WINDOW)
         self._far: float | None = None  # None: to be found again
 
     def note(self, generation: int, distance: float) -> None:

@@ -1,9 +1,17 @@
 """Drift is seen soon, seldom where there is none, and never where the error falls."""
 
-import numpy as np
+from dataclasses import replace
+from pathlib import Path
 
-from edgecc.config import DriftConfig
+import numpy as np
+import pytest
+from conftest import Seen
+
+from edgecc.bench.drift import Stream, always, detector, follow, never
+from edgecc.config import Config, DriftConfig
 from edgecc.drift import Adwin, Drift
+from edgecc.schedule import open_drift_growth, open_growth
+from edgecc.store import Store
 
 DELTA = DriftConfig().delta
 
@@ -52,3 +60,47 @@ def test_the_state_goes_on_bit_for_bit() -> None:
         if n % 61 == 0:
             parts = Adwin(delta=DELTA, state=parts.state())
     assert parts.state() == whole.state()
+
+
+def test_moved_labels_are_seen_on_the_real_readout_and_a_fresh_start_pays(
+    stem_features: Seen,
+) -> None:
+    features, named = stem_features
+    labels = np.array([int(name) for name in named])
+    moved = np.where(np.arange(len(labels)) >= 2000, (labels + 1) % 10, labels)
+    seen = follow(Stream(features[:3000], moved[:3000]), detector())
+    assert min(seen.fired) >= 2000
+    assert min(seen.fired) < 2100
+    blind = follow(Stream(features[:3000], moved[:3000]), never)
+    assert seen.hits[2000:].mean() > blind.hits[2000:].mean() + 0.3
+    calm = follow(Stream(features[:2500], labels[:2500]), detector())
+    assert calm.fired == []
+    assert len(follow(Stream(features[:600], labels[:600]), always).fired) == 2
+
+
+def _growths(path: Path, drifts: range) -> list[tuple[int, int]]:
+    """(number, cursor) of the growths of a log of 2100 labels, first at 100, drift at `drifts`."""
+    config = Config(grow=replace(Config().grow, first=100))
+    store = Store(path)
+    with store.transaction():
+        for seq in range(1, 2101):
+            open_growth(store, config, seq)
+            if seq in drifts:
+                open_drift_growth(store, config, seq)
+    found = [(growth.number, growth.cursor) for growth in store.open_growths()]
+    store.close()
+    return found
+
+
+@pytest.mark.parametrize("drifts", [range(0), range(1, 2101), range(150, 2101, 7)])
+def test_drift_opens_one_growth_at_most_between_two_scheduled_ones(
+    tmp_path: Path, drifts: range
+) -> None:
+    found = _growths(tmp_path / "log.sqlite", drifts)
+    assert [one for one in found if one[0] % 2] == [
+        (1, 100), (3, 200), (5, 400), (7, 800), (9, 1600)]
+    extra = [cursor for number, cursor in found if number % 2 == 0]
+    assert len(extra) == (5 if drifts else 0)
+    assert all(cursor >= 1.25 * first
+               for cursor, first in zip(extra, (100, 200, 400, 800, 1600), strict=False))
+    assert [cursor for _, cursor in found] == sorted(cursor for _, cursor in found)
