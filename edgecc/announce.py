@@ -90,6 +90,8 @@ class Announcer:
             "ts": time.time(), "generation": daemon.serving.number, "readout": cursor,
             "classes": [] if predictor is None else predictor.readout.classes,
             "backlog": max(0, store.last_label() - cursor),
+            "behind": max(0, store.last_label() - cursor), "taken": dict(daemon.ingest.taken),
+            "distrusted": daemon.watch.sources.distrusted,
             "growths_open": len(store.open_growths()), "unlearning": daemon.forgetting.busy,
             "swapping": daemon.serving.successor is not None, "paused": daemon.paused,
             "log": store.counts(), "acked": daemon.ingest.acked,

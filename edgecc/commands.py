@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgecc.errors import EdgeccError, MessageError
 from edgecc.messages import Command
 from edgecc.reply import refuse, reply
+from edgecc.topics import check_source
 
 if TYPE_CHECKING:
     from edgecc.daemon import Daemon
@@ -89,6 +90,21 @@ def _wait_for_unlearning(daemon: Daemon) -> None:
         raise MessageError("samples are being unlearnt; ask again in a moment")
 
 
+def _sources(daemon: Daemon, _args: Args) -> Any:
+    return daemon.watch.report()
+
+
+def _trust(daemon: Daemon, args: Args) -> Any:
+    """Labels of a source count, or do not, whatever the statistics say."""
+    source, trusted = args.get("source"), args.get("trusted", True)
+    if not isinstance(source, str) or not isinstance(trusted, bool):
+        raise MessageError('trust needs {"args": {"source": NAME, "trusted": true or false}}')
+    check_source(source)
+    _wait_for_unlearning(daemon)
+    daemon.watch.decide(source, trusted=trusted)
+    return [one for one in daemon.watch.report() if one["source"] == source]
+
+
 def _await_turn(daemon: Daemon, number: int) -> None:
     """It serves once its readout knows every label; a restart does not forget it."""
     with daemon.store.transaction():
@@ -98,5 +114,5 @@ def _await_turn(daemon: Daemon, number: int) -> None:
 
 VERBS: dict[str, Callable[[Daemon, Args], Any]] = {
     "ping": _ping, "pause": _pause, "resume": _resume, "checkpoint": _checkpoint,
-    "rollback": _rollback,
+    "rollback": _rollback, "sources": _sources, "trust": _trust,
 }

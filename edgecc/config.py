@@ -25,6 +25,8 @@ _BOUNDS = {  # what the protocol, or sense, allows
     "mqtt.max_payload": (1024, 256 * 2**20 - 2**17), "keep_generations": (1, 10_000),
     "grow.first": (20, 10**9), "grow.epochs": (1e-3, 1000), "grow.threads": (1, 256),
     "grow.blocks": (0, 8), "grow.idle_exit": (0, 10**9),
+    "trust.tolerance": (0, 0.9), "trust.rate": (1e-12, 0.1), "drift.delta": (1e-9, 0.5),
+    "unknown.rate": (0, 0.5),
 }
 _VARIABLE = re.compile(r"\$\{(\w+)(?::\?([^}]*))?\}")
 
@@ -102,6 +104,23 @@ class Grow:
 
 
 @dataclass(frozen=True)
+class Trust:
+    enabled: bool = True
+    tolerance: float = 0.1
+    rate: float = 1e-6
+
+
+@dataclass(frozen=True)
+class DriftConfig:
+    delta: float = 0.002
+
+
+@dataclass(frozen=True)
+class Unknown:
+    rate: float = 0.05
+
+
+@dataclass(frozen=True)
 class Config:
     node: str = field(default_factory=_default_node)
     prefix: str = "edgecc/v1"
@@ -113,6 +132,9 @@ class Config:
     mqtt: Mqtt = Mqtt()
     input: InputConfig = InputConfig()
     grow: Grow = Grow()
+    trust: Trust = Trust()
+    drift: DriftConfig = DriftConfig()
+    unknown: Unknown = Unknown()
 
     @property
     def topics(self) -> Topics:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from edgecc import planner, signing
+from edgecc import planner, signing, unknown
 from edgecc.announce import Announcer
 from edgecc.commands import answer
 from edgecc.config import Config
@@ -35,6 +35,7 @@ from edgecc.supervisor import Supervisor
 from edgecc.systemd import notify
 from edgecc.transfer import serve
 from edgecc.upkeep import Upkeep
+from edgecc.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -83,13 +84,17 @@ class Daemon:
         self.outbox = Outbox(self.link, self.store)
         right, total = self.store.hit_counts()
         prequential = Prequential(right=right, total=total, newest=self.store.hits(WINDOW))
+        self.announcer = Announcer(self)
+        self.watch = Watch(config, self.store, self.announcer.event)
         self.ingest = Ingest(
-            config, self.link, self.store, self.outbox, self.serving, prequential
+            config, self.link, self.store, self.outbox, self.serving, prequential, self.watch,
+            unknown.Unknown(config.unknown.rate),
         )
+        for body in self.store.right_predictions(unknown.WINDOW):
+            self.ingest.note_right(body)
         self.supervisor = Supervisor(
             limit=self.plan.learner_limit, idle=config.grow.idle_exit, wake=self.link.wake
         )
-        self.announcer = Announcer(self)
         self.session, self.upkeep = Session(self), Upkeep(self)
         self.forgetting = Forgetting(self)
         self.orders = Orders(self)

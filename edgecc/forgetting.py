@@ -13,11 +13,11 @@ from edgecc import generation
 from edgecc.erasure import Request
 from edgecc.errors import CheckpointError, StoreError
 from edgecc.influence import Influence, untouched
-from edgecc.ingest import open_growth
 from edgecc.manifest import Manifest
 from edgecc.messages import Command, id_of, source_of
 from edgecc.predictor import Predictor
 from edgecc.reply import reply
+from edgecc.schedule import open_growth
 from edgecc.selection import Selection, asker, parse
 
 if TYPE_CHECKING:

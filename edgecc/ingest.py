@@ -5,7 +5,7 @@ A prediction is in the log before anything is learnt from its sample.
 """
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,13 +30,18 @@ from edgecc.messages import (
 )
 from edgecc.outbox import Outbox
 from edgecc.prequential import Prequential
-from edgecc.reader import Growth, LabelEvent
+from edgecc.reader import LabelEvent
 from edgecc.sample import Sample
+from edgecc.schedule import open_growth
 from edgecc.selection import asked_by, parse
 from edgecc.serving import Serving
 from edgecc.store import Store
+from edgecc.unknown import Unknown
+from edgecc.watch import Watch
 
 Receipts = dict[str, list[dict[str, Any]]]
+
+_ASIDE = "the source is distrusted: its label is kept, and not learnt"
 
 
 @dataclass
@@ -63,7 +68,10 @@ class Ingest:
     outbox: Outbox
     serving: Serving
     prequential: Prequential
+    watch: Watch
+    unknown: Unknown
     acked: int = 0  # samples whose PUBACK was handed over since the start
+    taken: Counter[str] = field(default_factory=Counter)  # what became of messages, since then
     _events: list[tuple[LabelEvent, Floats | None]] = field(default_factory=list)
     _unlearn: list[str] = field(default_factory=list)  # ids that labels ask to unlearn
 
@@ -78,9 +86,11 @@ class Ingest:
                 self._commit(item, receipts, predictions)
             if self._unlearn:
                 self.store.erasure.ask(None, {"args": {"ids": self._unlearn, "unseen": True}})
+            self.watch.save()
             for source, entries in receipts.items():
                 self.outbox.put(self.config.topics.out(source, "receipt"), to_json(entries))
             self.outbox.settle()
+        self.taken.update(_counted(receipts))
         for message, item in zip(messages, items, strict=True):
             sent = self.link.ack(message)
             self.acked += sent and isinstance(item, Predicted | Rejected)
@@ -105,7 +115,8 @@ class Ingest:
         if predictor is None:  # a sensor whose scale is not known before its first window
             return Predicted(sample, None, b"", None)
         features = predictor.features(sample.x)
-        prediction = predictor.predict(features, started)
+        far = self.unknown.far(self.serving.number)
+        prediction = predictor.predict(features, started, far=far)
         body = predictors.to_message(
             prediction, schema=PREDICTION_SCHEMA, sample_id=sample.id, ts=sample.ts
         )
@@ -150,12 +161,17 @@ class Ingest:
         if item.body:
             self.store.add_prediction(row, item.label, item.body)
             predictions.append((sample.source, item.body))
+        receipt = {"id": sample.id, "status": "stored"}
         if sample.label is not None:
-            self._log_label(Label(sample.id, sample.label, sample.source), item.features)
+            label = Label(sample.id, sample.label, sample.source)
+            if self.watch.sets_aside(label):
+                receipt["reason"] = _ASIDE
+            else:
+                self._log_label(label, item.features)
         waiting = self.store.take_pending(sample.id)
-        if waiting is not None:
+        if waiting is not None and not self.watch.sets_aside(waiting):
             self._log_label(waiting, item.features)
-        return {"id": sample.id, "status": "stored"}
+        return receipt
 
     def _commit_label(self, label: Label) -> dict[str, Any]:
         known = self.store.row_of(label.id) is not None
@@ -164,6 +180,8 @@ class Ingest:
         if self.store.is_forgotten(label.id):
             return {"id": label.id, "status": "rejected", "label": label.label,
                     "reason": "this sample was unlearnt"}
+        if self.watch.sets_aside(label):
+            return {"id": label.id, "status": "aside", "label": label.label, "reason": _ASIDE}
         event = self._log_label(label, None)
         status = "pending" if not known else "duplicate" if event is None else "stored"
         return {"id": label.id, "status": status, "label": label.label}
@@ -183,7 +201,16 @@ class Ingest:
             self.prequential.score(hit)
         self._events.append((event, features))
         open_growth(self.store, self.config, event.seq)
+        if hit is not None:
+            self.note_right(self.store.prediction_of(label.id) if hit else None)
+            self.watch.scored(label.source, event, hit)
         return event
+
+    def note_right(self, body: bytes | None) -> None:
+        """How far out right answers of what serves lie, to know what is further."""
+        generation, distance = (-2, 0.0) if body is None else predictors.distance_of(body)
+        if generation == self.serving.number:
+            self.unknown.note(generation, distance)
 
     # --- after the commit ---
 
@@ -202,13 +229,7 @@ class Ingest:
         self.serving.calibrate(self.store.stored())
 
 
-def open_growth(store: Store, config: Config, seq: int) -> None:
-    """Growth r starts at label first·2^(r-1): fixed by the recipe, not by the clock."""
-    ratio, rest = divmod(seq, config.grow.first)
-    if rest == 0 and ratio & (ratio - 1) == 0 and config.grow.blocks:
-        grow = config.grow
-        recipe = {
-            "epochs": grow.epochs, "seed": config.seed, "method": grow.method,
-            "mirror": grow.mirror,
-        }
-        store.open_growth(Growth(ratio.bit_length(), seq, recipe))
+def _counted(receipts: Receipts) -> Iterable[str]:
+    """What each message's receipt says: `stored`, `duplicate`, ..; `label stored` for labels."""
+    for entry in (entry for entries in receipts.values() for entry in entries):
+        yield f"label {entry['status']}" if "label" in entry else entry["status"]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgecc.generation import Generation
 from edgecc.interpreter import Interpreter
+from edgecc.learn.novelty import Novelty
 from edgecc.learn.readout import Floats, Readout, probabilities, scores, to_whole
 
 TOP = 3
@@ -22,6 +23,8 @@ class Prediction:
     label: str | None
     score: float  # calibrated probability
     top: list[tuple[str, float]]
+    distance: float  # from the class named; beyond some bound it is unknown
+    unknown: bool
     generation: int
     readout: int  # newest label that this prediction knows of
     seconds: float
@@ -38,6 +41,7 @@ class Predictor:
         self._stale = True
         self._weights: Floats = np.zeros((0, self.readout.dim + 1))
         self._weights_cursor = 0
+        self._novelty: Novelty | None = None
 
     def features(self, x: NDArray[Any]) -> Floats:
         """Whole-number features (dim,) of a stored sample (C, H, W)."""
@@ -64,24 +68,35 @@ class Predictor:
     def refresh(self) -> None:
         """Solve for the weights that know every label learnt so far."""
         self._weights = self.readout.weights(self.generation.manifest.alpha)
+        self._novelty = Novelty.of(self.readout, self._weights)
         self._weights_cursor, self._stale = self.cursor, False
 
-    def predict(self, features: Floats, started: float) -> Prediction:
-        """Scores of all classes for one sample; `started` on time.perf_counter."""
-        classes = self.readout.classes[: len(self._weights)]
-        if not classes:
-            return self._prediction([], started)
-        chances = probabilities(
-            scores(self._weights, features), self.generation.manifest.temperature
-        )
-        best = np.argsort(chances)[::-1][:TOP]
-        return self._prediction([(classes[i], float(chances[i])) for i in best], started)
+    def predict(
+        self, features: Floats, started: float, *, far: float = float("inf")
+    ) -> Prediction:
+        """Scores of all classes for one sample, `started` on time.perf_counter.
 
-    def _prediction(self, top: list[tuple[str, float]], started: float) -> Prediction:
+        Further than `far` from the class it names, the sample is unknown.
+        """
+        classes = self.readout.classes[: len(self._weights)]
+        if not classes or self._novelty is None:
+            return self._prediction([], 0.0, far, started)
+        values = scores(self._weights, features)
+        chances = probabilities(values, self.generation.manifest.temperature)
+        best = np.argsort(chances)[::-1][:TOP]
+        distance = self._novelty.distance(values, int(best[0]))
+        top = [(classes[i], float(chances[i])) for i in best]
+        return self._prediction(top, distance, far, started)
+
+    def _prediction(
+        self, top: list[tuple[str, float]], distance: float, far: float, started: float
+    ) -> Prediction:
         return Prediction(
             label=top[0][0] if top else None,
             score=top[0][1] if top else 0.0,
             top=top,
+            distance=distance,
+            unknown=not top or distance > far,
             generation=self.generation.manifest.number,
             readout=self._weights_cursor,
             seconds=time.perf_counter() - started,
@@ -95,13 +110,21 @@ def to_message(prediction: Prediction, *, schema: str, sample_id: str, ts: float
         "sample_id": sample_id,
         "ts": ts,
         "label": prediction.label,
+        "unknown": prediction.unknown,
         "score": _short(prediction.score),
         "top": [[label, _short(score)] for label, score in prediction.top],
+        "distance": _short(prediction.distance),
         "generation": prediction.generation,
         "readout": prediction.readout,
         "latency_ms": round(prediction.seconds * 1000, 2),
     }
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def distance_of(body: bytes) -> tuple[int, float]:
+    """Generation and distance of a prediction as published."""
+    said = json.loads(body)
+    return said["generation"], said.get("distance", 0.0)
 
 
 def _short(score: float) -> float:

@@ -180,6 +180,14 @@ class Reader:
         )
         return [hit for (hit,) in rows][::-1]
 
+    def right_predictions(self, limit: int) -> list[bytes]:
+        """The newest `limit` predictions that their labels proved right, newest last."""
+        rows = self._db.execute(
+            "SELECT p.body FROM (SELECT row, seq FROM label WHERE hit ORDER BY seq DESC LIMIT ?) "
+            "JOIN prediction p USING (row) ORDER BY seq", (limit,)
+        )
+        return [body for (body,) in rows]
+
     def hit_counts(self) -> tuple[int, int]:
         """(right, all) of the predictions that were later labelled."""
         right, total = self._db.execute("SELECT SUM(hit), COUNT(hit) FROM label").fetchone()
@@ -212,6 +220,10 @@ class Reader:
         """Those whose trunks an operator has rolled back from."""
         return {number for (number,) in self._db.execute(
             "SELECT number FROM growth WHERE closed=2")}
+
+    def has_growth(self, number: int) -> bool:
+        found = self._db.execute("SELECT 1 FROM growth WHERE number=?", (number,))
+        return found.fetchone() is not None
 
     def verdicts(self) -> list[dict[str, Any]]:
         rows = self._db.execute("SELECT body FROM verdict ORDER BY growth, block")

@@ -59,6 +59,20 @@ def command(config: Config, verb: str, args: dict[str, Any]) -> Any:
         return client.command(verb, args, timeout=60.0)
 
 
+def sources(config: Config, as_json: bool) -> None:
+    """One line a source that has given labels."""
+    found = command(config, "sources", {})
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for one in found:
+        standing = "distrusted" if one["distrusted"] else "trusted"
+        click.echo(f"{one['source']:16} {standing}{' by hand' if one['by_hand'] else ''}  "
+                   f"{one['misses']} of {one['labels']} labels not as predicted; of the "
+                   f"{one['compared']} compared {one['missed']}, others would "
+                   f"{one['expected']:.0f}; {one['aside']} aside")
+
+
 def _offers(client: Client, config: Config) -> list[dict[str, Any]]:
     payload = client.retained(config.topics / "checkpoint/index")
     if payload is None:

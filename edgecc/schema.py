@@ -94,4 +94,12 @@ MIGRATIONS = [
     DELETE FROM pending WHERE unlearn;
     ALTER TABLE pending DROP COLUMN unlearn;
     """,
+    """
+    CREATE TABLE aside (  -- labels of distrusted sources
+        row INTEGER NOT NULL, source TEXT NOT NULL, label TEXT NOT NULL, ts REAL NOT NULL,
+        PRIMARY KEY (row, source)) WITHOUT ROWID;
+    CREATE TRIGGER aside_removed AFTER DELETE ON sample BEGIN
+        DELETE FROM aside WHERE row = OLD.row;
+    END;
+    """,
 ]

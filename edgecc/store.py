@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edgecc.aside import Aside
 from edgecc.erasure import Erasure
 from edgecc.errors import StoreError
 from edgecc.messages import Inbound, Label
@@ -30,7 +31,7 @@ class Store(Reader):
         super().__init__(path, "rwc")
         try:
             self._open_writer()
-            self.erasure = Erasure(self._db)
+            self.erasure, self.aside = Erasure(self._db), Aside(self._db)
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {path}: {error}") from error
 

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from live import Digits, Node, Peer
+from numpy.typing import NDArray
 
 from edgecc.broker import Mosquitto, find_mosquitto, free_port
 
 MakeNode = Callable[..., Node]
+Seen = tuple[NDArray[np.float64], list[str]]
+FASHION = Path("/usr/share/datasets/fashion-mnist")
 _names = itertools.count()
 
 
@@ -102,3 +105,23 @@ def digits() -> Digits:
     found = load_digits()
     images = np.rint(found.images * 255 / 16).astype(np.uint8)
     return images[:, None], found.target.astype(np.int64)
+
+
+@pytest.fixture(scope="session")
+def stem_features() -> Seen:
+    """The stem's features of 5000 pictures of Fashion-MNIST (n, dim), and what they are."""
+    from edgecc.capture.dataset import load_idx
+    from edgecc.interpreter import Interpreter
+    from edgecc.learn.readout import to_whole
+    from edgecc.planner import plan
+    from edgecc.sample import Input
+    from edgecc.trunk import stem_trunk
+
+    if not FASHION.exists():
+        pytest.skip("Fashion-MNIST is missing: apt install dataset-fashion-mnist")
+    images, labels = load_idx(FASHION, "train")
+    spec = Input("image", (1, 28, 28))
+    trunk = stem_trunk(plan(512 * 2**20, spec, max_payload=2**20, blocks=2), spec, 0)
+    run = Interpreter(trunk.compile()).run
+    features = [to_whole(run(trunk.scale(image[None]))) for image in images[:5000]]
+    return np.array(features), [str(label) for label in labels[:5000]]

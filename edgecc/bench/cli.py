@@ -45,3 +45,13 @@ def continual(quick: bool, cells: Path, out: Path, json_path: Path | None) -> No
 
     out.mkdir(parents=True, exist_ok=True)
     run(quick=quick, folder=cells.expanduser(), json_path=json_path, out=out)
+
+
+@bench.command()
+@_quick
+@_json
+def drift(quick: bool, json_path: Path | None) -> None:
+    """Detection delay, false alarms and worth of drift detection (one to three minutes)."""
+    from edgecc.bench.drift import run
+
+    run(quick=quick, json_path=json_path)

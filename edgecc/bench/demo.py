@@ -38,7 +38,10 @@ def run(out: Path, json_path: Path | None, count: int | None) -> None:
     per_pair = min([per_pair, *(len(part) for part in data.pairs)])
     out.mkdir(parents=True, exist_ok=True)
     first = max(200, per_pair * 5 // 8)
-    with running(out / "work", budget=BUDGET, first=first, shape=list(data.shape)) as node:
+    clothes = "true" if data.name == "Fashion-MNIST" else "false"
+    with running(
+        out / "work", budget=BUDGET, first=first, mirror=clothes, shape=list(data.shape)
+    ) as node:
         click.echo(f"daemon ready in {node.ready:.2f} s; {data.name}, {per_pair * 5} pictures")
         found: dict[str, Any] = {"ready_s": node.ready}
         matrix = []

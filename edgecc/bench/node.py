@@ -25,7 +25,7 @@ state_dir: {state}
 memory_budget: {budget}
 mqtt: {{host: 127.0.0.1, port: {port}}}
 input: {{kind: image, shape: {shape}}}
-grow: {{first: {first}}}
+grow: {{first: {first}, mirror: {mirror}}}
 """
 
 
