@@ -22,19 +22,21 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Layer:
-    """One frozen convolution: conv (SAME padding, stride 1), bias, ReLU, max-pool (VALID).
+    """One frozen convolution: conv (stride 1), bias, ReLU, max-pool (VALID).
 
     convs: kernels (O_i, I, kh, kw) in torch's order. Several make a CoConv: all read the same
         input, entry i with dilation i + 1, and their outputs are concatenated on channels.
     bias: (O,) over the concatenated outputs.
     pool: window and stride (ph, pw) of the max-pool; (1, 1) is none.
     grid: the map is average-pooled to (gh, gw) for this layer's part of the features.
+    padding: "same" keeps the map's size; "valid" with a kernel as large as the map is dense.
     """
 
     convs: tuple[Floats, ...]
     bias: Floats
     pool: tuple[int, int]
     grid: tuple[int, int]
+    padding: Literal["same", "valid"] = "same"
 
 
 def compile_trunk(
@@ -200,7 +202,7 @@ def _layer(graph: _Graph, x: _Tensor, layer: Layer, quant: Quantization | None) 
     quant = _map_quant(layer, x, quant)
     biases = np.split(layer.bias, np.cumsum(outputs)[:-1])
     branches = [
-        _conv(graph, x, kernels, bias, dilation, quant)
+        _conv(graph, x, kernels, bias, dilation, quant, layer.padding)
         for dilation, (kernels, bias) in enumerate(zip(layer.convs, biases, strict=True), start=1)
     ]
     ph, pw = layer.pool
@@ -224,12 +226,13 @@ def _conv(
     bias: Floats,
     dilation: int,
     quant: Quantization | None,
+    padding: Literal["same", "valid"],
 ) -> _Tensor:
     if kernels.shape[1] != x.shape[3]:
         raise ValueError(f"kernels {kernels.shape} for a map {x.shape}: channels differ")
     weights = np.ascontiguousarray(kernels.transpose(0, 2, 3, 1), dtype=np.float32)
     options = schema.Conv2DOptionsT(
-        padding=schema.Padding.SAME,
+        padding=getattr(schema.Padding, padding.upper()),
         strideW=1,
         strideH=1,
         dilationWFactor=dilation,
@@ -237,7 +240,9 @@ def _conv(
         fusedActivationFunction=schema.ActivationFunctionType.RELU,
     )
     inputs = [x, *_conv_constants(graph, weights, bias, x.quant)]
-    out = graph.tensor((*x.shape[:3], len(bias)), quant)
+    size = x.shape[1:3] if padding == "same" else tuple(
+        side - (k - 1) * dilation for side, k in zip(x.shape[1:3], kernels.shape[2:], strict=True))
+    out = graph.tensor((x.shape[0], *size, len(bias)), quant)
     return graph.op("CONV_2D", inputs, out, options, version=2 if quant is None else 3)
 
 

@@ -92,8 +92,13 @@ class InputConfig:
 @dataclass(frozen=True)
 class Grow:
     first: int = 2000
-    blocks: int = 2
-    epochs: float = 3.0
+    blocks: int = 3
+    epochs: float = 5.0
+    method: Literal[
+        "contextual", "contextual-hardest", "contextual-random", "contextual-bias",
+        "contextual-scale", "spela", "supervised",
+    ] = "contextual"
+    mirror: bool = False
     threads: int = 1
     idle_exit: float = 30.0
 

@@ -173,6 +173,7 @@ def _describe_blocks(trunk: Trunk) -> list[dict[str, Any]]:
     return [
         {"method": method, "convs": [list(conv.shape) for conv in layer.convs],
          "pool": list(layer.pool), "grid": list(layer.grid),
+         "padding": layer.padding,
          "range": None if bounds is None else list(bounds),
          "input_range": None if ranges[0] is None else list(ranges[0])}
         for method, layer, bounds in zip(trunk.methods, trunk.layers, ranges[1:], strict=True)
@@ -201,7 +202,10 @@ def _layers(manifest: Manifest, tensors: dict[str, NDArray[Any]]) -> Iterator[La
         if [list(conv.shape) for conv in convs] != block["convs"]:
             raise Corrupt(f"block {number}: shapes differ from the manifest's")
         pool, grid = tuple(block["pool"]), tuple(block["grid"])
-        yield Layer(convs=convs, bias=tensors[f"{number}.bias"], pool=pool, grid=grid)
+        yield Layer(
+            convs=convs, bias=tensors[f"{number}.bias"], pool=pool, grid=grid,
+            padding=block.get("padding", "same"),
+        )
 
 
 def _checked_file(path: Path, file: manifests.File) -> bytes:

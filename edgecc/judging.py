@@ -36,6 +36,13 @@ class Judged:
         """Had the trunk only its first `dim` features."""
         return best_alpha(self.before.prefix(dim), self.held[:, :dim], self.labels)[1]
 
+    def first(self, dim: int) -> "Judged":
+        """The same for a trunk that has only the first `dim` features."""
+        if dim == self.readout.dim:
+            return self
+        return _judged(
+            self.readout.prefix(dim), self.before.prefix(dim), self.held[:, :dim], self.labels)
+
 
 def judge(trunk: Trunk, rows: Rows, report: Callable[[int], None]) -> Judged:
     """Learn the training rows, answer the held-out ones, then learn those as well."""
@@ -44,21 +51,27 @@ def judge(trunk: Trunk, rows: Rows, report: Callable[[int], None]) -> Judged:
     held = np.zeros((len(judges), trunk.dim), np.float32)
     place = {int(position): i for i, position in enumerate(judges)}
     for position, target in enumerate(rows.targets):
-        features = to_whole(run(trunk.scale(rows.sample(position))))
+        features = to_whole(run(trunk.scale(rows.read(position))))
         if position in place:
             held[place[position]] = features
         else:
             readout.learn(features, rows.classes[target], weight=rows.weights[target])
         if position % _REPORT_EVERY == 0:
             report(position)
-    targets = rows.targets[judges]
-    labels = [rows.classes[target] for target in targets]
+    labels = [rows.classes[target] for target in rows.targets[judges]]
     before = readout.copy()
-    alpha, accuracy, values = best_alpha(before, held, labels)
-    for one, target in zip(held, targets, strict=True):
+    for one, target in zip(held, rows.targets[judges], strict=True):
         readout.learn(one, rows.classes[target], weight=rows.weights[target])
-    temperature = best_temperature(values, targets)
-    return Judged(accuracy, alpha, temperature, readout, before, held, labels)
+    return _judged(readout, before, held, labels)
+
+
+def _judged(
+    readout: Readout, before: Readout, held: NDArray[np.float32], labels: list[str]
+) -> Judged:
+    alpha, accuracy, values = best_alpha(before, held, labels)
+    targets = np.array([before.classes.index(label) for label in labels], np.int64)
+    return Judged(
+        accuracy, alpha, best_temperature(values, targets), readout, before, held, labels)
 
 
 def int8_agreement(trunk: Trunk, rows: Rows, judged: Judged) -> float:
@@ -69,6 +82,6 @@ def int8_agreement(trunk: Trunk, rows: Rows, judged: Judged) -> float:
     weights = judged.before.weights(judged.alpha)
     same = 0
     for position, features in zip(rows.judging, judged.held, strict=True):
-        exact = to_whole(run(trunk.scale(rows.sample(int(position)))))
+        exact = to_whole(run(trunk.scale(rows.read(int(position)))))
         same += scores(weights, exact).argmax() == scores(weights, features).argmax()
     return float(same / len(judged.held))

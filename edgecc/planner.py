@@ -25,14 +25,17 @@ class Costs:
     daemon: int = 72 * MIB  # Python, numpy, LiteRT, paho, SQLite's cache
     learner: int = 274 * MIB  # Python, numpy, torch imported and warm, LiteRT, SQLite
     readouts_daemon: float = 4.5  # copies of A alive at once: sums, solve, swap to a successor
-    readouts_learner: float = 4.5  # train sums, all sums, prefix, solve
+    readouts_learner: float = 5.5  # train sums, all sums, two prefixes, solve
     tiles: int = 11  # float32 maps of one training batch alive at once
     margin: float = 1.05
 
 
 @dataclass(frozen=True)
 class Block:
-    """One block's size: output channels, square kernel, max-pool, readout grid."""
+    """One block's size: output channels, square kernel, max-pool, readout grid.
+
+    Kernel 0 is a dense block over the whole map below it.
+    """
 
     channels: int
     kernel: int
@@ -84,7 +87,7 @@ def readout_dim(candidate: Plan, spec: Input) -> int:
     size = [map_shape(height), map_shape(width)]
     dim = 2 * candidate.stem_filters * grid_of(size, candidate.stem_grid)
     for block in candidate.blocks:
-        size = [_pooled(side, block.pool) for side in size]
+        size = _after(size, block)
         dim += block.channels * grid_of(size, block.grid)
     return dim
 
@@ -96,16 +99,25 @@ def grid_of(size: list[int], grid: int) -> int:
 
 def _ladder(blocks: int, spec: Input) -> Iterator[Plan]:
     """Plans from the widest to the stem alone, sizes still unknown."""
-    for first, second, filters, batch in (
-        (32, 64, 16, 64), (32, 48, 16, 64), (24, 48, 16, 32), (24, 32, 12, 32), (16, 32, 8, 16),
+    for first, second, dense, filters, batch in (
+        (64, 128, 512, 16, 64), (48, 96, 384, 16, 64), (32, 64, 256, 16, 64),
+        (32, 48, 192, 16, 64), (24, 48, 128, 16, 32), (24, 32, 96, 12, 32), (16, 32, 64, 8, 16),
     ):
-        grown = tuple(
-            Block(channels=second if number else first, kernel=3, pool=1 + number % 2, grid=3)
-            for number in range(blocks)
-        )
+        grown = tuple(_grown(blocks, first, second, dense))
         yield Plan(filters, 3, grown, batch, _in_flight(spec), {})
     yield Plan(16, 4, (), 16, _in_flight(spec), {})
     yield Plan(8, 3, (), 16, _in_flight(spec), {})
+
+
+def _grown(blocks: int, first: int, second: int, dense: int) -> Iterator[Block]:
+    """Convolutions, each but the first with a pool, and from three blocks on a dense one."""
+    for number in range(blocks):
+        if number >= 2 and number == blocks - 1:
+            yield Block(channels=dense, kernel=0, pool=1, grid=1)
+        elif number:
+            yield Block(channels=second, kernel=3, pool=2, grid=3)
+        else:
+            yield Block(channels=first, kernel=3, pool=1, grid=2)
 
 
 def _in_flight(spec: Input) -> int:
@@ -126,6 +138,7 @@ def _sized(candidate: Plan, spec: Input, max_payload: int, costs: Costs) -> Plan
         where |= {
             "learner: interpreter and libraries": costs.learner,
             "learner: readout": int(costs.readouts_learner * readout),
+            "learner: weights, gradients and moments": 4 * _weights(candidate, spec),
             "learner: training tile": _tile(candidate, spec) * costs.tiles,
         }
     return replace(candidate, where=where)
@@ -137,9 +150,25 @@ def _tile(candidate: Plan, spec: Input) -> int:
     size = [map_shape(height), map_shape(width)]
     largest = 0
     for block in candidate.blocks:
-        largest = max(largest, block.channels * size[0] * size[1])
-        size = [_pooled(side, block.pool) for side in size]
+        before, size = size, _after(size, block)
+        largest = max(largest, block.channels * (before[0] * before[1] if block.kernel else 1))
     return largest * candidate.batch * _FLOAT32
+
+
+def _weights(candidate: Plan, spec: Input) -> int:
+    """The float32 weights of all blocks, which train together."""
+    channels, height, width = spec.model_shape
+    channels, size, count = 2 * candidate.stem_filters, [map_shape(height), map_shape(width)], 0
+    for block in candidate.blocks:
+        window = block.kernel**2 or size[0] * size[1]
+        count += channels * window * block.channels
+        channels, size = block.channels, _after(size, block)
+    return count * _FLOAT32
+
+
+def _after(size: list[int], block: Block) -> list[int]:
+    """The map above `block` on one of `size`."""
+    return [_pooled(side, block.pool) for side in size] if block.kernel else [1, 1]
 
 
 def _pooled(side: int, pool: int) -> int:

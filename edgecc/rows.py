@@ -1,6 +1,6 @@
 """What a growth learns from: labelled rows of the log at a cursor, drawn, and seen by the trunk."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,23 +13,24 @@ from edgecc.reader import Reader
 from edgecc.sample import Input
 from edgecc.trunk import Trunk
 
+Change = Callable[[NDArray[Any]], NDArray[Any]]
+
 JUDGES = 2000  # held-out rows that judge at most
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The labelled rows of the log at a cursor, and how to read them."""
+    """Labelled samples at a cursor, by position, and how to read them."""
 
-    store: Reader
-    spec: Input
+    read: Callable[[int], NDArray[Any]]  # the stored sample (C, H, W) at a position
     classes: list[str]
-    ids: NDArray[np.int64]
     targets: NDArray[np.int64]
     held: NDArray[np.bool_]
     weights: NDArray[np.float64]  # by class: samples seen for each one that is still stored
 
     @staticmethod
     def at(store: Reader, spec: Input, cursor: int) -> "Rows":
+        """Those of the log."""
         classes = store.classes(cursor)
         index = {label: k for k, label in enumerate(classes)}
         table = np.fromiter(
@@ -39,13 +40,16 @@ class Rows:
         seen = store.class_counts(cursor)
         kept = np.bincount(table["target"], minlength=len(classes))
         weights = np.array([seen[label] for label in classes]) / np.maximum(kept, 1)
-        held = table["held"]
-        return Rows(store, spec, classes, table["row"], table["target"], held, weights)
 
-    def sample(self, position: int) -> NDArray[Any]:
-        packed = self.store.payload(int(self.ids[position]))
-        assert packed is not None, "rows of an open growth are not evicted"
-        return self.spec.unpack(packed)
+        def read(position: int) -> NDArray[Any]:
+            packed = store.payload(int(table["row"][position]))
+            assert packed is not None, "rows of an open growth are not evicted"
+            return spec.unpack(packed)
+
+        return Rows(read, classes, table["target"], table["held"], weights)
+
+    def __len__(self) -> int:
+        return len(self.targets)
 
     @property
     def judging(self) -> NDArray[np.int64]:
@@ -65,20 +69,24 @@ class Maps:
     def __init__(self, trunk: Trunk, rows: Rows) -> None:
         self._trunk, self._rows = trunk, rows
         self._interpreter = Interpreter(trunk.compile("map"))
-        height, width, self.channels = self._map(int(rows.training[0])).shape
+        height, width, self.channels = self._map(rows.read(0)).shape
         self.size = (height, width)
 
-    def batch(self, positions: NDArray[np.int64]) -> torch.Tensor:
-        """(B, C, H, W) float32, channels last in memory."""
-        maps = np.stack([self._map(int(position)) for position in positions])
-        return torch.from_numpy(maps).permute(0, 3, 1, 2)
+    def batch(self, positions: NDArray[np.int64], change: Change | None = None) -> torch.Tensor:
+        """(B, C, H, W) float32, channels last in memory; samples changed first, if asked."""
+        samples = (self._rows.read(int(position)) for position in positions)
+        return self.of(samples if change is None else map(change, samples))
+
+    def of(self, samples: Iterable[NDArray[Any]]) -> torch.Tensor:
+        """The same of samples (C, H, W) that are not rows."""
+        return torch.from_numpy(np.stack([self._map(x) for x in samples])).permute(0, 3, 1, 2)
 
     def batches(self, positions: NDArray[np.int64], size: int = 50) -> Iterator[torch.Tensor]:
         for start in range(0, len(positions), size):
             yield self.batch(positions[start : start + size])
 
-    def _map(self, position: int) -> NDArray[np.float32]:
-        return self._interpreter.run(self._trunk.scale(self._rows.sample(position)))
+    def _map(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        return self._interpreter.run(self._trunk.scale(x))
 
 
 class Draws:

@@ -31,6 +31,9 @@ def open_drift_growth(store: Store, config: Config, seq: int) -> int | None:
 def _open(store: Store, config: Config, number: int, seq: int) -> int | None:
     if not config.grow.blocks:
         return None
-    recipe = {"epochs": config.grow.epochs, "seed": config.seed}
+    grow = config.grow
+    recipe = {
+        "epochs": grow.epochs, "seed": config.seed, "method": grow.method, "mirror": grow.mirror,
+    }
     store.open_growth(Growth(number, seq, recipe))
     return number

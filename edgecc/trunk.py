@@ -1,6 +1,6 @@
 """The trunk: stem and frozen blocks, bottom first, and how a stored sample enters it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,14 @@ class Trunk:
     def dim(self) -> int:
         """Features of all layers together."""
         return sum(len(layer.bias) * layer.grid[0] * layer.grid[1] for layer in self.layers)
+
+    def first(self, blocks: int) -> "Trunk":
+        """The stem and its first `blocks` blocks."""
+        layers = blocks + 1
+        return replace(
+            self, layers=self.layers[:layers], methods=self.methods[:layers],
+            ranges=None if self.ranges is None else self.ranges[: layers + 1],
+        )
 
     def scale(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """(C, H, W) as stored to the model's float32 (H, W, C)."""

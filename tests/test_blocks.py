@@ -1,4 +1,4 @@
-"""PoolConv with the contextual method: its closed form against autograd, and real digits."""
+"""Blocks by themselves, on planes of every kind; and as production trains and freezes them."""
 
 import itertools
 import math
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from edgecc.compile import Layer, compile_trunk
 from edgecc.interpreter import Interpreter
-from edgecc.learn.blocks import PoolConv, pool_window
+from edgecc.learn.blocks import CoConv, Linear, PoolConv, co_conv_splits
+from edgecc.learn.methods.contexts import pool_window
 from edgecc.learn.methods.contextual import Contextual, pair_error
 
 Digits = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
@@ -37,11 +38,11 @@ def contextual(
     """A method whose context vectors are no longer zero, as after some steps."""
     generator = torch.Generator().manual_seed(seed)
     block = PoolConv(
-        c_in, c_out, kernel=kernel, pool=pool, generator=generator, dtype=dtype
+        c_in, pool, c_out, kernel, norm="batch", generator=generator, dtype=dtype
     )
     method = Contextual(block, classes=classes, size=size)
-    method.w.normal_(generator=generator)
-    method.c.normal_(generator=generator)
+    for tensor in method.context.own.values():
+        tensor.normal_(generator=generator)
     return method
 
 
@@ -59,7 +60,8 @@ def reference(method: Contextual, u: Tensor, y: Tensor) -> tuple[Tensor, list[Te
     """Scores and gradients by autograd, from the equations alone."""
     with torch.enable_grad():
         weight, w, c = (
-            t.detach().clone().requires_grad_() for t in (method.block.weight, method.w, method.c)
+            t.detach().clone().requires_grad_()
+            for t in (method.block.weights[0], *method.context.own.values())
         )
         kernel = weight.shape[2:]
         z = F.conv2d(u, weight, padding=(kernel[0] // 2, kernel[1] // 2))
@@ -93,26 +95,6 @@ def test_the_closed_form_is_the_gradient_of_the_loss(
         torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-10)
 
 
-def test_no_graph_is_built_even_where_autograd_is_on(digits: Digits) -> None:
-    method = contextual((8, 8), (3, 3), (2, 2), classes=10)
-    u, y = draw(digits, (8, 8), 10)
-    with torch.enable_grad():
-        scores, gradients = method.gradients(u, y)
-        after = method.step(u, y, rate=1e-3)
-    for tensor in (scores, after, *gradients, *method.state().values()):
-        assert not tensor.requires_grad
-        assert tensor.grad_fn is None
-
-
-def test_a_step_never_touches_its_input_or_labels(digits: Digits) -> None:
-    method = contextual((8, 8), (3, 3), (2, 2), classes=10)
-    u, y = draw(digits, (8, 8), 10)
-    before = u.clone(), y.clone()
-    method.step(u, y, rate=1e-2)
-    assert torch.equal(u, before[0])
-    assert torch.equal(y, before[1])
-
-
 def test_a_step_returns_the_scores_from_before_it(digits: Digits) -> None:
     method = contextual((8, 8), (3, 3), (1, 1), classes=10)
     u, y = draw(digits, (8, 8), 10)
@@ -136,23 +118,6 @@ def test_with_a_single_class_only_the_true_one_pulls() -> None:
     torch.testing.assert_close(e, torch.tensor([[-0.5], [-1 / (1 + math.exp(2))]]))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_a_restored_method_goes_on_bit_for_bit(digits: Digits, dtype: torch.dtype) -> None:
-    u, y = draw(digits, (8, 8), 10)
-    u = u.to(dtype)
-    straight = contextual((8, 8), (3, 3), (2, 2), classes=10, dtype=dtype)
-    for _ in range(3):
-        straight.step(u, y, rate=1e-2)
-    saved = {name: tensor.clone() for name, tensor in straight.state().items()}
-    resumed = contextual((8, 8), (3, 3), (2, 2), classes=10, seed=99, dtype=dtype)
-    resumed.restore(saved)
-    for _ in range(2):
-        assert torch.equal(straight.step(u, y, rate=5e-3), resumed.step(u, y, rate=5e-3))
-    after = resumed.state()
-    assert all(torch.equal(tensor, after[name]) for name, tensor in straight.state().items())
-    assert not torch.equal(after["weight"], saved["weight"])
-
-
 @pytest.mark.parametrize("missing", ["weight", "w", "c", "adam.step", "adam.second.0"])
 def test_every_part_of_the_state_matters_to_the_next_steps(digits: Digits, missing: str) -> None:
     u, y = draw(digits, (8, 8), 10)
@@ -174,7 +139,7 @@ def test_every_part_of_the_state_matters_to_the_next_steps(digits: Digits, missi
 
 def train(u: Tensor, y: Tensor, steps: int = 300) -> Contextual:
     generator = torch.Generator().manual_seed(1)
-    block = PoolConv(1, 16, kernel=(3, 3), pool=(1, 1), generator=generator)
+    block = PoolConv(1, 1, 16, 3, norm="batch", generator=generator)
     method = Contextual(block, classes=10, size=(8, 8))
     for step in range(steps):
         chosen = torch.randperm(len(u), generator=generator)[:50]
@@ -200,6 +165,86 @@ def test_a_block_learns_digits_and_from_shuffled_labels_only_chance(digits: Digi
     assert accuracy(by_chance, u[1000:], y[1000:]) < 0.2
 
 
+# --- shapes and orders ---
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(("size", "out"), [((32, 32), (16, 16)), ((7, 9), (3, 4))], ids=str)
+def test_a_pool_conv_halves_the_map_rounding_down(size: Any, out: Any) -> None:
+    block = PoolConv(c_in=3, m=2, c_out=16, k=3)
+    assert block(torch.randn(4, 3, *size)).shape == (4, 16, *out)
+    assert block.output_shape(size) == (16, *out)
+
+
+def test_by_default_the_pool_comes_first_and_a_sample_s_scale_does_not_matter() -> None:
+    block = PoolConv(2, 2, 4, 3, generator=draws())
+    h = torch.randn(3, 2, 8, 8, generator=draws(1))
+    pooled = F.max_pool2d(h, 2)
+    u = pooled / pooled.square().mean((1, 2, 3), keepdim=True).sqrt()
+    torch.testing.assert_close(block(h), F.conv2d(u, block.weight, block.bias, padding=1).relu())
+    torch.testing.assert_close(block(h * 100), block(h))
+
+
+def test_an_even_kernel_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(4, 3\): odd sides only"):
+        PoolConv(1, 1, 4, (4, 3))
+
+
+def test_a_batch_norm_does_not_serve_before_it_is_calibrated() -> None:
+    block = PoolConv(1, 1, 4, 3, norm="batch", generator=draws())
+    h = torch.randn(6, 1, 5, 5, generator=draws(1))
+    with pytest.raises(RuntimeError, match="calibrate"):
+        block(h)
+    block.calibrate([h[:2], h[2:]])
+    torch.testing.assert_close(block(h), block.forward(h).a)
+
+
+@pytest.mark.parametrize(("levels", "splits"), [
+    (1, (64,)), (2, (32, 32)), (3, (32, 16, 16)), (4, (16, 16, 16, 16))])
+def test_a_co_conv_costs_what_a_plain_convolution_does(levels: int, splits: Any) -> None:
+    block = CoConv(8, 1, 64, levels, norm="batch")
+    assert co_conv_splits(64, levels) == splits
+    assert [w.shape for w in block.weights] == [(width, 8, 3, 3) for width in splits]
+    assert sum(w.numel() for w in block.parameters.values()) == 64 * 8 * 9
+
+
+@pytest.mark.parametrize(("width", "levels"), [(6, 4), (6, 3), (7, 2)])
+def test_a_width_that_its_splits_do_not_sum_to_is_refused(width: int, levels: int) -> None:
+    with pytest.raises(ValueError, match=f"of {width} channels sum to"):
+        CoConv(3, 1, width, levels)
+
+
+@pytest.mark.parametrize("levels", [0, 5])
+def test_levels_that_are_not_defined_are_refused(levels: int) -> None:
+    with pytest.raises(ValueError, match="1 to 4"):
+        co_conv_splits(64, levels)
+
+
+@pytest.mark.parametrize(("size", "k"), [((7, 9), 3), ((1, 20), (1, 3))], ids=str)
+def test_a_co_conv_s_levels_are_dilations_of_one_input(size: Any, k: Any) -> None:
+    """A single one at the centre answers with the kernel's taps, d cells apart."""
+    block = CoConv(1, 1, 4, 4, k=k, norm="batch", generator=draws())
+    row, column = size[0] // 2, size[1] // 2
+    u = torch.zeros(1, 1, *size)
+    u[0, 0, row, column] = 1
+    z = block.affine(u)
+    assert z.shape == (1, 4, *size)
+    for d, weight in enumerate(block.weights, start=1):
+        taps = z[0, d - 1, row, [column - d, column, column + d]]
+        assert torch.equal(taps, weight[0, 0, weight.shape[2] // 2].flip(0))
+
+
+def test_a_dense_layer_flattens_and_gives_a_map_of_one_cell() -> None:
+    block = Linear(12, 5, norm="none", slope=1.0, generator=draws())
+    h = torch.randn(3, 3, 2, 2, generator=draws(1))
+    expected = h.flatten(1) @ block.weight.T
+    torch.testing.assert_close(block(h)[:, :, 0, 0], expected)
+    torch.testing.assert_close(block(h.flatten(1))[:, :, 0, 0], expected)
+
+
 # --- frozen ---
 
 
@@ -209,8 +254,8 @@ def test_the_folded_convolution_normalises_by_the_population(digits: Digits, pla
     method = contextual(*plane, classes=10)
     block = method.block
     u, _ = draw(digits, plane[0], 10)
-    z = block.convolve(u)
-    weight, bias = block.folded(z.mean((0, 2, 3)), z.var((0, 2, 3), correction=0))
+    z = block.affine(u)
+    (weight,), bias = block.folded(z.mean((0, 2, 3)), z.var((0, 2, 3), correction=0))
     padding = [side // 2 for side in plane[1]]
     frozen = F.max_pool2d(F.conv2d(u, weight, bias, padding=padding).relu(), plane[2])
     torch.testing.assert_close(frozen, block.forward(u).a)
@@ -222,13 +267,27 @@ def test_the_compiled_block_is_the_trained_one(digits: Digits, plane: Any) -> No
     size, kernel, pool = plane
     method = contextual(size, kernel, pool, classes=10, dtype=torch.float32)
     u = draw(digits, size, 10)[0].float()
-    z = method.block.convolve(u)
-    weight, bias = method.block.folded(z.mean((0, 2, 3)), z.var((0, 2, 3), correction=0))
+    z = method.block.affine(u)
+    (weight,), bias = method.block.folded(z.mean((0, 2, 3)), z.var((0, 2, 3), correction=0))
     layer = Layer((weight.numpy(),), bias.numpy(), pool, (1, 1))
     run = Interpreter(compile_trunk([layer], input_shape=(2, *size), output="map")).run
     found = [run(np.ascontiguousarray(one.permute(1, 2, 0).numpy())) for one in u]
     expected = method.block.forward(u).a.permute(0, 2, 3, 1).numpy()
     np.testing.assert_allclose(np.stack(found), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(("size", "k"), [((8, 8), 3), ((1, 16), (1, 3))], ids=str)
+def test_the_compiled_co_conv_is_the_frozen_one(size: Any, k: Any) -> None:
+    pool = (2 if size[0] > 1 else 1, 2)
+    block = CoConv(2, pool, 8, 3, k=k, norm="batch", generator=draws())
+    u = torch.randn(6, 2, *size, generator=draws(1))
+    block.calibrate([u])
+    z = block.affine(u)
+    weights, bias = block.folded(z.mean((0, 2, 3)), z.var((0, 2, 3), correction=0))
+    layer = Layer(tuple(w.numpy() for w in weights), bias.numpy(), pool, (1, 1))
+    run = Interpreter(compile_trunk([layer], input_shape=(2, *size), output="map")).run
+    found = [run(np.ascontiguousarray(one.permute(1, 2, 0).numpy())) for one in u]
+    np.testing.assert_allclose(np.stack(found), block(u).permute(0, 2, 3, 1).numpy(), atol=2e-5)
 
 
 @pytest.mark.parametrize("grid", [1, 2, 3, 4, 5])

@@ -164,7 +164,8 @@ def built(found: Plan, spec: Input) -> Trunk:
         kernel = [min(block.kernel, side - 1 + side % 2) for side in (height, width)]
         pool = (min(block.pool, height), min(block.pool, width))
         conv = PoolConv(
-            channels, block.channels, kernel=(kernel[0], kernel[1]), pool=pool, generator=generator
+            channels, pool, block.channels, (kernel[0], kernel[1]), norm="batch",
+            generator=generator,
         )
         grid = min(height // pool[0], block.grid), min(width // pool[1], block.grid)
         layer = Layer((conv.weight.numpy(),), np.zeros(block.channels, np.float32), pool, grid)

@@ -101,6 +101,7 @@ def test_what_must_stay_light_loads_no_torch(module: str) -> None:
     [
         ("learn/readout.py", "import edgecc.store"),
         ("learn/blocks.py", "import yaml"),
+        ("lab/spela.py", "import edgecc.store"),
         ("predictor.py", "import sqlite3"),
         ("ingest.py", "import paho.mqtt.client"),
         ("learn/readout.py", "import torch"),

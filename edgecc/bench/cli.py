@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+FOLDER = Path("~/.cache/edgecc/bench")
+
 
 @click.group()
 def bench() -> None:
@@ -12,7 +14,37 @@ def bench() -> None:
 
 _json = click.option("--json", "json_path", type=click.Path(path_type=Path),
                      help="Also write the figures here.")
+_cells = click.option("--cells", type=click.Path(path_type=Path), default=FOLDER,
+                      show_default=True, help="Finished cells; a later call goes on from them.")
+_out = click.option("--out", type=click.Path(path_type=Path), default=Path("bench"),
+                    show_default=True, help="Folder of figures and plots.")
 _quick = click.option("--quick", is_flag=True, help="A smoke test; its figures mean nothing.")
+
+
+@bench.command()
+@_quick
+@_cells
+@_out
+@_json
+def accuracy(quick: bool, cells: Path, out: Path, json_path: Path | None) -> None:
+    """Many passes over Fashion-MNIST and digits, every method (about four hours)."""
+    from edgecc.bench.accuracy import run
+
+    out.mkdir(parents=True, exist_ok=True)
+    run(quick=quick, folder=cells.expanduser(), json_path=json_path, out=out)
+
+
+@bench.command()
+@_quick
+@_cells
+@_out
+@_json
+def continual(quick: bool, cells: Path, out: Path, json_path: Path | None) -> None:
+    """Split-Fashion-MNIST, one pass, with controls and rivals (about two hours)."""
+    from edgecc.bench.continual import run
+
+    out.mkdir(parents=True, exist_ok=True)
+    run(quick=quick, folder=cells.expanduser(), json_path=json_path, out=out)
 
 
 @bench.command()

@@ -53,9 +53,7 @@ def _one(
         grower = Grower(
             untrained, served, rows, plan=plan, seed=seed, folder=Path(work), report=lambda _: None
         )
-        trunk = grower.calibrated_stem()
-        for block in range(1, len(manifest.blocks)):
-            trunk = grower.frozen(trunk, plan.blocks[block - 1], block)
+        trunk = grower.grown().first(len(manifest.blocks) - 1)
         judged = grower.judge(trunk)
     run = Interpreter(trunk.compile()).run
     weights = judged.readout.weights(judged.alpha)

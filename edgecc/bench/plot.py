@@ -1,6 +1,6 @@
 """Plots of the benches, as PNG."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,36 @@ def demo(
     _matrix(below, matrix, groups)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def continual(path: Path, found: dict[str, Any]) -> None:
+    """R[i][j] of the first pair, and accuracy against all bytes used."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    matrix = np.array(found["streams"][0]["matrix"])
+    _matrix(left, matrix, [(f"experience {j + 1}", "") for j in range(len(matrix))])
+    for name, one in _with_bytes(found):
+        right.plot(sum(one["state"].values()) / 1e6, one["accuracy"], "o", label=name)
+    right.axhline(found["control_accuracy"], color="grey", ls=":", label="blocks never trained")
+    right.set(xscale="log", xlabel="weights, readout and stored samples, MB", ylabel="accuracy",
+              title="After one class-incremental pass")
+    right.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _with_bytes(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "everything kept", found["streams"][0]
+    for label, rows in found["of_rooms"].items():
+        yield f"{label} of samples", rows[0]
+    yield "no samples", found["alone"][0]
+    yield "1 MB in all", found["one_megabyte"][0]
+    yield "streaming LDA", found["lda"][0]
+    yield "backpropagation, joint", found["methods"]["backpropagation"]
 
 
 def _curves(axes: Any, config: Config, matrix: NDArray[np.float64], per_pair: int) -> None:

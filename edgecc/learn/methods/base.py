@@ -1,52 +1,94 @@
-"""What every method offers, and the optimiser they share."""
+"""A block that learns by a method: forward, the method's local equations, one optimiser step.
 
-from dataclasses import dataclass
-from typing import Protocol
+A method is its equations only: `local` while training, `scores` when serving. Both see one pass of
+their own block and nothing of any other; no graph is built.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from edgecc.learn.blocks import Block, Pass
+from edgecc.learn.methods.optimisers import Adam, MakeOptimiser
+from edgecc.learn.norms import BatchNorm
 
-class Method(Protocol):
+
+class Local(NamedTuple):
+    """The local equations on one batch; gradients are of the batch's mean loss."""
+
+    scores: Tensor  # (B, K), before the step
+    dn: Tensor  # at the block's normalised pre-activation
+    own: list[Tensor]  # of the method's own parameters, in their order
+
+
+class Method(ABC):
+    """Trains `block` and its own parameters. Everything it changes is in `state`.
+
+    own: the method's trainable parameters, by name; fixed: what is only kept, like class vectors;
+    generator: where the method draws, if it does, saved with the rest.
+    """
+
+    def __init__(
+        self, block: Block, *, own: dict[str, Tensor], fixed: dict[str, Tensor] | None = None,
+        generator: torch.Generator | None = None, optimiser: MakeOptimiser = Adam,
+    ) -> None:
+        self.block, self._generator = block, generator
+        self._tensors = block.parameters | own | (fixed or {})
+        self._optimiser = optimiser([*block.parameters.values(), *own.values()])
+
+    @abstractmethod
+    def local(self, done: Pass, y: Tensor) -> Local:
+        """Scores and gradients of a training pass with classes y (B,)."""
+
+    @abstractmethod
+    def scores(self, done: Pass) -> Tensor:
+        """(B, K), the largest for the likeliest class; without a label, and sample by sample."""
+
     def step(self, u: Tensor, y: Tensor, *, rate: float) -> Tensor:
-        """One local update on inputs u (B, C, H, W) with classes y (B,); returns scores (B, K)."""
-        ...
+        """One local update on inputs u (B, C, H, W) with classes y (B,); scores before it."""
+        return self.advance(u, y, rate=rate)[0]
+
+    def advance(self, u: Tensor, y: Tensor, *, rate: float) -> tuple[Tensor, Tensor]:
+        """One local update; scores and the block's output, both from before it."""
+        scores, gradients, a = self._learn(u, y)
+        self._optimiser.step(gradients, rate)
+        return scores, a
+
+    def gradients(self, u: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Scores, and ∂L/∂ the block's parameters, then the method's own."""
+        return self._learn(u, y)[:2]
+
+    @torch.no_grad()
+    def _learn(self, u: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+        done = self.block.forward(u)
+        scores, dn, own = self.local(done, y)
+        return scores, [*self.block.gradients(done, dn), *own], done.a
+
+    @torch.no_grad()
+    def calibrate(self, batches: Sequence[Tensor]) -> None:
+        """Measure, on the block's inputs, the population that batch norms serve by."""
+        self.block.calibrate(batches)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that a later step depends on, by name."""
-        ...
-
-    def restore(self, state: dict[str, Tensor]) -> None: ...
-
-
-@dataclass
-class Adam:
-    """Kingma & Ba 2015, on tensors that are updated in place; no autograd."""
-
-    parameters: list[Tensor]
-    beta1: float = 0.9
-    beta2: float = 0.99
-    eps: float = 1e-8
-
-    def __post_init__(self) -> None:
-        self.step_count = torch.zeros((), dtype=torch.int64)
-        self.first = [torch.zeros_like(p) for p in self.parameters]
-        self.second = [torch.zeros_like(p) for p in self.parameters]
-
-    def step(self, gradients: list[Tensor], rate: float) -> None:
-        self.step_count += 1
-        t = int(self.step_count)
-        correction = (1 - self.beta2**t) ** 0.5 / (1 - self.beta1**t)
-        for p, g, m, v in zip(self.parameters, gradients, self.first, self.second, strict=True):
-            m.mul_(self.beta1).add_(g, alpha=1 - self.beta1)
-            v.mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
-            p.addcdiv_(m, v.sqrt().add_(self.eps), value=-rate * correction)
-
-    def state(self) -> dict[str, Tensor]:
-        moments = {f"first.{i}": m for i, m in enumerate(self.first)}
-        moments |= {f"second.{i}": v for i, v in enumerate(self.second)}
-        return {"step": self.step_count, **moments}
+        """Everything that a later step or score depends on, by name."""
+        measured = {f"{name}.{part}": tensor for name, norm in self.norms().items()
+                    for part, tensor in norm.state().items()}
+        drawn = {} if self._generator is None else {"generator": self._generator.get_state()}
+        return self._tensors | self._optimiser.state() | measured | drawn
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        for name, tensor in self.state().items():
+        """As it was when `state` was taken, by a method of the same make."""
+        for name, tensor in (self._tensors | self._optimiser.state()).items():
             tensor.copy_(state[name])
+        for name, norm in self.norms().items():
+            norm.restore({part: state[f"{name}.{part}"] for part in ("mean", "variance")
+                          if f"{name}.{part}" in state})
+        if self._generator is not None:
+            self._generator.set_state(state["generator"])
+
+    def norms(self) -> dict[str, BatchNorm]:
+        """Batch norms that serve by measured statistics."""
+        return {} if self.block.statistics is None else {"norm": self.block.statistics}

@@ -1,0 +1,63 @@
+"""The papers' own names, working: a script written for their code changes its import line only.
+
+    from edgecc.lab import PoolConv, generate_data, DataGenConfig      # contextual convolution
+    from edgecc.lab import SpelaTrainer, SpelaConfig                   # SPELA
+    from edgecc.lab import CoConv, coresnet50                          # CoConv
+
+docs/lab.md has an example of each. torch is loaded with the first name that is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgecc.lab.class_vectors import generate_symmetric_vectors
+    from edgecc.lab.coresnet import CoConv, CoResNet, coresnet50, coresnet101, coresnet152
+    from edgecc.lab.pool_conv import PoolConv
+    from edgecc.lab.spela import SpelaConfig, SpelaTrainer
+    from edgecc.learn.context import (
+        DataGenConfig,
+        generate_contextual_data,
+        generate_data,
+        generate_wrong_labels,
+        one_hot_encode,
+    )
+
+__all__ = [
+    "CoConv",
+    "CoResNet",
+    "DataGenConfig",
+    "PoolConv",
+    "SpelaConfig",
+    "SpelaTrainer",
+    "coresnet50",
+    "coresnet101",
+    "coresnet152",
+    "generate_contextual_data",
+    "generate_data",
+    "generate_symmetric_vectors",
+    "generate_wrong_labels",
+    "one_hot_encode",
+]
+
+_MODULES = {
+    "edgecc.lab.class_vectors": ("generate_symmetric_vectors",),
+    "edgecc.lab.coresnet": ("CoConv", "CoResNet", "coresnet50", "coresnet101", "coresnet152"),
+    "edgecc.lab.pool_conv": ("PoolConv",),
+    "edgecc.lab.spela": ("SpelaConfig", "SpelaTrainer"),
+    "edgecc.learn.context": (
+        "DataGenConfig", "generate_contextual_data", "generate_data", "generate_wrong_labels",
+        "one_hot_encode",
+    ),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

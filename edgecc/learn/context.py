@@ -1,0 +1,73 @@
+"""Contextual pairs: a sample with its true class is a positive, with any other a negative.
+
+Training inside this package never duplicates samples (both contexts share one convolution); these
+functions are for those who train with pairs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DataGenConfig:
+    """What `generate_data` makes of a batch."""
+
+    dataset: str = "cifar100"
+    num_classes: int = 100
+    data_gen_type: str = "contextual"
+    batch_size: int = 64
+
+
+def generate_data(
+    batch: tuple[Tensor, Tensor], cfg: DataGenConfig, *, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Samples and contexts of a batch (images, labels), as cfg.data_gen_type says.
+
+    "contextual": pairs, see `generate_contextual_data`; "supervised": each sample once with its
+    true class. ValueError for another.
+    """
+    make = _TYPES.get(cfg.data_gen_type)
+    if make is None:
+        raise ValueError(f"data_gen_type {cfg.data_gen_type!r} is unknown: one of {list(_TYPES)}")
+    return make(batch[0], batch[1], cfg.num_classes, generator)
+
+
+def generate_contextual_data(
+    images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """(2B, C, H, W) and one-hot contexts (2B, K): B positives, then the same samples' negatives."""
+    wrong = generate_wrong_labels(labels, num_classes, generator)
+    contexts = one_hot_encode(torch.cat([labels, wrong]), num_classes)
+    return torch.cat([images, images]), contexts
+
+
+def generate_wrong_labels(
+    true_labels: Tensor, num_classes: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Uniform over the other classes, (B,). ValueError for less than two classes."""
+    if num_classes < 2:
+        raise ValueError(f"{num_classes} class has no wrong label: two at least")
+    shift = torch.randint(
+        1, num_classes, true_labels.shape, generator=generator, device=true_labels.device)
+    return (true_labels + shift) % num_classes
+
+
+def one_hot_encode(labels: Tensor, num_classes: int) -> Tensor:
+    """(B, K) float32. ValueError for a label outside 0..K-1."""
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise ValueError(f"labels {int(labels.min())} to {int(labels.max())}: "
+                         f"{num_classes} classes have 0 to {num_classes - 1}")
+    return (labels[..., None] == torch.arange(num_classes, device=labels.device)).float()
+
+
+def _supervised(
+    images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator | None  # noqa: ARG001
+) -> tuple[Tensor, Tensor]:
+    return images, one_hot_encode(labels, num_classes)
+
+
+_Make = Callable[[Tensor, Tensor, int, torch.Generator | None], tuple[Tensor, Tensor]]
+_TYPES: dict[str, _Make] = {"contextual": generate_contextual_data, "supervised": _supervised}

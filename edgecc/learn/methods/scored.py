@@ -1,0 +1,74 @@
+"""Methods that score classes by a context and differ in their error at the scores."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from edgecc.learn.blocks import Block, Pass
+from edgecc.learn.methods.base import Local, Method
+from edgecc.learn.methods.contexts import (
+    BiasContext,
+    Context,
+    GridPool,
+    LinearContext,
+    ScaleContext,
+)
+from edgecc.learn.methods.optimisers import Adam, MakeOptimiser
+from edgecc.learn.methods.similarity import similarity_gradient
+from edgecc.learn.norms import BatchNorm
+
+Mode = Literal["linear", "bias", "scale"]
+
+
+class Scored(Method):
+    """Trains `block` on maps of `size` (height, width) for classes known at its start.
+
+    mode: "linear" with a `grid`, or "bias" or "scale" with a `tau`, first drawn from `generator`;
+    similarity: weight of that loss beside the method's own.
+    """
+
+    def __init__(
+        self, block: Block, *, classes: int, size: tuple[int, int], grid: int = 4,
+        mode: Mode = "linear", tau: float = 8.0, similarity: float = 0.0,
+        generator: torch.Generator | None = None, optimiser: MakeOptimiser = Adam,
+    ) -> None:
+        channels, *out = block.output_shape(size)
+        self._pool = GridPool((out[0], out[1]), grid)
+        self._similarity, self._classes = similarity, classes
+        like = block.weights[0]
+        self.context: Context
+        if mode == "linear":
+            self.context = LinearContext(
+                like, classes=classes, channels=channels, pool=self._pool)
+        else:
+            kind = BiasContext if mode == "bias" else ScaleContext
+            self.context = kind(
+                like, classes=classes, channels=channels, tau=tau, generator=generator)
+        super().__init__(
+            block, own=self.context.own, generator=generator, optimiser=optimiser)
+
+    @abstractmethod
+    def error(self, scores: Tensor, y: Tensor) -> Tensor:
+        """e = ∂L/∂ℓ of each sample's loss, (B, K)."""
+
+    def local(self, done: Pass, y: Tensor) -> Local:
+        scores, backward = self.context.forward(done)
+        dn, own = backward(self.error(scores, y) / len(y))
+        if self._similarity:
+            da = similarity_gradient(done.a, y, classes=self._classes, pool=self._pool)
+            dn = dn + self._similarity * done.back(da)
+        return Local(scores, dn, own)
+
+    def scores(self, done: Pass) -> Tensor:
+        return self.context.frozen(done)
+
+    @torch.no_grad()
+    def calibrate(self, batches: Sequence[Tensor]) -> None:
+        super().calibrate(batches)
+        self.context.calibrate(self.block.frozen(u) for u in batches)
+
+    def norms(self) -> dict[str, BatchNorm]:
+        return super().norms() | self.context.norms()
