@@ -287,7 +287,9 @@ def quarantine(path: Path | None, limit: int, as_json: bool) -> None:
     lazily("edgecc.report", "quarantine")(configuration(path), limit, as_json)
 
 
-# --- the whole story ---
+# --- measuring ---
+
+main.add_command(bench)
 
 
 @main.command()
