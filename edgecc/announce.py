@@ -76,6 +76,7 @@ class Announcer:
             "edgecc": edgecc.__version__, "python": platform.python_version(),
             "machine": platform.machine(), "schemas": [SAMPLE_SCHEMA], "node": config.node,
             "input": {"kind": config.input.kind, "shape": list(config.input.shape)},
+            "stem": config.stem,
             "max_payload": config.mqtt.max_payload,
             "public_key": self._daemon.key.verify_key.encode().hex(),
             "memory_budget": config.memory_budget, "started": self._started,

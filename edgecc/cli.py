@@ -317,7 +317,9 @@ def distrust(path: Path | None, source: str) -> None:
     print_json(lazily("edgecc.retrieve", "command")(configuration(path), "trust", args))
 
 
-# --- the whole story ---
+# --- measuring ---
+
+main.add_command(bench)
 
 
 @main.command()
@@ -329,6 +331,3 @@ def distrust(path: Path | None, source: str) -> None:
 def demo(figures: Path | None, out: Path, count: int | None) -> None:
     """Broker, daemon, stream, learning, retrieval: everything once, on real data, measured."""
     lazily("edgecc.bench.demo", "run")(out, figures, count)
-
-
-main.add_command(bench)

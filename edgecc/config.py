@@ -28,6 +28,9 @@ _BOUNDS = {  # what the protocol, or sense, allows
     "trust.tolerance": (0, 0.9), "trust.rate": (1e-12, 0.1), "drift.delta": (1e-9, 0.5),
     "unknown.rate": (0, 0.5),
 }
+PATCHES = "patches"
+LITE0_DEPTH = r"efficientnet-lite0(?::([1-9]|1[0-6]))?"
+_STEM = rf"{PATCHES}|{LITE0_DEPTH}|.+\.tflite(?::.+)?"
 _VARIABLE = re.compile(r"\$\{(\w+)(?::\?([^}]*))?\}")
 
 
@@ -129,6 +132,8 @@ class Config:
     disk_budget: int = size("4GiB")
     keep_generations: int = 8
     seed: int = 0
+    stem: str = PATCHES
+    stem_pixels: tuple[float, ...] = (0.0, 1.0)
     mqtt: Mqtt = Mqtt()
     input: InputConfig = InputConfig()
     grow: Grow = Grow()
@@ -301,7 +306,7 @@ def _coerce(value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
         return metadata["parse"](value)
     options = get_args(hint)
     if get_origin(hint) is tuple:
-        return tuple(_whole(item) for item in value)
+        return tuple(_coerce_plain(item, options[0], ()) for item in value)
     if type(None) in options:
         return str(value)
     return _coerce_plain(value, hint, options)
@@ -338,6 +343,12 @@ def _check(config: Config) -> None:
             value = getattr(value, name)
         if not low <= value <= high:
             raise ConfigError(f"{key} {value} is not from {low} to {high}")
+    if not re.fullmatch(_STEM, config.stem):
+        raise ConfigError(f"stem {config.stem!r} is not patches, efficientnet-lite0, "
+                          "efficientnet-lite0:1 to :16, or a .tflite file")
+    if len(config.stem_pixels) != 2 or not config.stem_pixels[0] < config.stem_pixels[1]:
+        raise ConfigError(f"stem_pixels {list(config.stem_pixels)} are not black and white, as in "
+                          "[0, 1] or [-1, 1]")
     if config.input.kind == "sensor" and config.grow.first < 64:
         raise ConfigError("grow.first must be at least 64: the first 64 windows set the scale")
     if not config.mqtt.tls and (config.mqtt.ca or config.mqtt.cert or config.mqtt.key):

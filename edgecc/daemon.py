@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from edgecc import planner, signing, unknown
+from edgecc import signing, unknown
 from edgecc.announce import Announcer
 from edgecc.commands import answer
 from edgecc.config import Config
@@ -34,6 +34,7 @@ from edgecc.store import Store
 from edgecc.supervisor import Supervisor
 from edgecc.systemd import notify
 from edgecc.transfer import serve
+from edgecc.trunk import planned
 from edgecc.upkeep import Upkeep
 from edgecc.watch import Watch
 
@@ -68,17 +69,14 @@ class Daemon:
 
     def _start(self) -> None:
         config = self.config
-        self.plan = planner.plan(
-            config.memory_budget, config.input_spec,
-            max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
-        )
+        self.plan, stem = planned(config)
         grow = replace(config.grow, blocks=len(self.plan.blocks))  # none where none fits
         config = self.config = replace(config, grow=grow)
         self.key = signing.load_or_make_key(config.state / "node.key")
         self.store = Store(config.state / "log.sqlite")
         self.store.on_progress(lambda: notify("WATCHDOG=1"))
         self._check_input()
-        self.serving = Serving(config, self.plan, self.store, self.key)
+        self.serving = Serving(config, self.plan, self.store, self.key, stem)
         self.serving.open()
         self.link = self._make_link()
         self.outbox = Outbox(self.link, self.store)
@@ -98,8 +96,8 @@ class Daemon:
         self.session, self.upkeep = Session(self), Upkeep(self)
         self.forgetting = Forgetting(self)
         self.orders = Orders(self)
-        self.orders.sweep()
         self._record_start()
+        self.orders.sweep()
         for what in (signal.SIGTERM, signal.SIGINT):
             signal.signal(what, self._on_signal)
         self.link.start()
@@ -121,8 +119,18 @@ class Daemon:
         with self.store.transaction():
             if self.store.meta("serving") is None and self.serving.predictor is not None:
                 self.store.set_meta("serving", self.serving.number)
+            self.store.set_meta("stem", self.serving.stem)
+            if self.serving.stem_changed:
+                self._follow_stem()
             for reason in self.serving.unusable:
                 self.announcer.event("generation-unusable", "error", {"reason": reason})
+
+    def _follow_stem(self) -> None:
+        """The configured stem is the next to serve; what is being grown stands on the other one."""
+        assert self.serving.successor is not None
+        self.store.set_meta("successor", self.serving.successor.generation.manifest.number)
+        for growth in self.store.open_growths():
+            self.store.close_growth(growth.number)
 
     def _make_link(self) -> Link:
         will = Will(self.config.topics / "status", b"offline")

@@ -27,6 +27,7 @@ from edgecc.errors import CheckpointError, Corrupt, Incompatible
 from edgecc.learn.readout import Readout
 from edgecc.manifest import Manifest
 from edgecc.sample import Input
+from edgecc.stem_model import StemModel
 from edgecc.trunk import Trunk
 
 MANIFEST = "manifest.json"
@@ -97,7 +98,7 @@ def load(folder: Path, trusted: list[VerifyKey], spec: Input | None = None) -> G
     try:
         if not (math.isfinite(manifest.alpha) and math.isfinite(manifest.temperature)):
             raise Corrupt(f"{folder}: alpha {manifest.alpha}, temperature {manifest.temperature}")
-        trunk = _trunk(manifest, load_tensors(data["blocks.safetensors"]))
+        trunk = _trunk(manifest, load_tensors(data["blocks.safetensors"]), data["trunk.tflite"])
         readout = readout_from(load_tensors(data["readout.safetensors"]), manifest.classes)
     except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
         raise Corrupt(f"{folder}: tensors do not fit the manifest: {error!r}") from error
@@ -170,7 +171,7 @@ def _tensors(trunk: Trunk) -> dict[str, NDArray[Any]]:
 
 def _describe_blocks(trunk: Trunk) -> list[dict[str, Any]]:
     ranges = trunk.ranges or (None,) * (len(trunk.layers) + 1)
-    return [
+    described: list[dict[str, Any]] = [
         {"method": method, "convs": [list(conv.shape) for conv in layer.convs],
          "pool": list(layer.pool), "grid": list(layer.grid),
          "padding": layer.padding,
@@ -178,9 +179,12 @@ def _describe_blocks(trunk: Trunk) -> list[dict[str, Any]]:
          "input_range": None if ranges[0] is None else list(ranges[0])}
         for method, layer, bounds in zip(trunk.methods, trunk.layers, ranges[1:], strict=True)
     ]
+    if trunk.stem is not None:
+        described[0]["model"] = {"name": trunk.stem.name, "sha256": trunk.stem.digest}
+    return described
 
 
-def _trunk(manifest: Manifest, tensors: dict[str, NDArray[Any]]) -> Trunk:
+def _trunk(manifest: Manifest, tensors: dict[str, NDArray[Any]], model: bytes) -> Trunk:
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise Corrupt(f"{name} holds NaN or infinity")
@@ -188,11 +192,13 @@ def _trunk(manifest: Manifest, tensors: dict[str, NDArray[Any]]) -> Trunk:
     first = manifest.blocks[0]["input_range"]
     bounds = [first, *(block["range"] for block in manifest.blocks)]
     spec = Input(manifest.node_input["kind"], tuple(manifest.node_input["shape"]))
+    stem = manifest.blocks[0].get("model")
     return Trunk(
         shape=spec.model_shape, mean=tensors["input.mean"], std=tensors["input.std"],
         layers=layers,
         ranges=None if first is None else tuple((float(lo), float(hi)) for lo, hi in bounds),
         methods=tuple(str(block["method"]) for block in manifest.blocks),
+        stem=stem and StemModel(str(stem["name"]), str(stem["sha256"]), model),
     )
 
 

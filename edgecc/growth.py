@@ -124,12 +124,13 @@ class Grower:
         """The parent's stem with int8 ranges measured on calibration rows."""
         parent = self.parent.trunk
         stem = replace(parent, layers=parent.layers[:1], ranges=None, methods=("stem",))
-        run = Interpreter(stem.compile("map")).run
+        enter, run = stem.entering(), Interpreter(stem.compile("map")).run
         low = high = largest = 0.0
         for position in self._calibration_rows(0):
-            x = stem.scale(self.rows.read(int(position)))
+            sample = self.rows.read(int(position))
+            x = enter(sample)
             low, high = min(low, float(x.min())), max(high, float(x.max()))
-            largest = max(largest, float(run(x).max()))
+            largest = max(largest, float(run(stem.scale(sample)).max()))
         return replace(stem, ranges=((low, high), (0.0, largest)))
 
     def _calibration_rows(self, number: int) -> NDArray[np.int64]:

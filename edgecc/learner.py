@@ -18,7 +18,7 @@ from typing import Any
 
 from edgecc.errors import EdgeccError
 from edgecc.memory import peak_memory
-from edgecc.planner import Block, Plan
+from edgecc.planner import Plan
 
 OUT_OF_MEMORY = 12  # exit code
 _PR_SET_PDEATHSIG = 1
@@ -79,18 +79,13 @@ def _run(order: Order) -> None:
     Path(order.folder).mkdir(parents=True, exist_ok=True)
     grower = Grower(
         Growth(order.growth, order.cursor, order.recipe), parent,
-        Rows.at(store, spec, order.cursor), plan=_plan(order.plan), seed=order.seed,
+        Rows.at(store, spec, order.cursor), plan=Plan.restored(order.plan), seed=order.seed,
         folder=Path(order.folder), report=lambda said: _say({"type": "train", **said}),
     )
     for verdict in grower.run():
         _say({"type": "verdict", **verdict})
     _say({"type": "done", "growth": order.growth})
     store.close()
-
-
-def _plan(value: dict[str, Any]) -> Plan:
-    blocks = tuple(Block(**block) for block in value["blocks"])
-    return Plan(**{**value, "blocks": blocks})
 
 
 def _orders(idle: float) -> Any:

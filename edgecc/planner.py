@@ -5,7 +5,7 @@ learner, as the kernel counts it) stays under the budget is taken. If none fits,
 which smallest budget would.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from edgecc.stem import map_shape
 MIB = 2**20
 _FLOAT64 = 8
 _FLOAT32 = 4
+_MODEL_FEATURES = 512  # of a stem that is a model, where a grid above 1x1 would give more
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Costs:
     readouts_daemon: float = 4.5  # copies of A alive at once: sums, solve, swap to a successor
     readouts_learner: float = 5.5  # train sums, all sums, two prefixes, solve
     tiles: int = 11  # float32 maps of one training batch alive at once
+    stem: int = 8 * MIB  # LiteRT's own, once a stem is a model of many operators
+    stems: int = 2  # its interpreters alive at once in each process
     margin: float = 1.05
 
 
@@ -44,6 +47,16 @@ class Block:
 
 
 @dataclass(frozen=True)
+class StemMap:
+    """The map of a stem that is a model, as blocks see it, and the bytes of one interpreter."""
+
+    channels: int
+    height: int
+    width: int
+    memory: int
+
+
+@dataclass(frozen=True)
 class Plan:
     stem_filters: int
     stem_grid: int
@@ -51,6 +64,7 @@ class Plan:
     batch: int
     receive_maximum: int
     where: dict[str, int]  # bytes by use
+    stem_map: StemMap | None = None  # None: patch filters
 
     @property
     def total(self) -> int:
@@ -64,13 +78,26 @@ class Plan:
     def describe(self) -> dict[str, Any]:
         return asdict(replace(self, where={}))
 
+    @staticmethod
+    def restored(described: Mapping[str, Any]) -> "Plan":
+        """The plan that `describe` told, perhaps through JSON."""
+        stem = described.get("stem_map")
+        return Plan(**{
+            **described, "blocks": tuple(Block(**block) for block in described["blocks"]),
+            "stem_map": stem and StemMap(**stem),
+        })
+
 
 def plan(
-    budget: int, spec: Input, *, max_payload: int, blocks: int, costs: Costs | None = None
+    budget: int, spec: Input, *, max_payload: int, blocks: int, costs: Costs | None = None,
+    stem: StemMap | None = None,
 ) -> Plan:
-    """The widest plan whose predicted peak is within `budget` bytes."""
+    """The widest plan whose predicted peak is within `budget` bytes; stem, if it is a model."""
     costs = costs or Costs()
-    tried = [_sized(shape, spec, max_payload, costs) for shape in _ladder(blocks, spec)]
+    tried = [
+        _sized(replace(shape, stem_map=stem), spec, max_payload, costs)
+        for shape in _ladder(blocks, spec)
+    ]
     for candidate in tried:
         if candidate.total * costs.margin <= budget:
             return candidate
@@ -83,13 +110,33 @@ def plan(
 
 def readout_dim(candidate: Plan, spec: Input) -> int:
     """Features of stem and all planned blocks."""
-    _, height, width = spec.model_shape
-    size = [map_shape(height), map_shape(width)]
-    dim = 2 * candidate.stem_filters * grid_of(size, candidate.stem_grid)
+    size = _stem_size(candidate, spec)
+    if candidate.stem_map is None:
+        dim = 2 * candidate.stem_filters * grid_of(size, candidate.stem_grid)
+    else:
+        rows, columns = model_grid(candidate.stem_map, candidate.stem_grid)
+        dim = candidate.stem_map.channels * rows * columns
     for block in candidate.blocks:
         size = _after(size, block)
         dim += block.channels * grid_of(size, block.grid)
     return dim
+
+
+def model_grid(stem: StemMap, largest: int) -> tuple[int, int]:
+    """The finest pooling of a model's map to at most _MODEL_FEATURES features, or else 1x1."""
+    fits = [
+        (min(stem.height, side), min(stem.width, side)) for side in range(1, largest + 1)
+        if side == 1 or stem.channels * side * side <= _MODEL_FEATURES
+    ]
+    return fits[-1]
+
+
+def _stem_size(candidate: Plan, spec: Input) -> list[int]:
+    """Rows and columns of the stem's map."""
+    if candidate.stem_map is not None:
+        return [candidate.stem_map.height, candidate.stem_map.width]
+    _, height, width = spec.model_shape
+    return [map_shape(height), map_shape(width)]
 
 
 def grid_of(size: list[int], grid: int) -> int:
@@ -134,6 +181,12 @@ def _sized(candidate: Plan, spec: Input, max_payload: int, costs: Costs) -> Plan
         "daemon: readout": int(costs.readouts_daemon * readout),
         "daemon: messages in flight": candidate.receive_maximum * min(max_payload, 64 * 1024),
     }
+    stem = candidate.stem_map
+    model = 0 if stem is None else costs.stem + costs.stems * stem.memory
+    if model:
+        where["daemon: stem model"] = model
+    if candidate.blocks and model:
+        where["learner: stem model"] = model
     if candidate.blocks:
         where |= {
             "learner: interpreter and libraries": costs.learner,
@@ -146,9 +199,9 @@ def _sized(candidate: Plan, spec: Input, max_payload: int, costs: Costs) -> Plan
 
 def _tile(candidate: Plan, spec: Input) -> int:
     """The largest float32 map of one batch."""
-    _, height, width = spec.model_shape
-    size = [map_shape(height), map_shape(width)]
-    largest = 0
+    size = _stem_size(candidate, spec)
+    stem = candidate.stem_map
+    largest = 0 if stem is None else stem.channels * stem.height * stem.width
     for block in candidate.blocks:
         before, size = size, _after(size, block)
         largest = max(largest, block.channels * (before[0] * before[1] if block.kernel else 1))

@@ -12,8 +12,11 @@ from edgecc.generation import Generation
 from edgecc.interpreter import Interpreter
 from edgecc.learn.novelty import Novelty
 from edgecc.learn.readout import Floats, Readout, probabilities, scores, to_whole
+from edgecc.manifest import Manifest
 
 TOP = 3
+_PRIOR = 25.0  # strength, in labels, of the belief that weights are small; docs/experiments.md
+_MOST = 0.3
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Predictor:
 
     def refresh(self) -> None:
         """Solve for the weights that know every label learnt so far."""
-        self._weights = self.readout.weights(self.generation.manifest.alpha)
+        self._weights = self.readout.weights(penalty(self.generation.manifest, self.readout))
         self._novelty = Novelty.of(self.readout, self._weights)
         self._weights_cursor, self._stale = self.cursor, False
 
@@ -101,6 +104,13 @@ class Predictor:
             readout=self._weights_cursor,
             seconds=time.perf_counter() - started,
         )
+
+
+def penalty(manifest: Manifest, readout: Readout) -> float:
+    """Alpha as a growth has judged it; before any, a stronger one while labels are few."""
+    if manifest.growth:
+        return manifest.alpha
+    return manifest.alpha + min(_MOST, _PRIOR / max(1.0, float(readout.counts.sum())))
 
 
 def to_message(prediction: Prediction, *, schema: str, sample_id: str, ts: float) -> bytes:

@@ -14,17 +14,15 @@ from edgecc.config import Config, format_size
 from edgecc.errors import NotRunning
 from edgecc.reader import Reader
 from edgecc.selection import since_seconds
+from edgecc.trunk import planned
 
 
 def plan(config: Config, as_json: bool) -> None:
     """Where memory_budget goes."""
-    found = planner.plan(
-        config.memory_budget, config.input_spec,
-        max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
-    )
+    found, _ = planned(config)
     if as_json:
         _json(found.describe() | {"where": found.where, "total": found.total,
-                                  "budget": config.memory_budget})
+                                  "budget": config.memory_budget, "stem": config.stem})
         return
     for use, size in found.where.items():
         click.echo(f"{use:38} {size / planner.MIB:8.1f} MiB")
@@ -32,6 +30,7 @@ def plan(config: Config, as_json: bool) -> None:
                f"of {format_size(config.memory_budget)}")
     if config.grow.blocks and not found.blocks:
         click.echo("no block fits this budget: only the readout learns")
+    click.echo(f"stem: {config.stem}")
     widths = ", ".join(f"{block.channels} channels" for block in found.blocks) or "none"
     click.echo(f"blocks: {widths}; batch {found.batch}; "
                f"{planner.readout_dim(found, config.input_spec)} features")
@@ -55,10 +54,7 @@ def status(config: Config, *, as_json: bool, watch: bool) -> None:
 
 
 def check(config: Config) -> None:
-    found = planner.plan(
-        config.memory_budget, config.input_spec,
-        max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
-    )
+    found, _ = planned(config)
     click.echo(f"ok: node {config.node}, {len(found.blocks)} blocks within "
                f"{format_size(config.memory_budget)}, state in {config.state}")
     if config.grow.blocks and not found.blocks:

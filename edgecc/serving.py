@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from edgecc import generation
-from edgecc.config import Config
+from edgecc.config import PATCHES, Config
 from edgecc.errors import CheckpointError
 from edgecc.generation import Generation
 from edgecc.learn.readout import Floats, Readout
@@ -26,6 +26,7 @@ from edgecc.planner import Plan
 from edgecc.predictor import Predictor
 from edgecc.reader import LabelEvent, Reader
 from edgecc.sample import Input
+from edgecc.stem_model import Stem
 from edgecc.store import Store
 from edgecc.trunk import Trunk, stem_trunk
 
@@ -39,13 +40,17 @@ SCALED_ON = (1, 8, 64)  # sensor windows after which the input's scale is measur
 class Serving:
     """The node's generations on disk, the one in use, and the one about to be."""
 
-    def __init__(self, config: Config, plan: Plan, store: Store, key: SigningKey) -> None:
+    def __init__(
+        self, config: Config, plan: Plan, store: Store, key: SigningKey, stem: Stem | None
+    ) -> None:
+        self._stem = stem
         self._config, self._plan, self._store, self._key = config, plan, store, key
         self._spec = config.input_spec
         self.folder = config.state / "generations"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.predictor: Predictor | None = None
         self.successor: Predictor | None = None
+        self.stem_changed = False  # true at a start with another stem than before
         self.unusable: list[str] = []  # generations that failed their checks at the start
 
     def open(self) -> None:
@@ -67,6 +72,13 @@ class Serving:
             revive(self._config.state, self.predictor, self._store)
         if self._store.meta("successor", -1) in numbers:
             self._await_turn(self._store.meta("successor"))
+        changed = numbers and self._store.meta("stem", PATCHES) != self.stem
+        if changed and self.predictor is not None:
+            self.stem_changed = True
+            counts = [n for n in SCALED_ON if n <= self._store.stored()]
+            scaled_on = max(counts, default=0) if self._spec.kind == "sensor" else 0
+            stem = self._new_stem(scaled_on, self.predictor.generation.manifest.digest)
+            self.successor = Predictor(self.load(stem.number))  # once it has learnt the log
 
     def _await_turn(self, number: int) -> None:
         """Go on with a swap that a crash interrupted."""
@@ -80,6 +92,11 @@ class Serving:
 
     def path(self, number: int) -> Path:
         return self.folder / generation.name_of(number)
+
+    @property
+    def stem(self) -> str:
+        """Which stem is configured: patches, or the digest of a model."""
+        return PATCHES if self._stem is None else self._stem.model.digest
 
     @property
     def needed(self) -> set[int]:
@@ -189,7 +206,7 @@ class Serving:
         return stems
 
     def _new_stem(self, scaled_on: int, parent: str) -> Manifest:
-        trunk = stem_trunk(self._plan, self._spec, self._config.seed)
+        trunk = stem_trunk(self._plan, self._spec, self._config.seed, self._stem)
         if scaled_on:
             payloads, last = self._store.first_payloads(scaled_on)
             trunk = self._scaled(trunk, payloads)

@@ -1,20 +1,27 @@
 """The trunk: stem and frozen blocks, bottom first, and how a stored sample enters it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecc import planner
 from edgecc.compile import Layer, compile_trunk
-from edgecc.planner import Plan
+from edgecc.config import Config
+from edgecc.interpreter import Interpreter
+from edgecc.planner import Plan, StemMap
 from edgecc.sample import Input
 from edgecc.stem import make_stem
+from edgecc.stem_model import Stem, StemModel, open_stem
+from edgecc.tap import STEM, tapped
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """`ranges` are the int8 ranges of the input and of each layer's map; None is float32."""
+    """`ranges` are the int8 ranges of what enters the layers and of each layer's map; None is
+    float32. `stem` is a model that runs below the layers; None where the first is the stem."""
 
     shape: tuple[int, int, int]  # (C, H, W)
     mean: NDArray[np.float32]  # (C,)
@@ -22,6 +29,7 @@ class Trunk:
     layers: tuple[Layer, ...]
     ranges: tuple[tuple[float, float], ...] | None = None
     methods: tuple[str, ...] = ("stem",)
+    stem: StemModel | None = None
 
     @property
     def dim(self) -> int:
@@ -41,17 +49,51 @@ class Trunk:
         scaled = (x.astype(np.float32) - self.mean[:, None, None]) / self.std[:, None, None]
         return np.ascontiguousarray(scaled.transpose(1, 2, 0))
 
+    def entering(self) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+        """From a stored sample to what the first layer sees, (h, w, c)."""
+        if self.stem is None:
+            return self.scale
+        found = tapped(self.stem.model, STEM)
+        run = Interpreter(found.graph.finish(found.first, found.last)).run
+        return lambda x: run(self.scale(x))
+
     def compile(self, output: Literal["features", "map"] = "features") -> bytes:
         return compile_trunk(
-            self.layers, input_shape=self.shape, ranges=self.ranges, output=output
+            self.layers, input_shape=self.shape, ranges=self.ranges, output=output,
+            stem=None if self.stem is None else self.stem.model,
         )
 
 
-def stem_trunk(plan: Plan, spec: Input, seed: int) -> Trunk:
+def stem_trunk(plan: Plan, spec: Input, seed: int, stem: Stem | None = None) -> Trunk:
     """The float32 trunk of the stem alone, inputs scaled as pictures are."""
     shape = spec.model_shape
-    stem = make_stem(shape, filters=plan.stem_filters, grid=plan.stem_grid, seed=seed)
+    if stem is not None:
+        return _model_trunk(plan, shape, stem)
+    patches = make_stem(shape, filters=plan.stem_filters, grid=plan.stem_grid, seed=seed)
     return Trunk(
         shape=shape, mean=np.zeros(shape[0], np.float32),
-        std=np.full(shape[0], 255.0, np.float32), layers=(stem,),
+        std=np.full(shape[0], 255.0, np.float32), layers=(patches,),
     )
+
+
+def _model_trunk(plan: Plan, shape: tuple[int, int, int], stem: Stem) -> Trunk:
+    assert plan.stem_map is not None
+    grid = planner.model_grid(plan.stem_map, plan.stem_grid)
+    bias = np.zeros(len(stem.kernels), np.float32)
+    return Trunk(
+        shape=shape, mean=np.full(shape[0], stem.mean, np.float32),
+        std=np.full(shape[0], stem.std, np.float32), stem=stem.model,
+        layers=(Layer(convs=(stem.kernels,), bias=bias, pool=(1, 1), grid=grid),),
+    )
+
+
+def planned(config: Config) -> tuple[Plan, Stem | None]:
+    """What fits the configured budget, and the stem that is opened for it."""
+    stem, sizes = open_stem(config), None
+    if stem is not None:
+        sizes = StemMap(len(stem.kernels), *stem.size, memory=stem.memory)
+    found = planner.plan(
+        config.memory_budget, config.input_spec, max_payload=config.mqtt.max_payload,
+        blocks=config.grow.blocks, stem=sizes,
+    )
+    return found, stem

@@ -218,14 +218,18 @@ def test_a_pickle_is_never_read(folder: Path, name: str) -> None:
 
 
 def test_no_module_can_read_or_write_one() -> None:
+    """Only the pretrained weights' file of one fixed digest is read by torch, tensors alone."""
     for path in Path(edgecc.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = {alias.name for alias in node.names} | {str(getattr(node, "module", ""))}
                 assert not names & {"pickle", "shelve", "marshal", "joblib", "dill"}, path
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                assert (node.value.id, node.attr) not in {
-                    ("torch", "load"), ("torch", "save")}, path
+                pretrained = path.name == "pretrained.py"
+                assert pretrained or (node.value.id, node.attr) != ("torch", "load"), path
+                assert (node.value.id, node.attr) != ("torch", "save"), path
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                assert "weights_only=True" in map(ast.unparse, node.keywords), path
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 assert ast.unparse(node.value) == "False", path
 

@@ -55,3 +55,18 @@ def drift(quick: bool, json_path: Path | None) -> None:
     from edgecc.bench.drift import run
 
     run(quick=quick, json_path=json_path)
+
+
+@bench.command("few-shot")
+@click.option("--quick", is_flag=True, help="Two draws of labels instead of ten.")
+@click.option("--stem", "stems", multiple=True, help="Stems to compare, as in edgecc.yaml; "
+              "repeat it. Default: patches, efficientnet-lite0 and efficientnet-lite0:16.")
+@_json
+def few_shot(quick: bool, stems: tuple[str, ...], json_path: Path | None) -> None:
+    """Accuracy after 1, 5 and 20 labels a class, then in a style of pictures never seen.
+
+    The pictures are emoji in two styles; npm fetches them into ~/.cache/edgecc at the first run.
+    """
+    from edgecc.bench.few_shot import run
+
+    run(json_path, quick=quick, stems=stems)

@@ -3,7 +3,6 @@
 Same stem, widths, data-calibrated normalisation, readout dimension, penalty search and rows.
 """
 
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from edgecc.config import Config
 from edgecc.growth import Grower
 from edgecc.interpreter import Interpreter
 from edgecc.learn.readout import scores, to_whole
-from edgecc.planner import Block, Plan
+from edgecc.planner import Plan
 from edgecc.reader import Growth, Reader
 from edgecc.rows import Rows
 from edgecc.signing import load_or_make_key
@@ -46,8 +45,7 @@ def _one(
     served: generation.Generation, rows: Rows, seed: int, images: NDArray[Any], labels: list[str]
 ) -> float:
     manifest = served.manifest
-    planned = json.loads(json.dumps(dict(manifest.plan)))
-    plan = Plan(**{**planned, "blocks": tuple(Block(**block) for block in planned["blocks"])})
+    plan = Plan.restored(manifest.plan)
     untrained = Growth(manifest.growth, manifest.cursor, {"epochs": 0})
     with tempfile.TemporaryDirectory() as work:
         grower = Grower(

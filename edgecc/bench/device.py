@@ -25,7 +25,7 @@ from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
 from edgecc.learn.readout import Floats, Readout, scores, to_whole
 from edgecc.planner import Plan
-from edgecc.predictor import Predictor
+from edgecc.predictor import Predictor, penalty
 from edgecc.reader import Growth
 from edgecc.recipe import Recipe
 from edgecc.rows import Rows
@@ -176,7 +176,7 @@ class Device:
     def _named(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         now = self.predictor
         features = np.array([now.features(x) for x in images])
-        weights = now.readout.weights(now.generation.manifest.alpha)
+        weights = now.readout.weights(penalty(now.generation.manifest, now.readout))
         classes = np.array([int(name) for name in now.readout.classes])
         return np.asarray(classes[scores(weights, features).argmax(axis=1)])
 
