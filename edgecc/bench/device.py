@@ -5,7 +5,9 @@ pass while a block grows, so that a figure depends on the stream and the seed al
 """
 
 import hashlib
+import shutil
 import tempfile
+import weakref
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -95,8 +97,9 @@ class Device:
         self.labels = self.draws = 0
         self.verdicts: list[dict[str, Any]] = []
         self._key = SigningKey(_SEED_KEY)
-        self._work = tempfile.TemporaryDirectory()
-        self._generations = Path(self._work.name) / "generations"
+        self._work = Path(tempfile.mkdtemp())
+        weakref.finalize(self, shutil.rmtree, self._work)
+        self._generations = self._work / "generations"
         self._generations.mkdir()
         self.predictor = self._stem()
 
@@ -128,7 +131,7 @@ class Device:
         growth = Growth(number, self.labels, asdict(recipe))
         grower = Grower(
             growth, self._live(), rows, plan=self.plan, seed=recipe.seed,
-            folder=Path(self._work.name) / f"growth{number}", report=lambda _: None,
+            folder=self._work / f"growth{number}", report=lambda _: None,
             network=network or Network,
         )
         grower.folder.mkdir()
@@ -165,7 +168,7 @@ class Device:
 
     def state(self) -> dict[str, int]:
         """Bytes of what is needed to go on: weights, readout, stored samples."""
-        folder = Path(self._work.name) / "state"
+        folder = self._work / "state"
         now = self.predictor.generation
         generation.write(
             folder, manifest=now.manifest, trunk=now.trunk, readout=self.predictor.readout)
@@ -184,7 +187,7 @@ class Device:
         return self.predictor.generation
 
     def _stem(self) -> Predictor:
-        folder = Path(self._work.name) / "candidate"
+        folder = self._work / "candidate"
         trunk = stem_trunk(self.plan, self.spec, self.recipe.seed)
         manifest = generation.base_manifest("bench", self.spec, plan=self.plan.describe())
         generation.write(folder, manifest=manifest, trunk=trunk, readout=Readout(trunk.dim))
