@@ -19,6 +19,7 @@ from edgecc.selection import Selection
 if TYPE_CHECKING:
     import sqlite3
 
+_NAMED = 100  # evicted samples that an answer names
 _BUSY = 1000  # milliseconds to wait for readers of the log before trying again later
 
 _CHOSEN = """(
@@ -102,7 +103,7 @@ class Erasure:
             "labelled": labelled, "held_out": held, "pending": len(pending),
             "already": self._one(
                 "SELECT COUNT(*) FROM gone WHERE unlearnt=? AND mark IS NOT NULL", number)[0],
-            "evicted": self._evicted(number, chosen), "unknown": unknown,
+            "unknown": unknown, **self._evicted(number, chosen),
         }
         self._take_labels_back(number)
         return found
@@ -133,13 +134,14 @@ class Erasure:
             and self._db.execute(known, {"key": key_of(identity)}).fetchone() is None
         ]
 
-    def _evicted(self, number: int, chosen: Selection) -> list[str]:
-        """Learnt, and no longer here to be subtracted: their ids, or hashes of these."""
+    def _evicted(self, number: int, chosen: Selection) -> dict[str, Any]:
+        """Learnt, and no longer here to be subtracted: how many, and ids, or hashes of these."""
         names = {key_of(identity): identity for identity in chosen.ids}
         found = self._db.execute(
             f"SELECT key FROM gone WHERE unlearnt=? AND mark IS NULL AND {_LABELLED} ORDER BY row",
-            (number,))
-        return [names.get(key, key.hex()) for (key,) in found]
+            (number,)).fetchall()
+        named = [names.get(key, key.hex()) for (key,) in found[:_NAMED]]
+        return {"evicted": len(found), "evicted_ids": named}
 
     def know(self, identities: Iterable[str]) -> None:
         """Samples with these ids are not taken in."""

@@ -201,8 +201,10 @@ class Forgetting:
         keep |= {stem.number for stem in stems}
         plan["removed"] = [n for n in generation.numbers(daemon.serving.folder) if n not in keep]
         swaps = base is not None and (plan["learnt"] or base.number != daemon.serving.number)
-        if swaps:
+        request.answer["not_relearnt"] = 0
+        if base is not None and swaps:
             daemon.serving.drop_snapshot()
+            request.answer["not_relearnt"] = self._store.evicted_after(base.cursor)
         with self._store.transaction():
             self._store.erasure.advance(request, "rolling")
             if swaps:

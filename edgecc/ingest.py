@@ -226,7 +226,7 @@ class Ingest:
     def _learn(self) -> None:
         for event, features in self._events:
             self.serving.learn(event, features)
-        self.serving.calibrate(self.store.stored())
+        self.serving.calibrate()
 
 
 def _counted(receipts: Receipts) -> Iterable[str]:

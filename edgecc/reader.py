@@ -115,6 +115,13 @@ class Reader:
         )
         return found.fetchone() is not None
 
+    def evicted_after(self, cursor: int) -> int:
+        """Samples labelled after `cursor` that a readout saved there cannot learn any more."""
+        found = self._db.execute(
+            "SELECT COUNT(DISTINCT row) FROM label l WHERE seq > ? AND row > 0 AND NOT EXISTS "
+            "(SELECT 1 FROM sample s WHERE s.row = l.row)", (cursor,))
+        return int(found.fetchone()[0])
+
     def knows_forgotten(self, cursor: int) -> bool:
         """True where a readout saved at label `cursor` has learnt what was unlearnt since."""
         found = self._db.execute(

@@ -172,7 +172,7 @@ class Serving:
         )
         return self._publishable(manifest, now.trunk, readout, now.model)
 
-    def calibrate(self, rows: int) -> bool:
+    def calibrate(self) -> bool:
         """Measure a sensor's scale on its first windows; True where the stem was made anew."""
         if self._spec.kind != "sensor" or (
             self.predictor is not None and self.predictor.generation.manifest.growth
@@ -181,7 +181,9 @@ class Serving:
         before = 0
         if self.predictor is not None:
             before = int(self.predictor.generation.manifest.recipe["scaled_on"])
-        due = [count for count in SCALED_ON if before < count <= rows]
+        if before == SCALED_ON[-1]:
+            return False
+        due = [count for count in SCALED_ON if before < count <= self._store.stored()]
         for count in due:
             self._serve_stem(scaled_on=count)
         if due and self.predictor is not None:  # predictions go on: the labels so far are few

@@ -40,7 +40,7 @@ def unlearn(
     else:
         click.echo("\n".join(_told(found, deep=deep)))
     if found["evicted"] and not deep:
-        click.echo(_evicted(found["evicted"]), err=True)
+        click.echo(_evicted(found), err=True)
 
 
 def _arguments(ids: tuple[str, ...], source: str | None, since: str | None) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _anything(found: dict[str, Any], config: Config, *, deep: bool) -> bool:
     if any(found[what] for what in there):
         return True
     if found["evicted"]:
-        raise EdgeccError(_evicted(found["evicted"]))
+        raise EdgeccError(_evicted(found))
     if found["unknown"]:
         raise EdgeccError(
             f"the log of {config.node} knows no sample {', '.join(found['unknown'])}; see "
@@ -100,6 +100,9 @@ def _told(found: dict[str, Any], *, deep: bool) -> list[str]:
         lines.append(f"{base} serves; deleted: {_generations(found['removed'])}")
         again = ", ".join(map(str, found["growths_again"])) or "none"
         lines.append(f"growths started again without them: {again}")
+        if found["not_relearnt"]:
+            lines.append(f"{found['not_relearnt']} other samples had left the log: the readout is "
+                         "without them now, until a growth has ended")
     elif not deep:
         lines += _left(found)
     return lines
@@ -129,7 +132,7 @@ def _what(found: dict[str, Any]) -> str:
         ("pending", "waiting labels"), ("quarantined", "messages in quarantine"),
         ("already", "unlearnt before")) if found[name]]
     if found["evicted"]:
-        parts.append(f"{len(found['evicted'])} that had left the log")
+        parts.append(f"{found['evicted']} that had left the log")
     return ", ".join(parts)
 
 
@@ -138,7 +141,9 @@ def _generations(numbers: Iterable[int], serving: int | None = None) -> str:
     return f"generations {', '.join(named)}" if named else "no generation"
 
 
-def _evicted(keys: list[str]) -> str:
-    shown = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
-    return (f"{len(keys)} learnt samples had left the log to stay within disk_budget and cannot be "
-            f"subtracted from the readout any more: {shown}. --deep goes back to before they came")
+def _evicted(found: dict[str, Any]) -> str:
+    named, more = found["evicted_ids"][:5], found["evicted"] - 5
+    shown = ", ".join(named) + (f" and {more} more" if more > 0 else "")
+    return (f"{found['evicted']} learnt samples had left the log to stay within disk_budget, and "
+            f"cannot be subtracted from the readout any more: {shown}. --deep goes back to before "
+            "they came")

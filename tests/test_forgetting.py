@@ -18,8 +18,10 @@ from edgecc import generation, manifest, signing
 from edgecc.broker import free_port
 from edgecc.config import load
 from edgecc.daemon import Daemon
+from edgecc.learn.readout import Readout
 from edgecc.messages import Inbound
 from edgecc.offline import live
+from edgecc.reader import Growth
 from edgecc.store import Store
 
 ROOT = "edgecc/v1/n"
@@ -256,14 +258,14 @@ def test_what_left_the_log_cannot_be_subtracted_and_deep_goes_back_before_it(
     before = knows(daemon)
     ask(daemon, ids=ids[:3])
     settle(daemon)
-    assert event(daemon)["evicted"] == ids[:3]
+    assert (event(daemon)["evicted"], event(daemon)["evicted_ids"]) == (3, ids[:3])
     assert knows(daemon) == before
     with daemon.store.transaction():
         daemon.store.forget_ids(2e9 * 2)  # what was learnt stays known for as long as it takes
     ask(daemon, source="other")
     settle(daemon)
     said = event(daemon)
-    assert (said["samples"], len(said["evicted"])) == (7, 3)
+    assert (said["samples"], said["evicted"]) == (7, 3)
     ask(daemon, source="other", deep=True)
     settle(daemon)
     assert (event(daemon)["base"], event(daemon)["already"]) == (0, 7)
@@ -368,3 +370,68 @@ def test_a_sensor_s_scale_is_measured_on_what_is_left(
     again = make_daemon(daemon.config.state, **sensor)
     send(again, range(70))
     assert (again.serving.predictor, again.store.samples(9)) == (None, [])
+
+
+def grow(daemon: Daemon, cursor: int) -> int:
+    """A generation as growth 1 leaves it, about to serve: on the stem, which is enough here."""
+    serving = daemon.serving
+    assert serving.predictor is not None
+    now = serving.predictor.generation
+    daemon.paused = True  # what is opened again stays open
+    about = generation.base_manifest(
+        "n", daemon.config.input_spec, parent=now.manifest.digest, growth=1, cursor=cursor)
+    number = serving._publishable(about, now.trunk, Readout(now.trunk.dim), now.model).number
+    with daemon.store.transaction():
+        daemon.store.open_growth(Growth(1, cursor, {"epochs": 1.0, "seed": 0}))
+        daemon.store.add_verdict(1, 1, {"accepted": True})
+        daemon.store.close_growth(1)
+        daemon.store.set_meta("successor", number)
+    serving.roll_to(number)
+    return number
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_trunk_that_was_grown_on_them_and_does_not_serve_yet_never_will(
+    taught: tuple[Daemon, Ids], deep: bool
+) -> None:
+    daemon, ids = taught
+    number = grow(daemon, 65)
+    assert number == 2
+    ask(daemon, ids=ids, deep=deep)
+    daemon.forgetting.step()  # before the next turn can swap
+    assert daemon.serving.successor is None
+    settle(daemon)
+    assert [growth.number for growth in daemon.store.open_growths()] == [1]
+    assert daemon.store.verdicts() == []
+    if deep:
+        assert event(daemon)["removed"] == [1, 2]
+    else:
+        assert event(daemon)["generations"]["trained"] == [2]
+        assert daemon.serving.number == 1
+
+
+def test_a_trunk_that_never_saw_them_still_takes_its_turn(
+    taught: tuple[Daemon, Ids], pure: Daemon
+) -> None:
+    daemon, ids = taught
+    number = grow(daemon, 40)
+    ask(daemon, ids=ids)
+    settle(daemon)
+    assert (daemon.serving.number, event(daemon)["generations"]["trained"]) == (number, [])
+    assert daemon.store.open_growths() == []
+    assert daemon.store.class_counts(100) == pure.store.class_counts(100)
+
+
+def test_what_an_operator_rolled_back_from_is_not_grown_again(
+    taught: tuple[Daemon, Ids]
+) -> None:
+    daemon, ids = taught
+    number = grow(daemon, 65)
+    settle(daemon)
+    ask(daemon, "rollback", generation=0)
+    settle(daemon)
+    ask(daemon, ids=ids, deep=True)
+    settle(daemon)
+    said = event(daemon)
+    assert (said["base"], said["removed"], said["growths_again"]) == (0, [1, number], [])
+    assert daemon.store.open_growths() == []

@@ -1,6 +1,7 @@
 """Unlearning: what a node has forgotten it never knew, in its readout, its log and its trunk."""
 
 import json
+import random
 import zlib
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ def fashion() -> Labelled:
 @pytest.fixture
 def digit(digits: Digits) -> Labelled:
     return [(f"d-{n}", x, str(y)) for n, (x, y) in enumerate(zip(*digits, strict=True))]
+
+
+@pytest.fixture(scope="module")
+def settings() -> dict[str, Any]:
+    return {"grow": {"first": 200, "epochs": 12}, "input": SERIES}
 
 
 def teach(node: Node, samples: Labelled, source: str = "t") -> None:
@@ -207,14 +213,43 @@ def test_what_cannot_be_unlearnt_is_said(make_node: MakeNode, digit: Labelled) -
     assert node.rows("SELECT COUNT(*) FROM sample") == [(29,)]
 
 
+def test_killed_again_and_again_it_ends_as_if_it_never_learnt(
+    make_node: MakeNode, digit: Labelled
+) -> None:
+    kept, gone = digit[:200], digit[200:230]
+    pure, node = make_node(), make_node()
+    for one in (pure, node):
+        one.start()
+    teach(pure, kept)
+    teach(node, kept[:100])
+    teach(node, gone, source="other")
+    node.peer.publish(node.topic("command/checkpoint"), '{"id": "save"}')
+    teach(node, kept[100:])
+    moments = random.Random(3)
+    asked = json.dumps({"id": "one", "args": {"source": "other", "deep": True}})
+    answers = "SELECT phase FROM unlearning WHERE id='one'"
+    for kill in range(5):
+        if kill < 2 or not node.rows(answers):
+            node.peer.publish(node.topic("command/unlearn"), asked)
+        node.kill(after=moments.uniform(0.01, 0.15))
+        node.start()
+    await_rows(node, answers, [("done",)])
+    heard = len(node.peer.messages)
+    node.peer.publish(node.topic("command/unlearn"), asked)
+    said = node.peer.wait(lambda m: m.topic == node.topic("response/unlearn"), after=heard).json
+    assert (said["data"]["samples"], said["data"]["base"]) == (30, 0)
+    assert left_in(node.state, gone) == []
+    assert digests(node) == digests(pure)
+    assert live_readout(node) == live_readout(pure)
+
+
 # --- beside a growth ---
 
 
 def test_a_running_growth_that_draws_a_sample_begins_anew_without_it(
-    make_node: MakeNode, fashion: Labelled
+    make_node: MakeNode, settings: dict[str, Any], fashion: Labelled
 ) -> None:
     kept, gone = fashion[:200], fashion[200:210]
-    settings: dict[str, Any] = {"grow": {"first": 200, "epochs": 20}, "input": SERIES}
     node = make_node(**settings)
     node.start()
     teach(node, [*kept[:100], *gone, *kept[100:]])
@@ -259,24 +294,18 @@ def grown(node: Node, samples: Labelled, *growths: int) -> list[str]:
     return digests(node)
 
 
-@pytest.fixture(scope="module")
-def settings() -> dict[str, Any]:
-    return {"grow": {"first": 200, "epochs": 12}, "input": SERIES}
-
-
-@pytest.mark.parametrize("place", [30, 250])
 def test_deep_ends_with_the_generations_of_a_node_that_never_saw_the_samples(
-    make_node: MakeNode, settings: dict[str, Any], fashion: Labelled, place: int
+    make_node: MakeNode, settings: dict[str, Any], fashion: Labelled
 ) -> None:
-    """Whether the samples only trained blocks (250), or the sensor's scale was theirs too (30)."""
-    kept, gone = fashion[:450], fashion[450:470]
+    """The first growth ended before they came; the second is done again."""
+    kept, gone, place = fashion[:450], fashion[450:470], 250
     pure, node = make_node(**settings), make_node(**settings)
     wanted = grown(pure, kept, 1, 3)
     before = grown(node, [*kept[:place], *gone, *kept[place:]], 1, 3)
     assert before != wanted
     found = unlearn(node, "--deep", *(identity for identity, _, _ in gone))
     assert found["samples"] == 20
-    assert found["growths_again"] == ([1, 3] if place < 64 else [3])
+    assert found["growths_again"] == [3]
     removed = set(found["removed"])
     assert removed
     assert removed.isdisjoint(generation.numbers(node.state / "generations"))
