@@ -134,9 +134,9 @@ def untrained(*, name: str, seed: int, limit: int | None, network: str) -> dict[
 
 
 def spela_dense(*, name: str, seed: int, limit: int | None, epochs: float) -> dict[str, Any]:
-    """SPELA on the pixels, 784-1000-34, log(2 - cos), LeakyReLU 0.001 (Somasundaram et al. 2025).
+    """SPELA on the pixels, 784-1000-34, (1 - cos)², LeakyReLU 0.001 (Somasundaram et al. 2025).
 
-    Adam at 2e-3 falling along a half cosine; the published 200 epochs of SGD are not needed.
+    Adam at 2e-3 falling along a half cosine, not the published 200 epochs of SGD.
     """
     data = split(name, seed=seed, limit=limit).mixed(seed=seed)
     generator = torch.Generator().manual_seed(seed)
@@ -144,7 +144,7 @@ def spela_dense(*, name: str, seed: int, limit: int | None, epochs: float) -> di
     network = Network([
         Spela(
             Linear(below, width, norm="none", slope=0.001, generator=generator),
-            vectors=symmetric_vectors(10, width, generator=generator), loss="log")
+            vectors=symmetric_vectors(10, width, generator=generator), loss="squared")
         for below, width in itertools.pairwise(sizes)
     ])
     x, y = _tensors(data.images), torch.from_numpy(data.targets)

@@ -7,6 +7,7 @@ cell, so that every method reads every block alike.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -45,7 +46,7 @@ class Pass:
         return flat.scatter_(2, index.flatten(2), da.flatten(2)).view(self.n.shape)
 
 
-class Block:
+class Block(ABC):
     """What the blocks share: norm, activation, max-pool. A kind of block is its `affine` map.
 
     norm "batch": n = norm(W∗h) over the batch, a = maxpool(ReLU(n)); folded when frozen.
@@ -73,12 +74,13 @@ class Block:
         """(C, H', W') of the output for maps of `size`."""
         return self.c_out, size[0] // self.pool[0], size[1] // self.pool[1]
 
+    @abstractmethod
     def affine(self, u: Tensor) -> Tensor:
         """z = W ∗ u, without bias: (B, C_out, H, W)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def weight_gradients(self, u: Tensor, dz: Tensor) -> list[Tensor]:
-        raise NotImplementedError
+        """∂L/∂ each weight of a gradient `dz` of z."""
 
     def forward(self, h: Tensor) -> Pass:
         """The training pass: a batch norm takes the batch's own statistics."""
