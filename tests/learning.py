@@ -151,6 +151,12 @@ def random(method: Any, s: Tensor, n: Tensor, a: Tensor, p: Parameters, y: Tenso
     return pair_loss(s, y, generate_wrong_labels(y, s.shape[1], generator))
 
 
+def all_wrong(method: Any, s: Tensor, n: Tensor, a: Tensor, p: Parameters, y: Tensor) -> Tensor:
+    true = F.one_hot(y, s.shape[1]).bool()
+    others = s.masked_fill(true, -1e9).logsumexp(1)
+    return (F.softplus(-s[true]) + F.softplus(others)).mean()
+
+
 def entropy(method: Any, s: Tensor, n: Tensor, a: Tensor, p: Parameters, y: Tensor) -> Tensor:
     return F.cross_entropy(s, y)
 
@@ -218,6 +224,7 @@ def _spela(loss: str, of_cosine: Callable[[Tensor], Tensor]) -> Kind:
 METHODS = {
     "linear": _scored(Contextual, linear_scores, hardest, "w", "c"),
     "linear random": _scored(Contextual, linear_scores, random, "w", "c", wrong="random"),
+    "linear all": _scored(Contextual, linear_scores, all_wrong, "w", "c", wrong="all"),
     "linear similar": _scored(
         Contextual, linear_scores, pair_and_similar, "w", "c", similarity=3.0),
     "bias": _scored(Contextual, bias_scores, hardest, "beta", mode="bias"),
