@@ -101,7 +101,6 @@ def test_a_full_reservoir_stays_within_its_room_and_in_balance() -> None:
 def test_trained_blocks_are_judged_and_serve_and_shuffled_labels_teach_nothing(
     digits: Stream,
 ) -> None:
-    torch.set_grad_enabled(False)
     ours = taught(digits)
     before = ours.accuracy(digits)
     ours.grow(replace(ours.recipe, epochs=20))
@@ -133,7 +132,6 @@ def test_end_to_end_moves_the_first_block_against_the_whole_gradient() -> None:
 
 
 def test_without_replay_a_network_forgets_and_with_it_less(digits: Stream) -> None:
-    torch.set_grad_enabled(False)
     recipe = Recipe(method="supervised")
     naive = replayed(digits, SMALL, recipe, room=0, draws=1)["accuracy"]
     again = replayed(digits, SMALL, recipe, room=500, draws=5)["accuracy"]

@@ -63,7 +63,6 @@ QUICK = Scale(
 
 def run(*, quick: bool, folder: Path, json_path: Path | None, out: Path) -> None:
     """Measure what is missing, then print the tables and write the figures."""
-    torch.set_grad_enabled(False)
     torch.set_num_threads(2)
     found = _measure(QUICK if quick else Scale(), Cells(folder))
     for line in table(found):

@@ -52,7 +52,6 @@ def run(*, quick: bool, folder: Path, json_path: Path | None, out: Path) -> None
     """Measure what is missing, then print the table and write figures and plots."""
     import torch
 
-    torch.set_grad_enabled(False)
     torch.set_num_threads(2)
     scale, cells = QUICK if quick else Scale(), Cells(folder)
     found = _measure(scale, cells)
