@@ -26,6 +26,7 @@ class Layer:
     pool: window and stride (ph, pw) of the max-pool; (1, 1) is none.
     grid: the map is average-pooled to (gh, gw) for this layer's part of the features.
     padding: "same" keeps the map's size; "valid" with a kernel as large as the map is dense.
+    root: the features are square roots of the pooled map, as suits an untrained one.
     """
 
     convs: tuple[Floats, ...]
@@ -33,6 +34,7 @@ class Layer:
     pool: tuple[int, int]
     grid: tuple[int, int]
     padding: Literal["same", "valid"] = "same"
+    root: bool = True
 
 
 def compile_trunk(
@@ -42,12 +44,14 @@ def compile_trunk(
     ranges: Sequence[tuple[float, float]] | None = None,
     output: Literal["features", "map"] = "features",
     stem: bytes | None = None,
+    mirrored: bool = False,
 ) -> bytes:
     """A model from one float32 sample (1, H, W, C) to one float32 output; input_shape is (C, H, W).
 
-    "features" is (1, d): for each layer in turn the square root of its average-pooled map,
+    "features" is (1, d): for each layer in turn its average-pooled map, or the square root,
     flattened as (gh, gw, C), channels fastest, so that no transpose is needed. "map" is the
     last layer's map after its pool, (1, h, w, C). A sensor window is (C, 1, T), kernels (1, k).
+    mirrored: pooled maps are means over the sample and its mirror image, left to right.
 
     ranges, when given, makes the layers int8 inside: the smallest and largest value that enters
     the first, then of each layer's map after ReLU and pool. stem is a model that runs before the
@@ -56,12 +60,14 @@ def compile_trunk(
     _check_counts(layers, ranges)
     quants = [None] * (len(layers) + 1) if ranges is None else [int8_range(*r) for r in ranges]
     graph, first, entering = _below(input_shape, stem)
+    if mirrored and output == "features":
+        entering = graph.concatenate([entering, graph.reverse(entering, 2)], axis=0)
     maps = [graph.quantize(entering, quants[0])]
     for layer, quant in zip(layers, quants[1:], strict=True):
         maps.append(_layer(graph, maps[-1], layer, quant))
     if output == "map":
         return graph.finish(first, graph.dequantize(maps[-1]))
-    parts = [_features(graph, a, layer.grid) for a, layer in zip(maps[1:], layers, strict=True)]
+    parts = [_features(graph, a, layer) for a, layer in zip(maps[1:], layers, strict=True)]
     return graph.finish(first, graph.concatenate(parts))
 
 
@@ -119,7 +125,11 @@ def _map_quant(layer: Layer, x: Tensor, quant: Quantization | None) -> Quantizat
     return max(quant[0], product / 128), quant[1]
 
 
-def _features(graph: Graph, x: Tensor, grid: tuple[int, int]) -> Tensor:
-    down, across = pool_window(x.shape[1], grid[0]), pool_window(x.shape[2], grid[1])
-    root = graph.root(graph.pool("AVERAGE_POOL_2D", graph.dequantize(x), down, across))
-    return graph.reshape(root, (1, math.prod(root.shape)))
+def _features(graph: Graph, x: Tensor, layer: Layer) -> Tensor:
+    down, across = (pool_window(*sides) for sides in zip(x.shape[1:3], layer.grid, strict=True))
+    pooled = graph.pool("AVERAGE_POOL_2D", graph.dequantize(x), down, across)
+    batch, count = x.shape[0], math.prod(pooled.shape[1:])
+    if batch > 1:  # the mean over the sample and its mirror image
+        rows = graph.reshape(pooled, (1, batch, count, 1))
+        pooled = graph.pool("AVERAGE_POOL_2D", rows, (batch, batch), (1, 1))
+    return graph.reshape(graph.root(pooled) if layer.root else pooled, (1, count))

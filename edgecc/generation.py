@@ -174,11 +174,12 @@ def _describe_blocks(trunk: Trunk) -> list[dict[str, Any]]:
     described: list[dict[str, Any]] = [
         {"method": method, "convs": [list(conv.shape) for conv in layer.convs],
          "pool": list(layer.pool), "grid": list(layer.grid),
-         "padding": layer.padding,
+         "padding": layer.padding, "root": layer.root,
          "range": None if bounds is None else list(bounds),
          "input_range": None if ranges[0] is None else list(ranges[0])}
         for method, layer, bounds in zip(trunk.methods, trunk.layers, ranges[1:], strict=True)
     ]
+    described[0]["mirrored"] = trunk.mirrored
     if trunk.stem is not None:
         described[0]["model"] = {"name": trunk.stem.name, "sha256": trunk.stem.digest}
     return described
@@ -199,6 +200,7 @@ def _trunk(manifest: Manifest, tensors: dict[str, NDArray[Any]], model: bytes) -
         ranges=None if first is None else tuple((float(lo), float(hi)) for lo, hi in bounds),
         methods=tuple(str(block["method"]) for block in manifest.blocks),
         stem=stem and StemModel(str(stem["name"]), str(stem["sha256"]), model),
+        mirrored=bool(manifest.blocks[0].get("mirrored", False)),
     )
 
 
@@ -210,7 +212,7 @@ def _layers(manifest: Manifest, tensors: dict[str, NDArray[Any]]) -> Iterator[La
         pool, grid = tuple(block["pool"]), tuple(block["grid"])
         yield Layer(
             convs=convs, bias=tensors[f"{number}.bias"], pool=pool, grid=grid,
-            padding=block.get("padding", "same"),
+            padding=block.get("padding", "same"), root=bool(block.get("root", True)),
         )
 
 

@@ -1,7 +1,7 @@
 """One .tflite being written: its tensors, and its operators in the order they run.
 
-Promises the same bytes for the same calls. Tensors have a batch axis of one and channels last;
-those with a quantization are int8.
+Promises the same bytes for the same calls. Tensors have a batch axis, channels last; those with a
+quantization are int8.
 """
 
 import math
@@ -164,7 +164,7 @@ class Graph:
             found.depthMultiplier = 1
         reach = [0 if padding == "same" else (k - 1) * dilation for k in kernels.shape[2:]]
         size = [-(-(side - r) // stride) for side, r in zip(x.shape[1:3], reach, strict=True)]
-        out = self.tensor((1, *size, len(bias)), quant)
+        out = self.tensor((x.shape[0], *size, len(bias)), quant)
         name = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
         return self.op(name, [x, *constants], out, found, version=2 if quant is None else 3)
 
@@ -200,23 +200,30 @@ class Graph:
         """VALID padding; down and across are (kernel, stride) along the height and the width."""
         if (down, across) == ((1, 1), (1, 1)):
             return x
-        _, height, width, channels = x.shape
+        batch, height, width, channels = x.shape
         (kh, sh), (kw, sw) = down, across
         if not (1 <= kh <= height and 1 <= kw <= width):
             raise ValueError(f"cannot pool a map of {height}x{width} by {kh}x{kw}")
         options = schema.Pool2DOptionsT(
             padding=schema.Padding.VALID, filterHeight=kh, filterWidth=kw, strideH=sh, strideW=sw
         )
-        shape = (1, (height - kh) // sh + 1, (width - kw) // sw + 1, channels)
+        shape = (batch, (height - kh) // sh + 1, (width - kw) // sw + 1, channels)
         version = 1 if x.quant is None else 2
         return self.op(name, [x], self.tensor(shape, x.quant), options, version=version)
 
-    def concatenate(self, parts: Sequence[Tensor]) -> Tensor:
-        """Along the last axis; int8 parts share one quantization, which the result keeps."""
+    def reverse(self, x: Tensor, axis: int) -> Tensor:
+        """Mirrored along one axis."""
+        axes = self.constant(np.array([axis], np.int32))
+        return self.op("REVERSE_V2", [x, axes], self.tensor(x.shape), schema.ReverseV2OptionsT())
+
+    def concatenate(self, parts: Sequence[Tensor], *, axis: int = -1) -> Tensor:
+        """Along an axis; int8 parts share one quantization, which the result keeps."""
         if len(parts) == 1:
             return parts[0]
-        quant, axis = parts[0].quant, len(parts[0].shape) - 1
-        out = self.tensor((*parts[0].shape[:-1], sum(t.shape[-1] for t in parts)), quant)
+        quant, axis = parts[0].quant, axis % len(parts[0].shape)
+        shape = list(parts[0].shape)
+        shape[axis] = sum(part.shape[axis] for part in parts)
+        out = self.tensor(tuple(shape), quant)
         options = schema.ConcatenationOptionsT(axis=axis)
         return self.op("CONCATENATION", parts, out, options, version=1 if quant is None else 2)
 

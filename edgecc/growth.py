@@ -113,7 +113,7 @@ class Grower:
                 weight.view(len(weight), -1, *maps.size if weight.ndim == 2 else weight.shape[2:])
                 .numpy() for weight in weights),
             bias=bias.numpy(), pool=block.pool, grid=_at_most(planned.grid, (out[0], out[1])),
-            padding="same" if planned.kernel else "valid",
+            padding="same" if planned.kernel else "valid", root=False,
         )
         return replace(
             trunk, layers=(*trunk.layers, layer), methods=(*trunk.methods, self.recipe.method),

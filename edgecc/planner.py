@@ -157,14 +157,14 @@ def _ladder(blocks: int, spec: Input) -> Iterator[Plan]:
 
 
 def _grown(blocks: int, first: int, second: int, dense: int) -> Iterator[Block]:
-    """Convolutions, each but the first with a pool, and from three blocks on a dense one."""
+    """Convolutions, the first with a pool, and from three blocks on a dense one on top."""
     for number in range(blocks):
         if number >= 2 and number == blocks - 1:
             yield Block(channels=dense, kernel=0, pool=1, grid=1)
         elif number:
-            yield Block(channels=second, kernel=3, pool=2, grid=3)
+            yield Block(channels=second, kernel=3, pool=1, grid=3)
         else:
-            yield Block(channels=first, kernel=3, pool=1, grid=2)
+            yield Block(channels=first, kernel=3, pool=2, grid=2)
 
 
 def _in_flight(spec: Input) -> int:

@@ -95,8 +95,10 @@ class Serving:
 
     @property
     def stem(self) -> str:
-        """Which stem is configured: patches, or the digest of a model."""
-        return PATCHES if self._stem is None else self._stem.model.digest
+        """Which stem is configured: patches, mirrored or not, or the digest of a model."""
+        if self._stem is not None:
+            return self._stem.model.digest
+        return f"{PATCHES} mirrored" if self._config.grow.mirror else PATCHES
 
     @property
     def needed(self) -> set[int]:
@@ -208,7 +210,9 @@ class Serving:
         return stems
 
     def _new_stem(self, scaled_on: int, parent: str) -> Manifest:
-        trunk = stem_trunk(self._plan, self._spec, self._config.seed, self._stem)
+        trunk = stem_trunk(
+            self._plan, self._spec, self._config.seed, self._stem,
+            mirrored=self._config.grow.mirror)
         if scaled_on:
             payloads, last = self._store.first_payloads(scaled_on)
             trunk = self._scaled(trunk, payloads)

@@ -21,7 +21,8 @@ from edgecc.tap import STEM, tapped
 @dataclass(frozen=True)
 class Trunk:
     """`ranges` are the int8 ranges of what enters the layers and of each layer's map; None is
-    float32. `stem` is a model that runs below the layers; None where the first is the stem."""
+    float32. `stem` is a model that runs below the layers; None where the first is the stem.
+    mirrored: features are means over a sample and its mirror image."""
 
     shape: tuple[int, int, int]  # (C, H, W)
     mean: NDArray[np.float32]  # (C,)
@@ -30,6 +31,7 @@ class Trunk:
     ranges: tuple[tuple[float, float], ...] | None = None
     methods: tuple[str, ...] = ("stem",)
     stem: StemModel | None = None
+    mirrored: bool = False
 
     @property
     def dim(self) -> int:
@@ -60,12 +62,17 @@ class Trunk:
     def compile(self, output: Literal["features", "map"] = "features") -> bytes:
         return compile_trunk(
             self.layers, input_shape=self.shape, ranges=self.ranges, output=output,
-            stem=None if self.stem is None else self.stem.model,
+            stem=None if self.stem is None else self.stem.model, mirrored=self.mirrored,
         )
 
 
-def stem_trunk(plan: Plan, spec: Input, seed: int, stem: Stem | None = None) -> Trunk:
-    """The float32 trunk of the stem alone, inputs scaled as pictures are."""
+def stem_trunk(
+    plan: Plan, spec: Input, seed: int, stem: Stem | None = None, *, mirrored: bool = False
+) -> Trunk:
+    """The float32 trunk of the stem alone, inputs scaled as pictures are.
+
+    A stem that is a model is not `mirrored`: it would run twice.
+    """
     shape = spec.model_shape
     if stem is not None:
         return _model_trunk(plan, shape, stem)
@@ -73,6 +80,7 @@ def stem_trunk(plan: Plan, spec: Input, seed: int, stem: Stem | None = None) -> 
     return Trunk(
         shape=shape, mean=np.zeros(shape[0], np.float32),
         std=np.full(shape[0], 255.0, np.float32), layers=(patches,),
+        mirrored=mirrored,
     )
 
 

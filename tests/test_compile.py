@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -309,3 +310,23 @@ print(sorted({"torch", "tensorflow", "sklearn"} & set(sys.modules)))
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_mirrored_features_are_those_of_the_mean_over_a_sample_and_its_mirror_image() -> None:
+    layers = [replace(layer, root=False) for layer in three_layers()]
+    x = np.random.default_rng(5).normal(size=(8, 8, 1)).astype(np.float32)
+    for ranges in (None, [(-4.0, 4.0)] + [(0.0, 6.0)] * 3):
+        plain = Interpreter(compile_trunk(layers, input_shape=(1, 8, 8), ranges=ranges))
+        both = Interpreter(
+            compile_trunk(layers, input_shape=(1, 8, 8), ranges=ranges, mirrored=True))
+        mean = (plain.run(x) + plain.run(x[:, ::-1])) / 2
+        np.testing.assert_allclose(both.run(x), mean, atol=1e-5)
+        np.testing.assert_array_equal(both.run(x), both.run(np.ascontiguousarray(x[:, ::-1])))
+        assert np.abs(plain.run(x) - mean).max() > 0.01
+
+
+def test_the_map_that_blocks_grow_on_is_not_mirrored() -> None:
+    once, twice = (
+        compile_trunk(three_layers(), input_shape=(1, 8, 8), output="map", mirrored=mirrored)
+        for mirrored in (False, True))
+    assert once == twice

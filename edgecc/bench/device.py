@@ -188,7 +188,7 @@ class Device:
 
     def _stem(self) -> Predictor:
         folder = self._work / "candidate"
-        trunk = stem_trunk(self.plan, self.spec, self.recipe.seed)
+        trunk = stem_trunk(self.plan, self.spec, self.recipe.seed, mirrored=self.recipe.mirror)
         manifest = generation.base_manifest("bench", self.spec, plan=self.plan.describe())
         generation.write(folder, manifest=manifest, trunk=trunk, readout=Readout(trunk.dim))
         return self._serve(folder)

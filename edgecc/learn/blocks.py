@@ -31,19 +31,18 @@ class Pass:
     n: Tensor  # (B, C_out, H, W), normalised pre-activation
     a: Tensor  # (B, C_out, H', W'), the output
     index: Tensor | None = None  # where each maximum was
+    pool: tuple[int, int] = (1, 1)
     slope: float = 0.0  # of the activation below zero
     batch: Standardised | None = None  # of which n are the values
 
     def back(self, da: Tensor) -> Tensor:
         """∂L/∂n of a gradient `da` of the output: through the max-pool and the activation."""
-        dr = da if self.index is None else self._unpool(self.index, da)
+        aten = torch.ops.aten
+        dr: Tensor = da if self.index is None else aten.max_pool2d_with_indices_backward(
+            da, self.n, self.pool, self.pool, [0, 0], [1, 1], False, self.index)
         if self.slope == 0:
-            return dr * (self.n > 0)
+            return cast(Tensor, aten.threshold_backward(dr, self.n, 0))
         return torch.where(self.n > 0, dr, dr * self.slope)
-
-    def _unpool(self, index: Tensor, da: Tensor) -> Tensor:
-        flat = da.new_zeros(*self.n.shape[:2], self.n[0, 0].numel())
-        return flat.scatter_(2, index.flatten(2), da.flatten(2)).view(self.n.shape)
 
 
 class Block(ABC):
@@ -118,12 +117,12 @@ class Block(ABC):
         if self.statistics is None:
             u = _by_sample(self._max(h)[0], self.norm)
             n = self.affine(u) + cast(Tensor, self.bias)[:, None, None]
-            return Pass(u, n, self._activated(n), None, self.slope)
+            return Pass(u, n, self._activated(n), slope=self.slope)
         z = self.affine(h)
         batch = None if frozen else self.statistics.forward(z)
         n = self.statistics.frozen(z) if batch is None else batch.values
         a, index = self._max(self._activated(n))
-        return Pass(h, n, a, index, self.slope, batch)
+        return Pass(h, n, a, index, self.pool, self.slope, batch)
 
     def _activated(self, n: Tensor) -> Tensor:
         return F.leaky_relu(n, self.slope) if self.slope else n.relu()

@@ -13,24 +13,28 @@ EPS = 1e-5
 
 @dataclass(frozen=True)
 class Standardised:
-    """Zero mean and unit variance over some axes, with what the way back needs."""
+    """Zero mean and unit variance of each channel (axis 1), with what the way back needs."""
 
     values: Tensor
-    inverse: Tensor  # 1 / standard deviation
-    axes: tuple[int, ...]
+    x: Tensor
+    mean: Tensor  # (C,)
+    inverse: Tensor  # (C,), 1 / standard deviation
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """Through the mean and the variance as well: they are functions of the weights."""
-        mean = gradient.mean(self.axes, keepdim=True)
-        slope = (gradient * self.values).mean(self.axes, keepdim=True)
-        return (gradient - mean - self.values * slope) * self.inverse
+        """Through the mean and the variance as well: they are functions of the weights.
+
+        (g - mean g - v·mean(g v)) / deviation, in one pass over memory.
+        """
+        dx: Tensor = torch.ops.aten.native_batch_norm_backward(
+            gradient, self.x, None, None, None, self.mean, self.inverse, True, EPS,
+            [True, False, False])[0]
+        return dx
 
 
-def standardise(x: Tensor, axes: tuple[int, ...]) -> Standardised:
-    mean = x.mean(axes, keepdim=True)
-    centred = x - mean
-    inverse = (centred.square().mean(axes, keepdim=True) + EPS).rsqrt()
-    return Standardised(centred * inverse, inverse, axes)
+def standardise(x: Tensor) -> Standardised:
+    """x (B, C, ...) over all but the channels, by the batch's own mean and variance."""
+    values, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, EPS)
+    return Standardised(values, x, mean, inverse)
 
 
 class BatchNorm:
@@ -41,7 +45,7 @@ class BatchNorm:
 
     def forward(self, x: Tensor) -> Standardised:
         """By the batch's own statistics."""
-        return standardise(x, (0, *range(2, x.ndim)))
+        return standardise(x)
 
     def frozen(self, x: Tensor) -> Tensor:
         """By the population's statistics: what one sample becomes does not depend on others."""

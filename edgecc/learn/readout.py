@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FEATURE_SCALE = 1024  # features are rounded to 1/1024 ...
-FEATURE_MAX = 2**14 - 1  # ... and clipped, so A is exact for at least 33 million samples
-ALPHAS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+FEATURE_SCALE = 64  # features are rounded to 1/64 ...
+FEATURE_MAX = 255  # ... and clipped, so A is exact for at least 10¹¹ samples
+ALPHAS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 PRIOR_POWER = 0.5  # how far class frequencies are corrected for; docs/experiments.md
-_WAITING = 64  # learnt samples summed in one matrix product
+_WAITING = 256  # learnt samples in one product: 256 · 255² < 2²⁴, exact even in float32
 
 Floats = NDArray[np.float64]
 Features = NDArray[np.floating[Any]]  # whole numbers; float32 holds them exactly too
 
 
-def to_whole(features: NDArray[np.float32]) -> Floats:
+def to_whole(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Features (..., d) as the whole numbers the sums are made of."""
-    return np.clip(np.rint(features * np.float64(FEATURE_SCALE)), 0, FEATURE_MAX)
+    return np.clip(np.rint(features * np.float32(FEATURE_SCALE)), 0, FEATURE_MAX)
 
 
 @dataclass
@@ -122,8 +122,10 @@ class Readout:
 
     def _sum_up(self) -> None:
         if self._waiting:
-            f = np.array([f for f, _ in self._waiting])
-            weight = np.array([[w] for _, w in self._waiting])
+            ones = all(abs(weight) == 1 for _, weight in self._waiting)
+            kind = np.float32 if ones else np.float64
+            f = np.array([f for f, _ in self._waiting], kind)
+            weight = np.array([[w] for _, w in self._waiting], kind)
             self.A += f.T @ (f * weight)
             self._waiting = []
 

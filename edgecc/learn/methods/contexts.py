@@ -62,8 +62,10 @@ class GridPool:
         """∂L/∂a of a gradient of the flat pooled map."""
         grid = [(side - kernel) // stride + 1 for side, kernel, stride in zip(
             a.shape[2:], self._kernel, self._stride, strict=True)]
+        kind = torch.channels_last if a.is_contiguous(memory_format=torch.channels_last) else (
+            torch.contiguous_format)
         return torch.ops.aten.avg_pool2d_backward(  # type: ignore[no-any-return]
-            dp.view(*a.shape[:2], *grid), a, self._kernel, self._stride, [0, 0], False, True, None
+            dp.view(*a.shape[:2], *grid).contiguous(memory_format=kind), a, self._kernel, self._stride, [0, 0], False, True, None
         )
 
 
