@@ -14,7 +14,7 @@ from typing import Any
 from edgecc import predictor as predictors
 from edgecc.config import Config
 from edgecc.errors import MessageError
-from edgecc.learn.readout import Floats
+from edgecc.learn.readout import Features
 from edgecc.link import Link
 from edgecc.messages import (
     PREDICTION_SCHEMA,
@@ -49,7 +49,7 @@ class Predicted:
     """A decoded sample and what the node thought of it before knowing its label."""
 
     sample: Sample
-    features: Floats | None
+    features: Features | None
     body: bytes
     label: str | None
 
@@ -72,7 +72,7 @@ class Ingest:
     unknown: Unknown
     acked: int = 0  # samples whose PUBACK was handed over since the start
     taken: Counter[str] = field(default_factory=Counter)  # what became of messages, since then
-    _events: list[tuple[LabelEvent, Floats | None]] = field(default_factory=list)
+    _events: list[tuple[LabelEvent, Features | None]] = field(default_factory=list)
     _unlearn: list[str] = field(default_factory=list)  # ids that labels ask to unlearn
 
     def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Canary]:
@@ -192,7 +192,7 @@ class Ingest:
         self._unlearn.append(identity)
         return "stored" if known else "pending"
 
-    def _log_label(self, label: Label, features: Floats | None) -> LabelEvent | None:
+    def _log_label(self, label: Label, features: Features | None) -> LabelEvent | None:
         logged = self.store.add_label(label)
         if logged is None:
             return None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgecc.generation import Generation
 from edgecc.interpreter import Interpreter
 from edgecc.learn.novelty import Novelty
-from edgecc.learn.readout import Floats, Readout, probabilities, scores, to_whole
+from edgecc.learn.readout import Features, Floats, Readout, probabilities, scores, to_whole
 from edgecc.manifest import Manifest
 
 TOP = 3
@@ -46,11 +46,11 @@ class Predictor:
         self._weights_cursor = 0
         self._novelty: Novelty | None = None
 
-    def features(self, x: NDArray[Any]) -> Floats:
+    def features(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """Whole-number features (dim,) of a stored sample (C, H, W)."""
         return to_whole(self._interpreter.run(self.generation.trunk.scale(x)))
 
-    def learn(self, features: Floats, label: str | None, previous: str | None, seq: int) -> None:
+    def learn(self, features: Features, label: str | None, previous: str | None, seq: int) -> None:
         """Label event `seq`: the sample goes from class `previous` to `label`."""
         if previous is not None:
             self.readout.unlearn(features, previous)
@@ -75,7 +75,7 @@ class Predictor:
         self._weights_cursor, self._stale = self.cursor, False
 
     def predict(
-        self, features: Floats, started: float, *, far: float = float("inf")
+        self, features: Features, started: float, *, far: float = float("inf")
     ) -> Prediction:
         """Scores of all classes for one sample, `started` on time.perf_counter.
 

@@ -20,7 +20,7 @@ from edgecc import generation
 from edgecc.config import PATCHES, Config
 from edgecc.errors import CheckpointError
 from edgecc.generation import Generation
-from edgecc.learn.readout import Floats, Readout
+from edgecc.learn.readout import Features, Readout
 from edgecc.manifest import Manifest
 from edgecc.planner import Plan
 from edgecc.predictor import Predictor
@@ -112,7 +112,7 @@ class Serving:
 
     # --- keeping up with labels ---
 
-    def learn(self, event: LabelEvent, features: Floats | None) -> None:
+    def learn(self, event: LabelEvent, features: Features | None) -> None:
         """A label just committed; one that is out of turn waits for `catch_up`."""
         if self.predictor is not None and event.seq == self.predictor.cursor + 1:
             learn_event(self.predictor, event, features, self._store, self._spec)
@@ -306,7 +306,7 @@ def _restore_snapshot(state: Path, predictor: Predictor, store: Reader) -> None:
 
 
 def learn_event(
-    predictor: Predictor, event: LabelEvent, features: Floats | None, store: Reader, spec: Input
+    predictor: Predictor, event: LabelEvent, features: Features | None, store: Reader, spec: Input
 ) -> None:
     """One label of the log; features are computed again where they are not at hand."""
     if features is None:

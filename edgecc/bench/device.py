@@ -22,10 +22,10 @@ from edgecc import generation
 from edgecc.bench.streams import Stream
 from edgecc.growth import Grower
 from edgecc.interpreter import Interpreter
-from edgecc.judging import judge
+from edgecc.judging import Judged, judge
 from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
-from edgecc.learn.readout import Floats, Readout, scores, to_whole
+from edgecc.learn.readout import Features, Readout, scores, to_whole
 from edgecc.planner import Plan
 from edgecc.predictor import Predictor, penalty
 from edgecc.reader import Growth
@@ -104,7 +104,7 @@ class Device:
         self.predictor = self._stem()
 
     def learn(
-        self, x: NDArray[Any], target: int, features: Floats | None = None, *, keep: bool = True
+        self, x: NDArray[Any], target: int, features: Features | None = None, *, keep: bool = True
     ) -> None:
         """One labelled sample (C, H, W) of the stream, its features where they are at hand."""
         predictor = self.predictor
@@ -152,9 +152,9 @@ class Device:
         self.predictor.refresh()
         return float(np.mean(self._named(stream.test_images) == stream.test_targets))
 
-    def control(self, stream: Stream, *, seeds: int = 3) -> list[float]:
-        """Test accuracy with blocks that were never trained, all else the same."""
-        found = []
+    def control(self, stream: Stream, *, seeds: int = 3) -> dict[str, Any]:
+        """Test accuracies with blocks that were never trained, all else the same; and bytes."""
+        found, state = [], {}
         for seed in range(seeds):
             with tempfile.TemporaryDirectory() as work:
                 rows = self.kept.rows(self.predictor.readout)
@@ -163,18 +163,23 @@ class Device:
                     untrained, self._live(), rows, plan=self.plan, seed=seed, folder=Path(work),
                     report=lambda _: None,
                 )
-                found.append(_judged_accuracy(grower.grown(), rows, stream))
-        return found
+                trunk = grower.grown()
+                judged = judge(trunk, rows, lambda _: None)
+                found.append(_accuracy(trunk, judged, rows, stream))
+                state = self._bytes(trunk, judged.readout)
+        return {"accuracies": found, "state": state}
 
     def state(self) -> dict[str, int]:
         """Bytes of what is needed to go on: weights, readout, stored samples."""
+        return self._bytes(self.predictor.generation.trunk, self.predictor.readout)
+
+    def _bytes(self, trunk: Trunk, readout: Readout) -> dict[str, int]:
         folder = self._work / "state"
-        now = self.predictor.generation
         generation.write(
-            folder, manifest=now.manifest, trunk=now.trunk, readout=self.predictor.readout)
+            folder, manifest=self._live().manifest, trunk=trunk, readout=readout)
         sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
-        readout = sizes.pop("readout.safetensors")
-        return {"weights": sum(sizes.values()), "readout": readout, "samples": self.kept.bytes}
+        sums = sizes.pop("readout.safetensors")
+        return {"weights": sum(sizes.values()), "readout": sums, "samples": self.kept.bytes}
 
     def _named(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         now = self.predictor
@@ -200,9 +205,8 @@ class Device:
         return self.predictor
 
 
-def _judged_accuracy(trunk: Trunk, rows: Rows, stream: Stream) -> float:
-    """Test accuracy of the readout that `rows` give this trunk."""
-    judged = judge(trunk, rows, lambda _: None)
+def _accuracy(trunk: Trunk, judged: Judged, rows: Rows, stream: Stream) -> float:
+    """Test accuracy of the readout that `rows` gave this trunk."""
     run = Interpreter(trunk.compile()).run
     features = np.array([to_whole(run(trunk.scale(x))) for x in stream.test_images])
     named = scores(judged.readout.weights(judged.alpha), features).argmax(axis=1)

@@ -20,7 +20,7 @@ from edgecc.bench import emoji, figures
 from edgecc.bench.emoji import STYLES, Emoji
 from edgecc.generation import base_manifest
 from edgecc.interpreter import Interpreter
-from edgecc.learn.readout import Floats, Readout, scores, to_whole
+from edgecc.learn.readout import Features, Readout, scores, to_whole
 from edgecc.predictor import penalty
 from edgecc.sample import Input
 from edgecc.trunk import planned, stem_trunk
@@ -38,7 +38,7 @@ _COLUMNS = ("first", "second_before", "second", "first_after")
 class Stemmed:
     """All pictures through one stem."""
 
-    features: dict[str, Floats]  # by style (n, dim), whole numbers
+    features: dict[str, Features]  # by style (n, dim), whole numbers
     milliseconds: float  # of CPU a picture, median
     model_bytes: int
 

@@ -44,9 +44,9 @@ def continual(path: Path, found: dict[str, Any]) -> None:
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    matrix = np.array(found["streams"][0]["matrix"])
+    matrix = np.array(found["cells"]["streams"][0]["matrix"])
     _matrix(left, matrix, [(f"experience {j + 1}", "") for j in range(len(matrix))])
-    for name, one in _with_bytes(found):
+    for name, one in _with_bytes(found["cells"]):
         right.plot(sum(one["state"].values()) / 1e6, one["accuracy"], "o", label=name)
     right.axhline(found["control_accuracy"], color="grey", ls=":", label="blocks never trained")
     right.set(xscale="log", xlabel="weights, readout and stored samples, MB", ylabel="accuracy",
@@ -56,14 +56,12 @@ def continual(path: Path, found: dict[str, Any]) -> None:
     pyplot.close(figure)
 
 
-def _with_bytes(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield "everything kept", found["streams"][0]
-    for label, rows in found["of_rooms"].items():
-        yield f"{label} of samples", rows[0]
-    yield "no samples", found["alone"][0]
-    yield "1 MB in all", found["one_megabyte"][0]
-    yield "streaming LDA", found["lda"][0]
-    yield "backpropagation, joint", found["methods"]["backpropagation"]
+def _with_bytes(cells: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "everything kept", cells["streams"][0]
+    for label in ("4 MB", "0.4 MB"):
+        yield f"{label} of samples", cells[label][0]
+    yield "no samples", cells["alone"][0]
+    yield "1 MB in all", cells["one_megabyte"][0]
 
 
 def _curves(axes: Any, config: Config, matrix: NDArray[np.float64], per_pair: int) -> None:

@@ -3,6 +3,7 @@ streaming discriminant analysis on the stem's features. The only place where a g
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from edgecc.learn.readout import Floats, Readout
 from edgecc.planner import Plan
 from edgecc.recipe import Recipe
 from edgecc.rows import Maps, Rows
+from edgecc.sample import Input, Sample
+from edgecc.trunk import stem_trunk
 
 ARRIVING = 10  # samples of one batch of the stream
 _RATE = 1e-3  # of the replay baselines: the end of a stream is not known, so it does not fall
@@ -37,20 +40,20 @@ class EndToEnd(Network):
         assert isinstance(last, Scored)
         self._head = last.context
         assert isinstance(self._head, LinearContext)
-        self._parameters = [w for method in self.methods for w in method.block.weights]
-        self._parameters += list(self._head.own.values())
-        self._adam = Adam(self._parameters)
+        self.parameters = [w for method in self.methods for w in method.block.weights]
+        self.parameters += list(self._head.own.values())
+        self._adam = Adam(self.parameters)
 
     def sweep(self, x: Tensor, y: Tensor, *, rate: float) -> list[Tensor]:
         """One step of every block against the gradient of the whole network."""
-        for parameter in self._parameters:
+        for parameter in self.parameters:
             parameter.requires_grad_(True)
         with torch.enable_grad():
             for method in self.methods:
                 x = _through(method.block, x)
             scores, _ = self._head.forward(Pass(x, x, x))
-            gradients = torch.autograd.grad(F.cross_entropy(scores, y), self._parameters)
-        for parameter in self._parameters:
+            gradients = torch.autograd.grad(F.cross_entropy(scores, y), self.parameters)
+        for parameter in self.parameters:
             parameter.requires_grad_(False)
         self._adam.step(gradients, rate)
         return [scores.detach()]
@@ -65,7 +68,7 @@ def _through(block: Block, h: Tensor) -> Tensor:
 
 def replayed(
     stream: Stream, plan: Plan, recipe: Recipe, *, room: int, draws: int
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Experience replay: each batch that arrives, with draws from a reservoir of `room` samples.
 
     draws: presentations per arriving sample, its own arrival among them; room 0 is the naive net.
@@ -83,7 +86,10 @@ def replayed(
             _reservoir(kept, int(position), room, generator)
     calibration = np.asarray(kept or range(len(stream) - 500, len(stream)), np.int64)[-1000:]
     classes = sorted(set(stream.targets.tolist()))
-    return {"accuracy": network_accuracy(network, maps, calibration, stream, classes)}
+    weights = sum(w.numel() * w.element_size() for w in network.parameters)
+    samples = sum(len(Sample("", "", 0.0, None, stream.images[n]).pack()) for n in kept)
+    return {"accuracy": network_accuracy(network, maps, calibration, stream, classes),
+            "kept": len(kept), "state": {"weights": weights, "readout": 0, "samples": samples}}
 
 
 def streaming_lda(device: Device, stream: Stream) -> dict[str, float]:
@@ -111,9 +117,6 @@ def lda_weights(readout: Readout, *, shrinkage: float = 1e-4) -> Floats:
 def _network(
     stream: Stream, plan: Plan, recipe: Recipe
 ) -> tuple[EndToEnd, Maps, np.random.Generator]:
-    from edgecc.sample import Input
-    from edgecc.trunk import stem_trunk
-
     classes = sorted(set(stream.targets.tolist()))
     rows = Rows(
         read=stream.images.__getitem__, classes=[str(k) for k in classes], targets=stream.targets,

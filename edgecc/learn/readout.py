@@ -26,7 +26,8 @@ Features = NDArray[np.floating[Any]]  # whole numbers; float32 holds them exactl
 
 def to_whole(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Features (..., d) as the whole numbers the sums are made of."""
-    return np.clip(np.rint(features * np.float32(FEATURE_SCALE)), 0, FEATURE_MAX)
+    steps = np.rint(features * np.float32(FEATURE_SCALE))
+    return np.asarray(np.clip(steps, 0, FEATURE_MAX), np.float32)
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Readout:
     def __post_init__(self) -> None:
         self.A: Floats = np.zeros((self.dim + 1, self.dim + 1))
         self.B: Floats = np.zeros((len(self.classes), self.dim + 1))
-        self._waiting: list[tuple[Floats, float]] = []
+        self._waiting: list[tuple[Features, float]] = []
 
     def sums(self) -> tuple[Floats, Floats]:
         """(A, B) with everything learnt so far."""
@@ -123,9 +124,9 @@ class Readout:
     def _sum_up(self) -> None:
         if self._waiting:
             ones = all(abs(weight) == 1 for _, weight in self._waiting)
-            kind = np.float32 if ones else np.float64
-            f = np.array([f for f, _ in self._waiting], kind)
-            weight = np.array([[w] for _, w in self._waiting], kind)
+            kind: type[np.floating[Any]] = np.float32 if ones else np.float64
+            f: Features = np.array([f for f, _ in self._waiting], kind)
+            weight: Features = np.array([[w] for _, w in self._waiting], kind)
             self.A += f.T @ (f * weight)
             self._waiting = []
 

@@ -65,7 +65,8 @@ class GridPool:
         kind = torch.channels_last if a.is_contiguous(memory_format=torch.channels_last) else (
             torch.contiguous_format)
         return torch.ops.aten.avg_pool2d_backward(  # type: ignore[no-any-return]
-            dp.view(*a.shape[:2], *grid).contiguous(memory_format=kind), a, self._kernel, self._stride, [0, 0], False, True, None
+            dp.view(*a.shape[:2], *grid).contiguous(memory_format=kind), a,
+            self._kernel, self._stride, [0, 0], False, True, None
         )
 
 

@@ -1,0 +1,143 @@
+"""Cells of `edgecc bench continual`: one pass over a stream, each a function of its arguments."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from edgecc import planner
+from edgecc.bench import metrics
+from edgecc.bench.device import Device
+from edgecc.bench.rivals import EndToEnd, replayed, streaming_lda
+from edgecc.bench.streams import Stream, split
+from edgecc.planner import Plan
+from edgecc.recipe import Recipe
+from edgecc.sample import Input
+
+MIB = 2**20
+BUDGET = 1536 * MIB
+_REFRESH = 500  # samples between two solutions of the readout while predicting before learning
+_MOST_EPOCHS = 30.0  # over few stored samples
+
+
+def stream(
+    *, name: str, seed: int, limit: int | None, epochs: float, first: int
+) -> dict[str, Any]:
+    """The whole stream, growing at labels first·2^(r-1), everything kept."""
+    data, device = _device(name, seed, limit, epochs, first=first)
+    matrix, right, shares = [], 0, (np.bincount(data.targets) / len(data)).tolist()
+    for position, (x, target) in enumerate(zip(data.images, data.targets, strict=True)):
+        if position % _REFRESH == 0:
+            device.predictor.refresh()
+        features = device.predictor.features(x)
+        right += device.predictor.predict(features, 0.0).label == str(target)
+        device.learn(x, int(target), features)
+        if device.due:
+            device.grow()
+        if device.labels in data.ends:
+            matrix.append(device.accuracies(data))
+    return metrics.of_matrix(matrix) | {
+        "accuracy": device.accuracy(data), "matrix": matrix, "draws": device.draws / len(data),
+        "prequential": right / len(data), "kappa": metrics.kappa(right / len(data), shares),
+        "state": device.state(), "verdicts": device.verdicts,
+    }
+
+
+def final(
+    *, name: str, seed: int, limit: int | None, epochs: float,
+    method: str = "contextual", room: int | None = None, flips: float = 0.0,
+    shuffled: bool = False,
+) -> dict[str, Any]:
+    """The last growth alone: it starts from the stem, so what grew before does not matter."""
+    data, device = _device(name, seed, limit, epochs, method=method, room=room)
+    arriving = data.flipped(flips, seed=seed) if flips else data
+    arriving = arriving.shuffled(seed=seed) if shuffled else arriving
+    _learn_all(device, arriving)
+    spent = epochs * len(data) / max(len(device.kept), 1)
+    recipe = replace(device.recipe, epochs=min(spent, _MOST_EPOCHS))
+    device.grow(recipe, network=EndToEnd if method == "backpropagation" else None)
+    return {"accuracy": device.accuracy(data), "state": device.state(),
+            "method": method, "arrived": len(data), "kept": len(device.kept),
+            "draws": device.draws / len(data), "verdicts": device.verdicts}
+
+
+def control(*, name: str, seed: int, limit: int | None, epochs: float) -> dict[str, Any]:
+    """Blocks never trained, three seeds; all else the same."""
+    data, device = _device(name, seed, limit, epochs)
+    _learn_all(device, data)
+    return device.control(data)
+
+
+def joint(
+    *, name: str, seed: int, limit: int | None, epochs: float, experiences: int
+) -> dict[str, Any]:
+    """An oracle: the classes seen so far at once, in random order, with all the draws."""
+    whole, device = _device(name, seed, limit, 2 * epochs)
+    part = whole.first(experiences)
+    _learn_all(device, part.mixed(seed=seed))
+    device.grow()
+    return {"accuracy": device.accuracy(part), "groups": device.accuracies(part)}
+
+
+def stem_alone(
+    *, name: str, seed: int, limit: int | None, epochs: float
+) -> dict[str, Any]:
+    """No sample is stored: a wide stem and the exact readout."""
+    data = split(name, seed=seed, limit=limit)
+    device = Device(_spec(data), Plan(128, 4, (), 16, 64, {}), _recipe(seed, epochs), first=10**9)
+    _learn_all(device, data, keep=False)
+    return {"accuracy": device.accuracy(data), "state": device.state()}
+
+
+def one_megabyte(
+    *, name: str, seed: int, limit: int | None, epochs: float
+) -> dict[str, Any]:
+    """The widest stem and readout of which, with no stored samples, all files are under 1 MB."""
+    data = split(name, seed=seed, limit=limit)
+    device = Device(_spec(data), Plan(14, 4, (), 16, 64, {}), _recipe(seed, epochs), first=10**9)
+    _learn_all(device, data, keep=False)
+    return {"accuracy": device.accuracy(data), "state": device.state()}
+
+
+def lda_alone(
+    *, name: str, seed: int, limit: int | None, epochs: float
+) -> dict[str, Any]:
+    data, device = _device(name, seed, limit, epochs)
+    _learn_all(device, data, keep=False)
+    return streaming_lda(device, data) | {"state": device.state()}
+
+
+def replay(
+    *, name: str, seed: int, limit: int | None, epochs: float, room: int, draws: int
+) -> dict[str, Any]:
+    """The same network by backpropagation, online."""
+    data = split(name, seed=seed, limit=limit)
+    recipe = replace(_recipe(seed, epochs), method="supervised")
+    return replayed(data, _plan(data), recipe, room=room, draws=draws if room else 1)
+
+
+def _device(
+    name: str, seed: int, limit: int | None, epochs: float, *, first: int = 10**9,
+    method: str = "contextual", room: int | None = None,
+) -> tuple[Stream, Device]:
+    data = split(name, seed=seed, limit=limit)
+    taught = "supervised" if method == "backpropagation" else method
+    recipe = replace(_recipe(seed, epochs), method=taught)
+    return data, Device(_spec(data), _plan(data), recipe, first=first, room=room)
+
+
+def _recipe(seed: int, epochs: float) -> Recipe:
+    return Recipe(epochs=epochs, seed=seed, mirror=True)
+
+
+def _spec(data: Stream) -> Input:
+    return Input("image", tuple(data.images.shape[1:]))
+
+
+def _plan(data: Stream) -> Plan:
+    return planner.plan(BUDGET, _spec(data), max_payload=MIB, blocks=3)
+
+
+def _learn_all(device: Device, data: Stream, *, keep: bool = True) -> None:
+    for x, target in zip(data.images, data.targets, strict=True):
+        device.learn(x, int(target), keep=keep)
