@@ -115,8 +115,8 @@ class Forgetting:
         orders, first = self._daemon.orders, plan["first"]
         if first is None and plan["scaled"] is None:
             return set()
-        numbers = {growth.number for growth in self._store.open_growths()
-                   if (first is not None and growth.cursor >= first)}
+        numbers = {number for number, reached in orders.reached.items()
+                   if first is not None and reached >= first}
         if deep:
             touched = {m.number for m in self._influence.generations() if not untouched(m, plan)}
             numbers |= {number for number, parent in orders.started.items() if parent in touched}

@@ -23,11 +23,19 @@ from edgecc import generation, planner
 from edgecc.compile import Layer
 from edgecc.generation import Generation
 from edgecc.interpreter import Interpreter
-from edgecc.judging import Judged, int8_agreement, judge
+from edgecc.judging import (
+    Answers,
+    Judged,
+    answers_of_known,
+    int8_agreement,
+    judge,
+    judge_extended,
+)
 from edgecc.learn.blocks import Block, Linear, PoolConv
 from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
 from edgecc.learn.norms import EPS
+from edgecc.learn.readout import Readout
 from edgecc.planner import Plan
 from edgecc.reader import Growth
 from edgecc.recipe import Recipe
@@ -47,11 +55,14 @@ class Grower:
 
     def __init__(
         self, growth: Growth, parent: Generation, rows: Rows, *, plan: Plan, seed: int,
-        folder: Path, report: Report, network: Callable[[list[Method]], Network] = Network,
+        folder: Path, report: Report, sums: Readout | None = None,
+        network: Callable[[list[Method]], Network] = Network,
     ) -> None:
+        """sums: where rows were evicted, what the parent's readout knows at the growth's cursor."""
         self.growth, self.parent, self.rows = growth, parent, rows
         self.plan, self.seed, self.folder, self.report = plan, seed, folder, report
         self.recipe, self._network = Recipe.of(growth.recipe), network
+        self.sums = sums
 
     def run(self) -> Iterator[dict[str, Any]]:
         """What each block is worth, bottom up; one of them is accepted, or none."""
@@ -121,8 +132,13 @@ class Grower:
         )
 
     def calibrated_stem(self) -> Trunk:
-        """The parent's stem with int8 ranges measured on calibration rows."""
+        """The parent's stem with int8 ranges measured on calibration rows.
+
+        Where rows were evicted it stays as it is, to the bit, and so does what it has learnt.
+        """
         parent = self.parent.trunk
+        if self.sums is not None:
+            return parent.first(0)
         stem = replace(parent, layers=parent.layers[:1], ranges=None, methods=("stem",))
         enter, run = stem.entering(), Interpreter(stem.compile("map")).run
         low = high = largest = 0.0
@@ -144,19 +160,21 @@ class Grower:
     def _verdicts(self) -> list[dict[str, Any]]:
         """Held-out accuracy of the stem with one block, two, and so on: the best is kept, where it
         beats what serves."""
-        serving = self.judge(self.parent.trunk).accuracy
+        serving = self._serving()
         trunk, judged, agreement = self._in_int8(self.grown())
         depths = [trunk.first(blocks) for blocks in range(len(trunk.layers))]
-        found = [judged.accuracy_of_first(part.dim) for part in depths]
-        best = max(range(len(depths)), key=lambda depth: (found[depth], -depth))
+        found = [judged.answers_of_first(part.dim) for part in depths]
+        best = max(range(len(depths)), key=lambda depth: (self._worth(found[depth]), -depth))
+        better = self._beats(found[best], serving)
         verdicts = [
             {
                 "growth": self.growth.number, "block": depth, "cursor": self.growth.cursor,
-                "accepted": depth == best and found[depth] > serving,
-                "helps": depth <= best, "held_out": found[depth],
-                "held_out_without": found[depth - 1], "held_out_serving": serving,
+                "accepted": depth == best and better,
+                "helps": depth <= best, "held_out": found[depth].accuracy,
+                "held_out_without": found[depth - 1].accuracy,
+                "held_out_serving": serving.accuracy,
                 "held_rows": len(judged.labels), "int8": trunk.ranges is not None,
-                "int8_agreement": agreement,
+                "int8_agreement": agreement, **self._gain(found[depth], serving),
             }
             for depth in range(1, len(depths))
         ]
@@ -165,22 +183,51 @@ class Grower:
                 verdict.update(self._write(depths[best], judged.first(depths[best].dim)))
         return verdicts
 
+    def _serving(self) -> Answers:
+        trunk = self.parent.trunk
+        if self.sums is not None:
+            return answers_of_known(trunk, self.rows, self.sums)
+        return self.judge(trunk).answers
+
+    def _worth(self, answers: Answers) -> float:
+        """By what depths are compared."""
+        return answers.accuracy if self.sums is None else -float(answers.errors.sum())
+
+    def _beats(self, answers: Answers, serving: Answers) -> bool:
+        """More right; where rows were evicted, closer by more than chance makes it but seldom."""
+        if self.sums is None:
+            return answers.accuracy > serving.accuracy
+        gain, error = answers.gain_over(serving)
+        return gain > 2 * error
+
+    def _gain(self, answers: Answers, serving: Answers) -> dict[str, float]:
+        if self.sums is None:
+            return {}
+        gain, error = answers.gain_over(serving)
+        return {"gain": gain, "gain_error": error}
+
     def _in_int8(self, trunk: Trunk) -> tuple[Trunk, Judged, float]:
-        """The trunk in int8, or in float32 where the two disagree too often; and the agreement."""
+        """The trunk in int8, or in float32 where the two disagree too often; and the agreement.
+
+        Where rows were evicted it is as its stem is, which cannot change any more.
+        """
         judged, agreement = self.judge(trunk), 1.0
         if trunk.ranges is not None:
             agreement = int8_agreement(trunk, self.rows, judged)
-        if agreement < _INT8_AGREEMENT:
+        if agreement < _INT8_AGREEMENT and self.sums is None:
             trunk = replace(trunk, ranges=None)
             judged = self.judge(trunk)
         return trunk, judged, agreement
 
     def judge(self, trunk: Trunk) -> Judged:
         blocks, rows = len(trunk.layers) - 1, len(self.rows)
-        return judge(
-            trunk, self.rows,
-            lambda row: self._progress("judging", blocks=blocks, step=row, steps=rows),
-        )
+
+        def report(row: int) -> None:
+            self._progress("judging", blocks=blocks, step=row, steps=rows)
+
+        if self.sums is None:
+            return judge(trunk, self.rows, report)
+        return judge_extended(trunk, self.rows, self.sums, trunk.first(0).dim, report)
 
     def _write(self, candidate: Trunk, judged: Judged) -> dict[str, Any]:
         model = candidate.compile()
@@ -188,8 +235,9 @@ class Grower:
         manifest = generation.base_manifest(
             about.node, Input(about.node_input["kind"], tuple(about.node_input["shape"])),
             parent=about.digest, cursor=self.growth.cursor, growth=self.growth.number,
-            alpha=judged.alpha, temperature=judged.temperature, recipe=self.growth.recipe,
-            plan=self.plan.describe(), metrics={"held_out": judged.accuracy},
+            alpha=judged.answers.alpha, temperature=judged.answers.temperature,
+            recipe=self.growth.recipe, plan=self.plan.describe(),
+            metrics={"held_out": judged.answers.accuracy},
         )
         folder = self.folder / "candidate"
         written = generation.write(

@@ -1,17 +1,23 @@
 """Does a trunk serve better? Its readout learns the training rows and answers the held-out ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecc.interpreter import Interpreter
+from edgecc.learn.extension import effective, extend, fitted, trust
 from edgecc.learn.readout import (
+    Features,
+    Floats,
     Readout,
     best_alpha,
     best_temperature,
+    least_alpha,
     scores,
+    squared_errors,
     to_whole,
 )
 from edgecc.rows import Rows
@@ -19,59 +25,138 @@ from edgecc.trunk import Trunk
 
 _REPORT_EVERY = 1000  # rows
 
+# Few rows are held out where rows were evicted: their scores tell more than how many are right.
+By = Literal["accuracy", "error"]
+
 
 @dataclass(frozen=True)
-class Judged:
-    """How a trunk did on the held-out rows, and its readout once it has learnt those too."""
+class Answers:
+    """What a readout says to the held-out rows, with the penalty that does best on them."""
 
     accuracy: float
     alpha: float
     temperature: float
+    errors: Floats  # squared error of each row's scores (n,), before classes are corrected for
+
+    @staticmethod
+    def of(readout: Readout, held: Features, labels: Sequence[str], by: By) -> "Answers":
+        best = best_alpha if by == "accuracy" else least_alpha
+        alpha, accuracy, values = best(readout, held, labels)
+        targets = np.array([readout.classes.index(label) for label in labels], np.int64)
+        return Answers(
+            accuracy, alpha, best_temperature(values, targets),
+            squared_errors(readout, values, labels))
+
+    def gain_over(self, other: "Answers") -> tuple[float, float]:
+        """Mean squared error less than the other's, and the standard error of that."""
+        gain = other.errors - self.errors
+        if len(gain) < 2:
+            return 0.0, float("inf")
+        return float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(len(gain)))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a trunk said to the held-out rows, and its readout once it has learnt those too."""
+
+    answers: Answers
     readout: Readout
     before: Readout  # without the rows that judge
     held: NDArray[np.float32]  # features of the rows that judge (n, dim): whole, so exact
     labels: list[str]  # of the rows that judge
+    by: By  # what is best
 
-    def accuracy_of_first(self, dim: int) -> float:
+    def answers_of_first(self, dim: int) -> Answers:
         """Had the trunk only its first `dim` features."""
-        return best_alpha(self.before.prefix(dim), self.held[:, :dim], self.labels)[1]
+        return Answers.of(self.before.prefix(dim), self.held[:, :dim], self.labels, self.by)
 
     def first(self, dim: int) -> "Judged":
         """The same for a trunk that has only the first `dim` features."""
         if dim == self.readout.dim:
             return self
         return _judged(
-            self.readout.prefix(dim), self.before.prefix(dim), self.held[:, :dim], self.labels)
+            self.readout.prefix(dim), self.before.prefix(dim), self.held[:, :dim], self.labels,
+            self.by)
 
 
 def judge(trunk: Trunk, rows: Rows, report: Callable[[int], None]) -> Judged:
     """Learn the training rows, answer the held-out ones, then learn those as well."""
-    run = Interpreter(trunk.compile()).run
-    readout, judges = Readout(trunk.dim, list(rows.classes)), rows.judging
-    held = np.zeros((len(judges), trunk.dim), np.float32)
-    place = {int(position): i for i, position in enumerate(judges)}
-    for position, target in enumerate(rows.targets):
-        features = to_whole(run(trunk.scale(rows.read(position))))
-        if position in place:
-            held[place[position]] = features
+    readout, held = Readout(trunk.dim, list(rows.classes)), _held(trunk, rows)
+    for features, position, judges in _features(trunk, rows, report):
+        if judges is not None:
+            held[judges] = features
         else:
+            target = rows.targets[position]
             readout.learn(features, rows.classes[target], weight=rows.weights[target])
+    before = readout.copy()
+    for one, target in zip(held, rows.targets[rows.judging], strict=True):
+        readout.learn(one, rows.classes[target], weight=rows.weights[target])
+    return _judged(readout, before, held, rows.judges, "accuracy")
+
+
+def judge_extended(
+    trunk: Trunk, rows: Rows, sums: Readout, dim: int, report: Callable[[int], None]
+) -> Judged:
+    """The same where rows were evicted: `sums` knows all of them by the stem's `dim` features.
+
+    Those are kept as they are; what the blocks make of an evicted row is estimated on the training
+    rows, and believed as far as the held-out ones bear it out.
+    """
+    gone = sums.prefix(dim)
+    gone.arrange(rows.classes)
+    stored, sample = (Readout(trunk.dim, list(gone.classes)) for _ in range(2))
+    learnt = np.bincount(np.delete(rows.targets, rows.judging), minlength=len(rows.classes))
+    missing = gone.counts[: len(rows.classes)] - np.bincount(rows.targets, minlength=len(learnt))
+    weights = np.maximum(missing, 0.0) / np.maximum(learnt, 1)
+    held = _held(trunk, rows)
+    for features, position, judges in _features(trunk, rows, report):
+        target = rows.targets[position]
+        label = rows.classes[target]
+        gone.unlearn(features[:dim], label)
+        if judges is not None:
+            held[judges] = features
+        else:
+            stored.learn(features, label)
+            sample.learn(features, label, weight=weights[target])
+    fit = fitted(sample, dim, rows=effective(weights, learnt))
+    signal = extend(stored, gone, fit)
+    share = trust(stored, signal, held, rows.judges)
+    stored.B[:, dim + 1 :] += np.rint(share * signal)
+    readout = stored.copy()
+    for one, label in zip(held, rows.judges, strict=True):
+        readout.learn(one, label)
+    return _judged(readout, stored, held, rows.judges, "error")
+
+
+def answers_of_known(trunk: Trunk, rows: Rows, sums: Readout) -> Answers:
+    """Of `sums`, which know every row by this trunk's features, once without those that judge."""
+    run, before, held = Interpreter(trunk.compile()).run, sums.copy(), _held(trunk, rows)
+    for i, position in enumerate(rows.judging):
+        held[i] = to_whole(run(trunk.scale(rows.read(int(position)))))
+        before.unlearn(held[i], rows.judges[i])
+    return Answers.of(before, held, rows.judges, "error")
+
+
+def _held(trunk: Trunk, rows: Rows) -> NDArray[np.float32]:
+    return np.zeros((len(rows.judging), trunk.dim), np.float32)
+
+
+def _features(
+    trunk: Trunk, rows: Rows, report: Callable[[int], None]
+) -> Iterator[tuple[Floats, int, int | None]]:
+    """Whole-number features of each row, its position, and its place among those that judge."""
+    run = Interpreter(trunk.compile()).run
+    place = {int(position): i for i, position in enumerate(rows.judging)}
+    for position in range(len(rows)):
+        yield to_whole(run(trunk.scale(rows.read(position)))), position, place.get(position)
         if position % _REPORT_EVERY == 0:
             report(position)
-    labels = [rows.classes[target] for target in rows.targets[judges]]
-    before = readout.copy()
-    for one, target in zip(held, rows.targets[judges], strict=True):
-        readout.learn(one, rows.classes[target], weight=rows.weights[target])
-    return _judged(readout, before, held, labels)
 
 
 def _judged(
-    readout: Readout, before: Readout, held: NDArray[np.float32], labels: list[str]
+    readout: Readout, before: Readout, held: NDArray[np.float32], labels: list[str], by: By
 ) -> Judged:
-    alpha, accuracy, values = best_alpha(before, held, labels)
-    targets = np.array([before.classes.index(label) for label in labels], np.int64)
-    return Judged(
-        accuracy, alpha, best_temperature(values, targets), readout, before, held, labels)
+    return Judged(Answers.of(before, held, labels, by), readout, before, held, labels, by)
 
 
 def int8_agreement(trunk: Trunk, rows: Rows, judged: Judged) -> float:
@@ -79,7 +164,7 @@ def int8_agreement(trunk: Trunk, rows: Rows, judged: Judged) -> float:
     if not len(judged.held):
         return 1.0
     run = Interpreter(replace(trunk, ranges=None).compile()).run
-    weights = judged.before.weights(judged.alpha)
+    weights = judged.before.weights(judged.answers.alpha)
     same = 0
     for position, features in zip(rows.judging, judged.held, strict=True):
         exact = to_whole(run(trunk.scale(rows.read(int(position)))))

@@ -12,7 +12,7 @@ import resource
 import select
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from edgecc.memory import peak_memory
 from edgecc.planner import Plan
 
 OUT_OF_MEMORY = 12  # exit code
+KNOWN = "known.safetensors"  # in a growth's folder, where rows were evicted: what still knows them
 _PR_SET_PDEATHSIG = 1
 
 
@@ -67,7 +68,7 @@ def main() -> int:
 def _run(order: Order) -> None:
     from nacl.signing import VerifyKey
 
-    from edgecc import generation
+    from edgecc import generation, known
     from edgecc.growth import Grower
     from edgecc.reader import Growth, Reader
     from edgecc.rows import Rows
@@ -77,10 +78,14 @@ def _run(order: Order) -> None:
     store = Reader(Path(order.log))
     parent = generation.load(Path(order.parent), [VerifyKey(bytes.fromhex(order.key))], spec)
     Path(order.folder).mkdir(parents=True, exist_ok=True)
+    path, sums = Path(order.folder) / KNOWN, None
+    if path.exists():
+        sums = known.moved(path, parent, store, spec, to=order.cursor)
+        parent = replace(parent, readout=sums)  # the one it had is not needed
     grower = Grower(
         Growth(order.growth, order.cursor, order.recipe), parent,
         Rows.at(store, spec, order.cursor), plan=Plan.restored(order.plan), seed=order.seed,
-        folder=Path(order.folder), report=lambda said: _say({"type": "train", **said}),
+        folder=Path(order.folder), report=lambda said: _say({"type": "train", **said}), sums=sums,
     )
     for verdict in grower.run():
         _say({"type": "verdict", **verdict})

@@ -6,13 +6,13 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecc import generation
-from edgecc.learner import Order
+from edgecc import generation, known
+from edgecc.learner import KNOWN, Order
 from edgecc.reader import Growth
 
 if TYPE_CHECKING:
@@ -37,8 +37,10 @@ class Orders:
             return
         if daemon.forgetting.busy:
             return
+        live = daemon.serving.predictor
         for growth in daemon.store.open_growths()[:1]:
-            daemon.supervisor.give(self._order(growth))
+            if live is not None and live.cursor >= growth.cursor:
+                daemon.supervisor.give(self._order(growth))
 
     def follow(self) -> None:
         """Take in what the learner has said."""
@@ -64,7 +66,7 @@ class Orders:
         if not path.exists():
             started = {
                 "parent": self._daemon.serving.number, "plan": self._daemon.plan.describe(),
-                "threads": config.grow.threads,
+                "threads": config.grow.threads, "known": self._keep_known(growth),
             }
             generation.write_file(path, json.dumps(started).encode())
         started = json.loads(path.read_text())
@@ -75,6 +77,27 @@ class Orders:
             log=str(config.state / "log.sqlite"), folder=str(folder), input=asdict(config.input),
             plan=started["plan"], seed=growth.recipe["seed"], threads=started["threads"],
         )
+
+    def _keep_known(self, growth: Growth) -> int | None:
+        """Where rows were evicted: save what serves still knows of them; at which label it does.
+
+        The live readout, or that of its generation where rows have left that were labelled after
+        the growth's cursor (it is grown anew): of these the growth must know nothing.
+        """
+        serving, store = self._daemon.serving, self._daemon.store
+        path = self._folder(growth.number) / KNOWN
+        path.unlink(missing_ok=True)
+        if serving.predictor is None or not store.evicted_after(0):
+            return None
+        digest = serving.predictor.generation.manifest.digest
+        readout, cursor = serving.predictor.readout, serving.predictor.cursor
+        if store.evicted_after(growth.cursor):
+            saved = serving.load(serving.number)
+            readout, cursor = saved.readout, saved.manifest.cursor
+            if cursor > growth.cursor:
+                return None
+        known.write(path, digest, readout, cursor)
+        return cursor
 
     def _verdict(self, verdict: dict[str, Any]) -> None:
         """Record it once; an accepted candidate then takes its turn, over a crash as well."""
@@ -150,9 +173,20 @@ class Orders:
     @property
     def started(self) -> dict[int, int]:
         """Open growths that have begun, each with the generation it starts from."""
-        folders = {g.number: self._folder(g.number) for g in self._daemon.store.open_growths()}
-        return {number: json.loads((folder / "order.json").read_text())["parent"]
-                for number, folder in folders.items() if (folder / "order.json").exists()}
+        return {growth.number: begun["parent"] for growth, begun in self._begun()}
+
+    @property
+    def reached(self) -> dict[int, int]:
+        """Open growths, each with the newest label that anything in its folder knows of."""
+        found = {growth.number: growth.cursor for growth in self._daemon.store.open_growths()}
+        return found | {growth.number: max(growth.cursor, begun.get("known") or 0)
+                        for growth, begun in self._begun()}
+
+    def _begun(self) -> Iterator[tuple[Growth, dict[str, Any]]]:
+        for growth in self._daemon.store.open_growths():
+            path = self._folder(growth.number) / "order.json"
+            if path.exists():
+                yield growth, json.loads(path.read_text())
 
     def _folder(self, number: int) -> Path:
         return self._daemon.config.state / "growth" / generation.name_of(number)

@@ -58,6 +58,11 @@ class Rows:
         return held[np.linspace(0, len(held) - 1, min(len(held), JUDGES)).astype(np.int64)]
 
     @property
+    def judges(self) -> list[str]:
+        """Labels of those that judge."""
+        return [self.classes[target] for target in self.targets[self.judging]]
+
+    @property
     def training(self) -> NDArray[np.int64]:
         """Positions that are not held out."""
         return np.flatnonzero(~self.held)

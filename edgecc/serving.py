@@ -4,7 +4,6 @@ The live readout is the generation's readout plus the log after its cursor. A su
 in the background, a slice at a time, while the old trunk goes on serving; then they swap.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Iterable
@@ -13,12 +12,10 @@ from pathlib import Path
 
 import numpy as np
 from nacl.signing import SigningKey
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from edgecc import generation
+from edgecc import generation, known
 from edgecc.config import PATCHES, Config
-from edgecc.errors import CheckpointError
+from edgecc.errors import CheckpointError, Corrupt
 from edgecc.generation import Generation
 from edgecc.learn.readout import Features, Readout
 from edgecc.manifest import Manifest
@@ -249,13 +246,9 @@ class Serving:
         """The live readout's sums, so that the next start need not replay the log."""
         if self.predictor is None:
             return
-        about = {
-            "generation": self.predictor.generation.manifest.digest,
-            "cursor": str(self.predictor.cursor),
-            "classes": json.dumps(self.predictor.readout.classes),
-        }
-        data = save(generation.readout_tensors(self.predictor.readout), metadata=about)
-        generation.replace_file(snapshot(self._config.state, self._store), data)
+        known.write(
+            snapshot(self._config.state, self._store), self.predictor.generation.manifest.digest,
+            self.predictor.readout, self.predictor.cursor)
 
     def drop_snapshot(self, *, old: bool = False) -> None:
         """Delete the saved live readout; only those of labels numbered otherwise, where `old`."""
@@ -292,17 +285,12 @@ def _restore_snapshot(state: Path, predictor: Predictor, store: Reader) -> None:
     if not path.exists():
         return
     try:
-        with safe_open(path, framework="numpy") as file:
-            about = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if about["generation"] != predictor.generation.manifest.digest:
-            return
-        readout = generation.readout_from(tensors, json.loads(about["classes"]))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        log.warning("%s is unusable (%s); replaying the log instead", path, error)
+        digest, readout, cursor = known.read(path)
+    except Corrupt as error:
+        log.warning("%s; replaying the log instead", error)
         return
-    if not store.knows_forgotten(int(about["cursor"])):
-        predictor.restore(readout, int(about["cursor"]))
+    if digest == predictor.generation.manifest.digest and not store.knows_forgotten(cursor):
+        predictor.restore(readout, cursor)
 
 
 def learn_event(

@@ -30,12 +30,13 @@ def digits() -> Stream:
     return split("digits", seed=0)
 
 
-def device(**rest: object) -> Device:
-    return Device(DIGITS, SMALL, Recipe(**rest), first=10**9)  # type: ignore[arg-type]
+def device(*, room: int | None = None, **rest: object) -> Device:
+    recipe = Recipe(**rest)  # type: ignore[arg-type]
+    return Device(DIGITS, SMALL, recipe, first=10**9, room=room)
 
 
-def taught(stream: Stream, **rest: object) -> Device:
-    made = device(**rest)
+def taught(stream: Stream, *, room: int | None = None, **rest: object) -> Device:
+    made = device(room=room, **rest)
     for x, target in zip(stream.images, stream.targets, strict=True):
         made.learn(x, int(target))
     return made
@@ -120,6 +121,37 @@ def test_trained_blocks_are_judged_and_serve_and_shuffled_labels_teach_nothing(
     lost = taught(digits.shuffled(seed=0))
     lost.grow(replace(lost.recipe, epochs=2))
     assert lost.accuracy(digits) < 0.25
+
+
+def test_a_growth_after_evictions_keeps_the_sums_of_the_stem_and_does_better(
+    digits: Stream,
+) -> None:
+    ours = taught(digits, room=30_000)
+    assert len(ours.kept) < len(digits) / 2
+    before, stem = ours.accuracy(digits), ours.predictor.readout.copy()
+    ours.grow(replace(ours.recipe, epochs=20))
+    grown = ours.predictor.readout.prefix(stem.dim)
+    grown.arrange(stem.classes)
+    assert grown.A.tobytes() == stem.A.tobytes()
+    assert grown.B.tobytes() == stem.B.tobytes()
+    assert ours.accuracy(digits) > before
+    accepted = [verdict for verdict in ours.verdicts if verdict["accepted"]]
+    assert [verdict["gain"] > 2 * verdict["gain_error"] for verdict in accepted] == [True]
+
+
+def test_a_growth_of_which_too_few_rows_judge_is_refused(digits: Stream) -> None:
+    ours = taught(digits, room=12_000)
+    before = ours.predictor.generation.manifest.digest
+    ours.grow(replace(ours.recipe, epochs=5))
+    assert ours.predictor.generation.manifest.digest == before
+    assert 0 < ours.verdicts[0]["held_rows"] < 10
+
+
+def test_nothing_that_evicted_rows_say_makes_shuffled_labels_teach(digits: Stream) -> None:
+    lost = taught(digits.shuffled(seed=0), room=30_000)
+    before = lost.accuracy(digits)
+    lost.grow(replace(lost.recipe, epochs=5))
+    assert lost.accuracy(digits) < max(0.25, before + 0.05)
 
 
 def test_end_to_end_moves_the_first_block_against_the_whole_gradient() -> None:

@@ -14,11 +14,12 @@ import pytest
 from live import Digits, npy
 from safetensors import safe_open
 
-from edgecc import generation, manifest, signing
+from edgecc import generation, known, learner, manifest, signing
 from edgecc.broker import free_port
 from edgecc.config import load
 from edgecc.daemon import Daemon
 from edgecc.learn.readout import Readout
+from edgecc.learner import KNOWN
 from edgecc.messages import Inbound
 from edgecc.offline import live
 from edgecc.reader import Growth
@@ -435,3 +436,79 @@ def test_what_an_operator_rolled_back_from_is_not_grown_again(
     said = event(daemon)
     assert (said["base"], said["removed"], said["growths_again"]) == (0, [1, number], [])
     assert daemon.store.open_growths() == []
+
+
+def begin(daemon: Daemon, cursor: int) -> Path:
+    """Open a growth at `cursor` and write its order; the folder of it."""
+    daemon.paused = True
+    growth = Growth(1, cursor, {"epochs": 1.0, "seed": 0})
+    with daemon.store.transaction():
+        daemon.store.open_growth(growth)
+    return Path(daemon.orders._order(growth).folder)
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+def test_a_growth_that_starts_from_what_serves_begins_anew_where_that_has_to_forget(
+    taught: tuple[Daemon, Ids], evicted: bool
+) -> None:
+    daemon, _ = taught
+    if evicted:
+        evict(daemon, ["d-3"])
+    folder = begin(daemon, 65)
+    assert daemon.orders.reached == {1: 100 if evicted else 65}
+    assert (folder / KNOWN).exists() == evicted
+    ask(daemon, ids=["d-80"])  # labelled after the growth's cursor
+    settle(daemon)
+    assert folder.exists() != evicted
+    begin(daemon, 65)
+    if evicted:
+        parent = daemon.serving.load(daemon.serving.number)
+        spec = daemon.config.input_spec
+        sums = known.moved(folder / KNOWN, parent, daemon.store, spec, to=65)
+        assert sums.counts.sum() == 65
+
+
+def test_a_growth_knows_nothing_of_rows_that_came_after_it_and_have_left(
+    taught: tuple[Daemon, Ids]
+) -> None:
+    daemon, _ = taught
+    evict(daemon, ["d-3", "d-80"])
+    assert daemon.serving.load(daemon.serving.number).manifest.cursor == 70
+    folder = begin(daemon, 75)
+    assert known.read(folder / KNOWN)[2] == 70  # the generation as it was saved
+    daemon.orders.begin_anew([1])
+    daemon.store.close_growth(1)
+    folder = begin(daemon, 65)
+    assert not (folder / KNOWN).exists()
+
+
+def test_a_generation_grown_after_evictions_knows_all_that_left_by_its_stem(
+    make_daemon: MakeDaemon, tmp_path: Path, digits: Digits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon = make_daemon(tmp_path / "small", EDGECC_GROW__BLOCKS="2", EDGECC_GROW__FIRST="1000",
+                         EDGECC_GROW__EPOCHS="20", EDGECC_MEMORY_BUDGET="440MiB")
+    evict(daemon, teach(daemon, digits, range(300)))
+    teach(daemon, digits, range(300, 1000))
+    assert daemon.serving.predictor is not None
+    live = daemon.serving.predictor
+    exact, stem = live.readout.copy(), live.generation.trunk
+    assert exact.counts.sum() == 1000
+    teach(daemon, digits, range(1000, 1020))  # not the growth's any more
+    [growth] = daemon.store.open_growths()
+    capsys.readouterr()
+    learner._run(daemon.orders._order(growth))
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    verdicts = [one for one in said if one["type"] == "verdict"]
+    assert all("gain" in verdict for verdict in verdicts)
+    [accepted] = [verdict for verdict in verdicts if verdict["accepted"]]
+    daemon.orders._verdict(accepted)
+    assert daemon.serving.successor is not None
+    assert daemon.serving.successor.generation.trunk.ranges == stem.ranges
+    part = daemon.serving.successor.readout.prefix(exact.dim)
+    part.arrange(exact.classes)
+    assert part.A.tobytes() == exact.A.tobytes()
+    assert part.B.tobytes() == exact.B.tobytes()
+    daemon.orders._close(growth.number)
+    settle(daemon)
+    assert daemon.serving.predictor.readout.counts.sum() == 1020
+    assert daemon.serving.predictor.readout.dim > exact.dim

@@ -54,7 +54,7 @@ def _one(
         trunk = grower.grown().first(len(manifest.blocks) - 1)
         judged = grower.judge(trunk)
     run = Interpreter(trunk.compile()).run
-    weights = judged.readout.weights(judged.alpha)
+    weights = judged.readout.weights(judged.answers.alpha)
     features = np.array([to_whole(run(trunk.scale(x))) for x in images])
     named = np.array(rows.classes)[scores(weights, features).argmax(axis=1)]
     return float(np.mean(named == np.array(labels)))

@@ -132,6 +132,7 @@ class Device:
         grower = Grower(
             growth, self._live(), rows, plan=self.plan, seed=recipe.seed,
             folder=self._work / f"growth{number}", report=lambda _: None,
+            sums=self.predictor.readout.copy() if len(self.kept) < self.labels else None,
             network=network or Network,
         )
         grower.folder.mkdir()
@@ -209,6 +210,6 @@ def _accuracy(trunk: Trunk, judged: Judged, rows: Rows, stream: Stream) -> float
     """Test accuracy of the readout that `rows` gave this trunk."""
     run = Interpreter(trunk.compile()).run
     features = np.array([to_whole(run(trunk.scale(x))) for x in stream.test_images])
-    named = scores(judged.readout.weights(judged.alpha), features).argmax(axis=1)
+    named = scores(judged.readout.weights(judged.answers.alpha), features).argmax(axis=1)
     classes = np.array([int(name) for name in rows.classes])
     return float(np.mean(classes[named] == stream.test_targets))

@@ -7,7 +7,7 @@ bit for bit in any order, unlearning is its exact inverse, and two devices join 
 A new class is a new row of B. The constant 1 stands first and is not penalised.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,12 +102,7 @@ class Readout:
         n = self.A[0, 0]
         if n <= 0:
             return np.zeros_like(self.B)
-        mean = self.A[0, 1:] / n
-        scale = _inverse(np.sqrt(np.maximum(np.diag(self.A)[1:] / n - mean**2, 0.0)))
-        covariance = self.A[1:, 1:] / n
-        for row in range(self.dim):  # row by row: a whole outer product would double the memory
-            covariance[row] -= mean[row] * mean
-            covariance[row] *= scale[row] * scale
+        covariance, mean, scale = standardised(self.A)
         covariance.flat[:: self.dim + 1] += alpha
         prior = self.B[:, :1] / n
         target = (self.B[:, 1:] / n - prior * mean) * scale
@@ -131,6 +126,18 @@ class Readout:
             self._waiting = []
 
 
+def standardised(a: Floats) -> tuple[Floats, Floats, Floats]:
+    """(covariance of the standardised features, their means, 1 / their deviations) of sums A."""
+    n, dim = a[0, 0], len(a) - 1
+    mean = a[0, 1:] / n
+    scale = inverse(np.sqrt(np.maximum(np.diag(a)[1:] / n - mean**2, 0.0)))
+    covariance = a[1:, 1:] / n
+    for row in range(dim):  # row by row: a whole outer product would double the memory
+        covariance[row] -= mean[row] * mean
+        covariance[row] *= scale[row] * scale
+    return covariance, mean, scale
+
+
 def scores(weights: Floats, features: Features) -> Floats:
     """(..., classes) of features (..., dim); the highest names the class."""
     return np.asarray(features @ weights[:, 1:].T + weights[:, 0])
@@ -147,14 +154,35 @@ def best_alpha(
     readout: Readout, features: Features, labels: Sequence[str]
 ) -> tuple[float, float, Floats]:
     """(alpha, accuracy, scores) of the penalty that does best on held-out samples (n, dim)."""
-    classes = np.array(readout.classes)
-    tried = []
-    for alpha in ALPHAS:
-        values = scores(readout.weights(alpha), features)
-        right = float(np.mean(classes[values.argmax(axis=1)] == np.array(labels)))
-        tried.append((right, alpha, values))
+    tried = [(right, alpha, values) for alpha, right, values in _tried(readout, features, labels)]
     right, alpha, values = max(tried, key=lambda one: one[:2])
     return alpha, right, values
+
+
+def least_alpha(
+    readout: Readout, features: Features, labels: Sequence[str]
+) -> tuple[float, float, Floats]:
+    """The same of the penalty with the least squared error, which says more of few samples."""
+    return min(_tried(readout, features, labels), key=lambda one: (
+        float(squared_errors(readout, one[2], labels).sum()), one[0]))
+
+
+def squared_errors(readout: Readout, values: Floats, labels: Sequence[str]) -> Floats:
+    """(n,) of scores (n, classes) from 1 for the label and 0, as the ridge regression has them."""
+    n = max(float(readout.counts.sum()), 1.0)
+    plain = values * np.maximum(readout.counts / n, 1 / n) ** PRIOR_POWER
+    wanted = np.array(labels, str)[:, None] == np.array(readout.classes, str)
+    return np.asarray(((plain - wanted) ** 2).sum(1))
+
+
+def _tried(
+    readout: Readout, features: Features, labels: Sequence[str]
+) -> Iterator[tuple[float, float, Floats]]:
+    """(alpha, accuracy, scores) of each penalty."""
+    classes = np.array(readout.classes)
+    for alpha in ALPHAS:
+        values = scores(readout.weights(alpha), features)
+        yield alpha, float(np.mean(classes[values.argmax(axis=1)] == np.array(labels))), values
 
 
 def best_temperature(values: Floats, targets: NDArray[np.int64]) -> float:
@@ -167,7 +195,7 @@ def best_temperature(values: Floats, targets: NDArray[np.int64]) -> float:
     return float(choices[int(np.argmin(losses))])
 
 
-def _inverse(deviation: Floats) -> Floats:
+def inverse(deviation: Floats) -> Floats:
     """1 / deviation; 0 for features that never move."""
     floor = 1e-6 * max(float(deviation.max(initial=0.0)), 1.0)
     return np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > floor)

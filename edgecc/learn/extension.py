@@ -1,0 +1,144 @@
+"""A readout over more features than some of its samples can still be asked for.
+
+A trunk that has grown blocks has the stem's features s, exact sums of which are kept for every
+sample ever learnt, and new features b, known of the samples still stored only. The stored ones
+count as they are. For those that are gone, b = M (1, s) + e is estimated on the stored:
+
+    A_ss stays    A_sb = A_ss Mᵀ    A_bb = M A_ss Mᵀ + n E[e eᵀ]    B_b = B_s Mᵀ + n_k E[e | k]
+
+A sum of positive semi-definite parts, so it is one, to rounding. All is rounded to whole numbers:
+what is learnt or unlearnt later stays exact. Numpy only.
+
+Sources: Golub, Heath & Wahba, "Generalized Cross-Validation", 1979 (the penalty of M, and how much
+larger residuals are than they look on the rows that M was fitted on); Chen, Wiesel, Eldar & Hero,
+"Shrinkage Algorithms for MMSE Covariance Estimation", 2010 (OAS, for E[e eᵀ]).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecc.learn.readout import ALPHAS, Features, Floats, Readout, inverse, scores, standardised
+
+_PENALTIES = np.geomspace(1e-4, 1e2, 13)  # of M, over standardised features
+_LEAST_FREE = 0.05  # share of the rows that M leaves free, at the least
+
+
+@dataclass(frozen=True)
+class Fit:
+    """b = M (1, s) + e: M is (p, d+1), E[e eᵀ] (p, p), the means of e by class (classes, p)."""
+
+    M: Floats
+    residual: Floats
+    means: Floats
+
+
+def fitted(sample: Readout, dim: int, *, rows: float) -> Fit:
+    """Estimate features beyond the first `dim` from those; `sample` has learnt `rows` of all."""
+    a, b = sample.sums()
+    if not a[0, 0]:
+        p = sample.dim - dim
+        return Fit(np.zeros((p, dim + 1)), np.zeros((p, p)), np.zeros((len(b), p)))
+    c, mean, scale = standardised(a)
+    slopes, free = _slopes(c, dim, rows)
+    residual = _residual(c, slopes)
+    residual /= free[:, None] * free
+    _shrink(residual, rows)
+    back = np.divide(1.0, scale[dim:], out=np.zeros_like(mean[dim:]), where=scale[dim:] > 0)
+    residual *= back[:, None] * back
+    slopes *= scale[:dim, None] * back
+    m = np.hstack([(mean[dim:] - mean[:dim] @ slopes)[:, None], slopes.T])
+    counts = b[:, :1]
+    away = (b[:, dim + 1 :] - b[:, : dim + 1] @ m.T) / free
+    return Fit(m, residual, np.divide(away, counts, out=np.zeros_like(away), where=counts > 0))
+
+
+def _slopes(c: Floats, dim: int, rows: float) -> tuple[Floats, Floats]:
+    """(d, p) over standardised features, each with the penalty of least cross-validated error.
+
+    And the share of the rows (p,) that each leaves free: residuals look smaller by that.
+    """
+    values, vectors = np.linalg.eigh(c[:dim, :dim])
+    values, turned = np.maximum(values, 0.0), vectors.T @ c[:dim, dim:]
+    penalty, free = np.zeros(len(c) - dim), np.ones(len(c) - dim)
+    least = np.full(len(c) - dim, np.inf)
+    for tried in _PENALTIES:
+        gain = 1 / (values + tried)
+        left = max(1 - (1 + (values * gain).sum()) / rows, _LEAST_FREE)
+        error = np.diag(c)[dim:] - (2 * gain - values * gain**2) @ turned**2
+        error = np.maximum(error, 0.0) / left**2
+        better = error < least
+        least[better], penalty[better], free[better] = error[better], tried, left
+    return vectors @ (turned / (values[:, None] + penalty)), free
+
+
+def _residual(c: Floats, slopes: Floats) -> Floats:
+    """E[e eᵀ] over standardised features, symmetric to the bit."""
+    dim = len(slopes)
+    joint = slopes.T @ (c[:dim, dim:] - c[:dim, :dim] @ slopes / 2)
+    return np.asarray(c[dim:, dim:] - joint - joint.T)
+
+
+def _shrink(covariance: Floats, rows: float) -> None:
+    """Correlations towards none, as few rows make them; in place."""
+    scale = inverse(np.sqrt(np.maximum(np.diag(covariance), 0.0)))
+    size = int((scale > 0).sum())
+    if size < 2:
+        return
+    square = float(((covariance * scale) ** 2 * scale[:, None] ** 2).sum())
+    over = (1 - 2 / size) * square + size**2
+    under = (rows + 1 - 2 / size) * (square - size)
+    kept = 1 - min(1.0, over / max(under, 1e-12))
+    variances = np.diag(covariance).copy()
+    covariance *= kept
+    np.fill_diagonal(covariance, variances)
+
+
+def effective(weights: Floats, counts: NDArray[np.int64]) -> float:
+    """As how many rows of one weight those count that weigh `weights`, by class."""
+    square = float((weights**2 * counts).sum())
+    return float((weights * counts).sum()) ** 2 / square if square else 0.0
+
+
+def extend(stored: Readout, gone: Readout, fit: Fit) -> Floats:
+    """Have `stored` know the samples that only `gone` (of fewer features) knows, in place.
+
+    Both have the same classes. Returns what the means of e add to B, (classes, p), not yet added:
+    see `trust`.
+    """
+    (a, b), (a_gone, b_gone), d = stored.sums(), gone.sums(), gone.dim + 1
+    cross = fit.M @ a_gone
+    both = cross @ fit.M.T + a_gone[0, 0] * fit.residual
+    both += both.T.copy()
+    a[:d, :d] += a_gone
+    a[d:, :d] += np.rint(cross)
+    a[:d, d:] += np.rint(cross).T
+    a[d:, d:] += np.rint(both / 2)
+    b[:, :d] += b_gone
+    b[:, d:] += np.rint(b_gone @ fit.M.T)
+    return np.asarray(b_gone[:, :1] * fit.means)
+
+
+def trust(readout: Readout, signal: Floats, held: Features, labels: Sequence[str]) -> float:
+    """The share, 0 to 1, of `signal` that rows (n, dim) which did not train the blocks bear out.
+
+    Blocks tell the classes of the rows that trained them apart better than those of others. Scores
+    are linear in B, so the share of least squared error is a regression with one slope.
+    """
+    if not len(held):
+        return 0.0
+    targets = np.array(labels)[:, None] == np.array(readout.classes)
+    both = Readout(readout.dim)
+    none = np.zeros((len(signal), readout.dim + 1 - signal.shape[1]))
+    both.A, b = readout.sums()
+    both.B = np.vstack([b, np.hstack([none, signal])])
+    tried = []
+    for alpha in ALPHAS:
+        values = scores(both.weights(alpha, prior_power=0.0), held)
+        without, added = np.hsplit(values, 2)
+        missing = targets - without
+        share = float(np.clip((added * missing).sum() / max((added**2).sum(), 1e-12), 0.0, 1.0))
+        tried.append((float(((missing - share * added) ** 2).sum()), share))
+    return min(tried)[1]
