@@ -293,7 +293,8 @@ def _restore_snapshot(state: Path, predictor: Predictor, store: Reader) -> None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if about["generation"] != predictor.generation.manifest.digest:
             return
-        readout = generation.readout_from(tensors, json.loads(about["classes"]))
+        readout = generation.readout_from(
+            tensors, json.loads(about["classes"]), predictor.readout.dim)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         log.warning("%s is unusable (%s); replaying the log instead", path, error)
         return

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FEATURE_SCALE = 1024  # features are rounded to 1/1024 ...
+FEATURE_SCALE = 256  # features are rounded to 1/256 (docs/experiments.md) ...
 FEATURE_MAX = 2**14 - 1  # ... and clipped, so A is exact for at least 33 million samples
 ALPHAS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 PRIOR_POWER = 0.5  # how far class frequencies are corrected for; docs/experiments.md
