@@ -26,6 +26,7 @@ class Layer:
     pool: window and stride (ph, pw) of the max-pool; (1, 1) is none.
     grid: the map is average-pooled to (gh, gw) for this layer's part of the features.
     padding: "same" keeps the map's size; "valid" with a kernel as large as the map is dense.
+    mix: (M, O) makes M features of each cell's O, after the root; they may have any sign.
     """
 
     convs: tuple[Floats, ...]
@@ -33,6 +34,12 @@ class Layer:
     pool: tuple[int, int]
     grid: tuple[int, int]
     padding: Literal["same", "valid"] = "same"
+    mix: Floats | None = None
+
+    @property
+    def dim(self) -> int:
+        """Features of this layer."""
+        return len(self.bias if self.mix is None else self.mix) * self.grid[0] * self.grid[1]
 
 
 def compile_trunk(
@@ -46,8 +53,9 @@ def compile_trunk(
     """A model from one float32 sample (1, H, W, C) to one float32 output; input_shape is (C, H, W).
 
     "features" is (1, d): for each layer in turn the square root of its average-pooled map,
-    flattened as (gh, gw, C), channels fastest, so that no transpose is needed. "map" is the
-    last layer's map after its pool, (1, h, w, C). A sensor window is (C, 1, T), kernels (1, k).
+    flattened as (gh, gw, C), channels fastest, so that no transpose is needed, and mixed where
+    the layer says so. "map" is the last layer's map after its pool, (1, h, w, C). A
+    sensor window is (C, 1, T), kernels (1, k).
 
     ranges, when given, makes the layers int8 inside: the smallest and largest value that enters
     the first, then of each layer's map after ReLU and pool. stem is a model that runs before the
@@ -61,7 +69,7 @@ def compile_trunk(
         maps.append(_layer(graph, maps[-1], layer, quant))
     if output == "map":
         return graph.finish(first, graph.dequantize(maps[-1]))
-    parts = [_features(graph, a, layer.grid) for a, layer in zip(maps[1:], layers, strict=True)]
+    parts = [_features(graph, a, layer) for a, layer in zip(maps[1:], layers, strict=True)]
     return graph.finish(first, graph.concatenate(parts))
 
 
@@ -119,7 +127,10 @@ def _map_quant(layer: Layer, x: Tensor, quant: Quantization | None) -> Quantizat
     return max(quant[0], product / 128), quant[1]
 
 
-def _features(graph: Graph, x: Tensor, grid: tuple[int, int]) -> Tensor:
-    down, across = pool_window(x.shape[1], grid[0]), pool_window(x.shape[2], grid[1])
+def _features(graph: Graph, x: Tensor, layer: Layer) -> Tensor:
+    down, across = (pool_window(x.shape[i], layer.grid[i - 1]) for i in (1, 2))
     root = graph.root(graph.pool("AVERAGE_POOL_2D", graph.dequantize(x), down, across))
+    if layer.mix is not None:
+        none = np.zeros(len(layer.mix), np.float32)
+        root = graph.conv(root, layer.mix[:, :, None, None], none, quant=None, activation="NONE")
     return graph.reshape(root, (1, math.prod(root.shape)))

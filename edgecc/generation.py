@@ -168,7 +168,7 @@ def _raw(
 def base_manifest(node: str, spec: Input, **rest: Any) -> Manifest:
     """A manifest still without number, files and blocks."""
     values: dict[str, Any] = {
-        "parent": "", "cursor": 0, "growth": 0, "blocks": [], "classes": [], "alpha": 3e-3,
+        "parent": "", "cursor": 0, "growth": 0, "blocks": [], "classes": [], "alpha": 1e-4,
         "temperature": 8.0, "recipe": {}, "plan": {}, "created": time.time(), "number": 0,
     }
     given = {"kind": spec.kind, "shape": list(spec.shape)}
@@ -180,6 +180,8 @@ def _tensors(trunk: Trunk) -> dict[str, NDArray[Any]]:
     for number, layer in enumerate(trunk.layers):
         tensors |= {f"{number}.conv.{i}": conv for i, conv in enumerate(layer.convs)}
         tensors[f"{number}.bias"] = layer.bias
+        if layer.mix is not None:
+            tensors[f"{number}.mix"] = layer.mix
     return {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
 
 
@@ -189,6 +191,7 @@ def _describe_blocks(trunk: Trunk) -> list[dict[str, Any]]:
         {"method": method, "convs": [list(conv.shape) for conv in layer.convs],
          "pool": list(layer.pool), "grid": list(layer.grid),
          "padding": layer.padding,
+         "mix": None if layer.mix is None else list(layer.mix.shape),
          "range": None if bounds is None else list(bounds),
          "input_range": None if ranges[0] is None else list(ranges[0])}
         for method, layer, bounds in zip(trunk.methods, trunk.layers, ranges[1:], strict=True)
@@ -221,10 +224,13 @@ def _layers(manifest: Manifest, tensors: dict[str, NDArray[Any]]) -> Iterator[La
         convs = tuple(tensors[f"{number}.conv.{i}"] for i in range(len(block["convs"])))
         if [list(conv.shape) for conv in convs] != block["convs"]:
             raise Corrupt(f"block {number}: shapes differ from the manifest's")
+        mix = tensors[f"{number}.mix"] if block.get("mix") else None
+        if mix is not None and list(mix.shape) != block["mix"]:
+            raise Corrupt(f"block {number}: mixes {mix.shape}, the manifest says {block['mix']}")
         pool, grid = tuple(block["pool"]), tuple(block["grid"])
         yield Layer(
             convs=convs, bias=tensors[f"{number}.bias"], pool=pool, grid=grid,
-            padding=block.get("padding", "same"),
+            padding=block.get("padding", "same"), mix=mix,
         )
 
 

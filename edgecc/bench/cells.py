@@ -18,8 +18,8 @@ from edgecc.bench import figures
 _PACKAGE = Path(edgecc.__file__).parent
 _CORE = (
     "learn/**/*.py", "growth.py", "judging.py", "rows.py", "recipe.py", "stem.py", "trunk.py",
-    "compile.py", "predictor.py", "generation.py", "bench/device.py", "bench/rivals.py",
-    "bench/streams.py",
+    "compile.py", "predictor.py", "generation.py", "packing.py", "made_up.py",
+    "bench/device.py", "bench/rivals.py", "bench/streams.py",
 )
 
 

@@ -25,8 +25,8 @@ Features = NDArray[np.floating[Any]]  # whole numbers; float32 holds them exactl
 
 
 def to_whole(features: NDArray[np.float32]) -> Floats:
-    """Features (..., d) as the whole numbers the sums are made of."""
-    return np.clip(np.rint(features * np.float64(FEATURE_SCALE)), 0, FEATURE_MAX)
+    """Features (..., d) as the whole numbers the sums are made of; zero has no sign."""
+    return np.clip(np.rint(features * np.float64(FEATURE_SCALE)), -FEATURE_MAX, FEATURE_MAX) + 0.0
 
 
 @dataclass
