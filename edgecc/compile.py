@@ -27,6 +27,7 @@ class Layer:
     grid: the map is average-pooled to (gh, gw) for this layer's part of the features.
     padding: "same" keeps the map's size; "valid" with a kernel as large as the map is dense.
     root: the features are square roots of the pooled map, as suits an untrained one.
+    mix: (M, O) makes M features of each cell's O, after the root; they may have any sign.
     """
 
     convs: tuple[Floats, ...]
@@ -35,6 +36,12 @@ class Layer:
     grid: tuple[int, int]
     padding: Literal["same", "valid"] = "same"
     root: bool = True
+    mix: Floats | None = None
+
+    @property
+    def dim(self) -> int:
+        """Features of this layer."""
+        return len(self.bias if self.mix is None else self.mix) * self.grid[0] * self.grid[1]
 
 
 def compile_trunk(
@@ -49,8 +56,9 @@ def compile_trunk(
     """A model from one float32 sample (1, H, W, C) to one float32 output; input_shape is (C, H, W).
 
     "features" is (1, d): for each layer in turn its average-pooled map, or the square root,
-    flattened as (gh, gw, C), channels fastest, so that no transpose is needed. "map" is the
-    last layer's map after its pool, (1, h, w, C). A sensor window is (C, 1, T), kernels (1, k).
+    flattened as (gh, gw, C), channels fastest, so that no transpose is needed, and mixed where
+    the layer says so. "map" is the last layer's map after its pool, (1, h, w, C). A
+    sensor window is (C, 1, T), kernels (1, k).
     mirrored: pooled maps are means over the sample and its mirror image, left to right.
 
     ranges, when given, makes the layers int8 inside: the smallest and largest value that enters
@@ -128,8 +136,18 @@ def _map_quant(layer: Layer, x: Tensor, quant: Quantization | None) -> Quantizat
 def _features(graph: Graph, x: Tensor, layer: Layer) -> Tensor:
     down, across = (pool_window(*sides) for sides in zip(x.shape[1:3], layer.grid, strict=True))
     pooled = graph.pool("AVERAGE_POOL_2D", graph.dequantize(x), down, across)
-    batch, count = x.shape[0], math.prod(pooled.shape[1:])
-    if batch > 1:  # the mean over the sample and its mirror image
-        rows = graph.reshape(pooled, (1, batch, count, 1))
-        pooled = graph.pool("AVERAGE_POOL_2D", rows, (batch, batch), (1, 1))
-    return graph.reshape(graph.root(pooled) if layer.root else pooled, (1, count))
+    if pooled.shape[0] > 1:
+        pooled = _mean_of_batch(graph, pooled)
+    found = graph.root(pooled) if layer.root else pooled
+    if layer.mix is not None:
+        none = np.zeros(len(layer.mix), np.float32)
+        found = graph.conv(found, layer.mix[:, :, None, None], none, quant=None, activation="NONE")
+    return graph.reshape(found, (1, math.prod(found.shape)))
+
+
+def _mean_of_batch(graph: Graph, x: Tensor) -> Tensor:
+    """(1, h, w, C) of (B, h, w, C): over a sample and its mirror image."""
+    batch, count = x.shape[0], math.prod(x.shape[1:])
+    rows = graph.reshape(x, (1, batch, count, 1))
+    mean = graph.pool("AVERAGE_POOL_2D", rows, (batch, batch), (1, 1))
+    return graph.reshape(mean, (1, *x.shape[1:]))

@@ -26,6 +26,7 @@ from edgecc.compile import Layer
 from edgecc.errors import CheckpointError, Corrupt, Incompatible
 from edgecc.learn.readout import Readout
 from edgecc.manifest import Manifest
+from edgecc.packing import pack, unpack
 from edgecc.sample import Input
 from edgecc.stem_model import StemModel
 from edgecc.trunk import Trunk
@@ -99,11 +100,10 @@ def load(folder: Path, trusted: list[VerifyKey], spec: Input | None = None) -> G
         if not (math.isfinite(manifest.alpha) and math.isfinite(manifest.temperature)):
             raise Corrupt(f"{folder}: alpha {manifest.alpha}, temperature {manifest.temperature}")
         trunk = _trunk(manifest, load_tensors(data["blocks.safetensors"]), data["trunk.tflite"])
-        readout = readout_from(load_tensors(data["readout.safetensors"]), manifest.classes)
+        sums = load_tensors(data["readout.safetensors"])
+        readout = readout_from(sums, manifest.classes, trunk.dim)
     except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
         raise Corrupt(f"{folder}: tensors do not fit the manifest: {error!r}") from error
-    if readout.dim != trunk.dim:
-        raise Corrupt(f"{folder}: {readout.dim} readout features, trunk makes others")
     return Generation(manifest, trunk, data["trunk.tflite"], readout)
 
 
@@ -132,29 +132,43 @@ def prune(generations: Path, keep: int, needed: set[int]) -> list[int]:
 
 
 def readout_tensors(readout: Readout) -> dict[str, NDArray[Any]]:
-    """A's lower triangle, row by row, and B."""
+    """The sums, packed; where that cannot be, A's lower triangle, row by row, and B."""
     a, b = readout.sums()
+    packed = pack(a, b)
+    if packed is not None:
+        return packed
     return {"A": np.concatenate([row[: i + 1] for i, row in enumerate(a)]), "B": b}
 
 
-def readout_from(tensors: dict[str, NDArray[Any]], classes: list[str]) -> Readout:
-    packed, b = tensors["A"], tensors["B"]
-    readout = Readout(b.shape[1] - 1, list(classes))
-    if b.shape != readout.B.shape or not (np.isfinite(packed).all() and np.isfinite(b).all()):
-        raise ValueError(f"B is {b.shape} for {len(classes)} classes, or not finite")
-    if packed.shape != ((readout.dim + 1) * (readout.dim + 2) // 2,):
-        raise ValueError(f"A has {packed.shape} values for {readout.dim} features")
-    for i in range(readout.dim + 1):
-        start = i * (i + 1) // 2
-        readout.A[i, : i + 1] = readout.A[: i + 1, i] = packed[start : start + i + 1]
-    readout.B = b.astype(np.float64)
+def readout_from(tensors: dict[str, NDArray[Any]], classes: list[str], dim: int) -> Readout:
+    """The readout over `dim` features in these tensors; ValueError where they are of another."""
+    readout = Readout(0, list(classes))
+    if "lines" in tensors:
+        readout.A, readout.B = unpack(tensors, dim + 1, len(classes))
+    else:
+        readout.A, readout.B = _raw(tensors["A"], tensors["B"], len(classes), dim + 1)
+    readout.dim = dim
     return readout
+
+
+def _raw(
+    triangle: NDArray[Any], b: NDArray[Any], classes: int, d: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if b.shape != (classes, d) or triangle.shape != (d * (d + 1) // 2,):
+        raise ValueError(f"A {triangle.shape}, B {b.shape} for {d - 1} features, {classes} classes")
+    if not (np.isfinite(triangle).all() and np.isfinite(b).all()):
+        raise ValueError("sums are not finite")
+    a = np.zeros((d, d))
+    for i in range(d):
+        start = i * (i + 1) // 2
+        a[i, : i + 1] = a[: i + 1, i] = triangle[start : start + i + 1]
+    return a, b.astype(np.float64)
 
 
 def base_manifest(node: str, spec: Input, **rest: Any) -> Manifest:
     """A manifest still without number, files and blocks."""
     values: dict[str, Any] = {
-        "parent": "", "cursor": 0, "growth": 0, "blocks": [], "classes": [], "alpha": 3e-3,
+        "parent": "", "cursor": 0, "growth": 0, "blocks": [], "classes": [], "alpha": 1e-4,
         "temperature": 8.0, "recipe": {}, "plan": {}, "created": time.time(), "number": 0,
     }
     given = {"kind": spec.kind, "shape": list(spec.shape)}
@@ -166,6 +180,8 @@ def _tensors(trunk: Trunk) -> dict[str, NDArray[Any]]:
     for number, layer in enumerate(trunk.layers):
         tensors |= {f"{number}.conv.{i}": conv for i, conv in enumerate(layer.convs)}
         tensors[f"{number}.bias"] = layer.bias
+        if layer.mix is not None:
+            tensors[f"{number}.mix"] = layer.mix
     return {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
 
 
@@ -175,6 +191,7 @@ def _describe_blocks(trunk: Trunk) -> list[dict[str, Any]]:
         {"method": method, "convs": [list(conv.shape) for conv in layer.convs],
          "pool": list(layer.pool), "grid": list(layer.grid),
          "padding": layer.padding, "root": layer.root,
+         "mix": None if layer.mix is None else list(layer.mix.shape),
          "range": None if bounds is None else list(bounds),
          "input_range": None if ranges[0] is None else list(ranges[0])}
         for method, layer, bounds in zip(trunk.methods, trunk.layers, ranges[1:], strict=True)
@@ -209,10 +226,13 @@ def _layers(manifest: Manifest, tensors: dict[str, NDArray[Any]]) -> Iterator[La
         convs = tuple(tensors[f"{number}.conv.{i}"] for i in range(len(block["convs"])))
         if [list(conv.shape) for conv in convs] != block["convs"]:
             raise Corrupt(f"block {number}: shapes differ from the manifest's")
+        mix = tensors[f"{number}.mix"] if block.get("mix") else None
+        if mix is not None and list(mix.shape) != block["mix"]:
+            raise Corrupt(f"block {number}: mixes {mix.shape}, the manifest says {block['mix']}")
         pool, grid = tuple(block["pool"]), tuple(block["grid"])
         yield Layer(
             convs=convs, bias=tensors[f"{number}.bias"], pool=pool, grid=grid,
-            padding=block.get("padding", "same"), root=bool(block.get("root", True)),
+            padding=block.get("padding", "same"), root=bool(block.get("root", True)), mix=mix,
         )
 
 

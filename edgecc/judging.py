@@ -143,7 +143,7 @@ def _held(trunk: Trunk, rows: Rows) -> NDArray[np.float32]:
 
 def _features(
     trunk: Trunk, rows: Rows, report: Callable[[int], None]
-) -> Iterator[tuple[Floats, int, int | None]]:
+) -> Iterator[tuple[Features, int, int | None]]:
     """Whole-number features of each row, its position, and its place among those that judge."""
     run = Interpreter(trunk.compile()).run
     place = {int(position): i for i, position in enumerate(rows.judging)}

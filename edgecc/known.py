@@ -29,13 +29,13 @@ def write(path: Path, digest: str, readout: Readout, cursor: int) -> None:
     generation.replace_file(path, data)
 
 
-def read(path: Path) -> tuple[str, Readout, int]:
-    """What `write` was given; Corrupt where it cannot be read."""
+def read(path: Path, dim: int) -> tuple[str, Readout, int]:
+    """What `write` was given, over `dim` features; Corrupt where it cannot be read."""
     try:
         with safe_open(path, framework="numpy") as file:
             about = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        readout = generation.readout_from(tensors, json.loads(about["classes"]))
+        readout = generation.readout_from(tensors, json.loads(about["classes"]), dim)
         return about["generation"], readout, int(about["cursor"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"{path}: {error}") from error
@@ -43,7 +43,7 @@ def read(path: Path) -> tuple[str, Readout, int]:
 
 def moved(path: Path, parent: Generation, store: Reader, spec: Input, *, to: int) -> Readout:
     """What the readout in `path`, of `parent`, knows at label `to`, earlier or later."""
-    digest, readout, cursor = read(path)
+    digest, readout, cursor = read(path, parent.readout.dim)
     if digest != parent.manifest.digest:
         raise Corrupt(f"{path} is of generation {digest[:16]}…, not {parent.manifest.digest[:16]}…")
     features = Predictor(parent).features

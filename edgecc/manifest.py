@@ -13,7 +13,7 @@ from typing import Any
 
 from edgecc.errors import Corrupt, Incompatible
 
-SCHEMA = "edgecc.checkpoint/1"
+SCHEMA = "edgecc.checkpoint/2"  # 1 had sums of other features, not packed
 CHUNK = 64 * 1024  # bytes
 FILES = ("blocks.safetensors", "readout.safetensors", "trunk.tflite")
 _CONTENT = (

@@ -65,6 +65,7 @@ class Plan:
     receive_maximum: int
     where: dict[str, int]  # bytes by use
     stem_map: StemMap | None = None  # None: patch filters
+    stem_mixed: int = 0  # features that each cell's are mixed to; 0 leaves them
 
     @property
     def total(self) -> int:
@@ -112,7 +113,8 @@ def readout_dim(candidate: Plan, spec: Input) -> int:
     """Features of stem and all planned blocks."""
     size = _stem_size(candidate, spec)
     if candidate.stem_map is None:
-        dim = 2 * candidate.stem_filters * grid_of(size, candidate.stem_grid)
+        each = candidate.stem_mixed or 2 * candidate.stem_filters
+        dim = each * grid_of(size, candidate.stem_grid)
     else:
         rows, columns = model_grid(candidate.stem_map, candidate.stem_grid)
         dim = candidate.stem_map.channels * rows * columns
@@ -136,7 +138,7 @@ def _stem_size(candidate: Plan, spec: Input) -> list[int]:
     if candidate.stem_map is not None:
         return [candidate.stem_map.height, candidate.stem_map.width]
     _, height, width = spec.model_shape
-    return [map_shape(height), map_shape(width)]
+    return [map_shape(height), map_shape(width)] if candidate.blocks else [height, width]
 
 
 def grid_of(size: list[int], grid: int) -> int:

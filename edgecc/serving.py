@@ -285,7 +285,7 @@ def _restore_snapshot(state: Path, predictor: Predictor, store: Reader) -> None:
     if not path.exists():
         return
     try:
-        digest, readout, cursor = known.read(path)
+        digest, readout, cursor = known.read(path, predictor.readout.dim)
     except Corrupt as error:
         log.warning("%s; replaying the log instead", error)
         return

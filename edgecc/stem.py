@@ -5,33 +5,47 @@ devices with the same configuration have the same stem. Neighbouring values of n
 correlate as exp(-distance / 8); filters are random directions of patches whitened by that.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecc.compile import Layer
+from edgecc.compile import Layer, compile_trunk
+from edgecc.interpreter import Interpreter
+from edgecc.made_up import made_up
 
 _CORRELATION_LENGTH = 8.0  # pixels or time steps
 _CHANNEL_CORRELATION = 0.9
+_MADE_UP = 128  # samples
+_DEVIATION = 1 / 16  # of a mean mixture on them: four steps of rounding; docs/experiments.md
 _NOISE = 0.1  # share of the mean variance; keeps the highest frequencies from dominating
 
 
 def make_stem(
-    shape: tuple[int, int, int], *, filters: int, grid: int, seed: int
+    shape: tuple[int, int, int], *, filters: int, grid: int, seed: int, pooled: bool = True,
+    mixed: int = 0, pixels: bool = True,
 ) -> Layer:
-    """2·`filters` channels (each filter and its negative) for inputs (C, H, W) or (C, 1, T)."""
+    """2·`filters` channels (each filter and its negative) for inputs (C, H, W) or (C, 1, T).
+
+    `pooled`: a small map for blocks to stand on. Without, features are averages of the whole map,
+    which say more. `mixed`: so many mixtures of the channels instead of all, those that vary most
+    on made-up samples (pixels, or sensor windows).
+    """
     channels, height, width = shape
-    size = (map_shape(height), map_shape(width))
+    pool = (_pool(height), _pool(width)) if pooled else (1, 1)
+    size = (height // pool[0], width // pool[1])
     kernel = (min(5, height - 1 + height % 2), min(5, width - 1 + width % 2))
     whiten = _whitening(channels, kernel)
     directions = np.random.default_rng(seed).standard_normal((filters, len(whiten)))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     weight = (directions @ whiten).reshape(filters, channels, *kernel).astype(np.float32)
-    return Layer(
+    layer = Layer(
         convs=(np.concatenate([weight, -weight]),),
         bias=np.zeros(2 * filters, np.float32),
-        pool=(_pool(height), _pool(width)),
+        pool=pool,
         grid=(min(size[0], grid), min(size[1], grid)),
     )
+    return replace(layer, mix=_mixture(layer, shape, mixed, pixels)) if mixed else layer
 
 
 def map_shape(size: int) -> int:
@@ -52,3 +66,17 @@ def _whitening(channels: int, kernel: tuple[int, int]) -> NDArray[np.float64]:
     np.fill_diagonal(between, 1.0)
     values, vectors = np.linalg.eigh(np.kron(between, np.exp(-distance / _CORRELATION_LENGTH)))
     return np.asarray(vectors / np.sqrt(values + _NOISE * values.mean()) @ vectors.T)
+
+
+def _mixture(
+    layer: Layer, shape: tuple[int, int, int], mixed: int, pixels: bool
+) -> NDArray[np.float32]:
+    """(mixed, channels): principal components over the cells of made-up samples."""
+    run = Interpreter(compile_trunk([layer], input_shape=shape)).run
+    samples = made_up(shape, _MADE_UP, pixels=pixels) / np.float32(255 if pixels else 1)
+    cells = np.concatenate([run(x).reshape(-1, len(layer.bias)) for x in samples])
+    values, vectors = np.linalg.eigh(np.cov(cells.astype(np.float64), rowvar=False))
+    values, vectors = values[::-1][:mixed], vectors[:, ::-1][:, :mixed]
+    signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(mixed)])
+    scale = _DEVIATION / np.sqrt(np.maximum(values, 0.0)).mean()
+    return np.ascontiguousarray((vectors * signs * scale).T, np.float32)

@@ -20,6 +20,7 @@ from edgecc import efficientnet
 from edgecc.config import LITE0_DEPTH, PATCHES, Config
 from edgecc.errors import ConfigError
 from edgecc.interpreter import Interpreter
+from edgecc.made_up import made_up
 from edgecc.sample import Input
 from edgecc.tap import STEM, Tapped, tapped
 
@@ -129,7 +130,8 @@ def _measured(
     model = found.graph.finish(found.first, found.graph.named(found.last, STEM))
     try:
         run = Interpreter(model).run
-        maps = np.stack([run((x - mean) / std) for x in _made_up(spec)])
+        samples = made_up(spec.model_shape, _TRIES, pixels=spec.kind == "image")
+        maps = np.stack([run((x - mean) / std) for x in samples])
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"stem {name}: LiteRT cannot run it: {error}") from error
     strength = float(np.sqrt(np.mean(maps.astype(np.float64) ** 2)))
@@ -144,18 +146,3 @@ def _measured(
         size=(maps.shape[1], maps.shape[2]), kernels=kernels,
         memory=len(model) + 2 * found.largest,
     )
-
-
-def _made_up(spec: Input) -> Floats:
-    """Samples (n, H, W, C) with structure at every size: pixels, or windows of unit variance."""
-    channels, height, width = spec.model_shape
-    draw = np.random.default_rng(0)
-    total = np.zeros((_TRIES, height, width, channels), np.float32)
-    size = 1
-    while size < max(height, width):
-        rows, columns = -(-height // size), -(-width // size)
-        coarse = draw.standard_normal((_TRIES, rows, columns, channels), np.float32)
-        total += coarse.repeat(size, 1).repeat(size, 2)[:, :height, :width] * size**0.5
-        size *= 2
-    total /= total.std(axis=(1, 2, 3), keepdims=True)
-    return total if spec.kind == "sensor" else np.clip(128 + 64 * total, 0, 255)

@@ -36,7 +36,7 @@ class Trunk:
     @property
     def dim(self) -> int:
         """Features of all layers together."""
-        return sum(len(layer.bias) * layer.grid[0] * layer.grid[1] for layer in self.layers)
+        return sum(layer.dim for layer in self.layers)
 
     def first(self, blocks: int) -> "Trunk":
         """The stem and its first `blocks` blocks."""
@@ -76,7 +76,10 @@ def stem_trunk(
     shape = spec.model_shape
     if stem is not None:
         return _model_trunk(plan, shape, stem)
-    patches = make_stem(shape, filters=plan.stem_filters, grid=plan.stem_grid, seed=seed)
+    patches = make_stem(
+        shape, filters=plan.stem_filters, grid=plan.stem_grid, seed=seed,
+        pooled=bool(plan.blocks), mixed=plan.stem_mixed, pixels=spec.kind == "image",
+    )
     return Trunk(
         shape=shape, mean=np.zeros(shape[0], np.float32),
         std=np.full(shape[0], 255.0, np.float32), layers=(patches,),

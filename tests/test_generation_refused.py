@@ -37,6 +37,14 @@ def folder(tmp_path: Path, small: Made) -> Path:
     return save(tmp_path, small)
 
 
+@pytest.fixture
+def weighted(tmp_path: Path, small: Made) -> Path:
+    """A checkpoint whose sums are not whole, and so not packed."""
+    readout = small[1].copy()
+    readout.learn(np.ones(readout.dim), "3", weight=0.3)
+    return save(tmp_path, (small[0], readout))
+
+
 def said(folder: Path) -> Manifest:
     return parse(signing.payload_of((folder / "manifest.json").read_bytes()))
 
@@ -55,9 +63,18 @@ def change(folder: Path, name: str, edit: Callable[[Tensors], object]) -> None:
     resign(folder)
 
 
-def test_what_the_right_key_signs_anew_loads(folder: Path) -> None:
+@pytest.mark.parametrize("made", ["folder", "weighted"])
+def test_what_the_right_key_signs_anew_loads(made: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(made)
     change(folder, "readout.safetensors", lambda tensors: None)
     load(folder, TRUSTED, SPEC)
+
+
+def test_sums_that_are_not_whole_are_stored_as_they_are(weighted: Path, small: Made) -> None:
+    readout = small[1].copy()
+    readout.learn(np.ones(readout.dim), "3", weight=0.3)
+    found = load(weighted, TRUSTED, SPEC).readout
+    assert (found.A.tobytes(), found.B.tobytes()) == tuple(x.tobytes() for x in readout.sums())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -66,14 +83,14 @@ def test_what_the_right_key_signs_anew_loads(folder: Path) -> None:
     ("blocks.safetensors", "0.conv.0"), ("blocks.safetensors", "input.std"),
 ])
 def test_what_is_not_finite_is_corrupt_whoever_signed_it(
-    folder: Path, name: str, tensor: str, value: float
+    weighted: Path, name: str, tensor: str, value: float
 ) -> None:
     def spoil(tensors: Tensors) -> None:
         tensors[tensor].flat[-1] = value
 
-    change(folder, name, spoil)
+    change(weighted, name, spoil)
     with pytest.raises(Corrupt):
-        load(folder, TRUSTED, SPEC)
+        load(weighted, TRUSTED, SPEC)
 
 
 @pytest.mark.parametrize(("name", "edit"), [
@@ -89,9 +106,23 @@ def test_what_is_not_finite_is_corrupt_whoever_signed_it(
     ("readout.safetensors", lambda t: t.update(A=t["A"][:3], B=t["B"][:, :2])),
 ], ids=range(10))
 def test_tensors_that_do_not_fit_the_manifest_are_corrupt(
-    folder: Path, name: str, edit: Callable[[Tensors], object]
+    weighted: Path, name: str, edit: Callable[[Tensors], object]
 ) -> None:
-    change(folder, name, edit)
+    change(weighted, name, edit)
+    with pytest.raises(Corrupt):
+        load(weighted, TRUSTED, SPEC)
+
+
+@pytest.mark.parametrize("edit", [
+    lambda t: t.pop("order"), lambda t: t.update(order=t["order"][:-1]),
+    lambda t: t.update(shifts=t["shifts"] + 60), lambda t: t.update(bytes=t["bytes"][::-1].copy()),
+    lambda t: t.update(lines=t["lines"][:-1]), lambda t: t.update(lines=t["lines"] * 0),
+    lambda t: t.update(steps=t["steps"] + 10**6), lambda t: t.update(steps=t["steps"] * 1.0),
+], ids=range(8))
+def test_packed_sums_that_cannot_be_are_corrupt(
+    folder: Path, edit: Callable[[Tensors], object]
+) -> None:
+    change(folder, "readout.safetensors", edit)
     with pytest.raises(Corrupt):
         load(folder, TRUSTED, SPEC)
 

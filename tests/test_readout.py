@@ -169,8 +169,8 @@ def test_a_copy_does_not_learn_with_the_original() -> None:
 
 
 def test_features_become_whole_numbers_within_bounds() -> None:
-    found = to_whole(np.array([-1.0, 0.0, 1.0, 0.3, 1e9], np.float32))
-    assert found.tolist() == [0, 0, 64, round(0.3 * 64), FEATURE_MAX]
+    found = to_whole(np.array([-1e9, -1.0, -0.001, 1.0, 0.3, 1e9], np.float32))
+    assert found.tolist() == [-FEATURE_MAX, -64, 0, 64, round(0.3 * 64), FEATURE_MAX]
 
 
 # --- weights ---

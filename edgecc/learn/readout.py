@@ -25,9 +25,9 @@ Features = NDArray[np.floating[Any]]  # whole numbers; float32 holds them exactl
 
 
 def to_whole(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Features (..., d) as the whole numbers the sums are made of."""
+    """Features (..., d) as the whole numbers the sums are made of; zero has no sign."""
     steps = np.rint(features * np.float32(FEATURE_SCALE))
-    return np.asarray(np.clip(steps, 0, FEATURE_MAX), np.float32)
+    return np.asarray(np.clip(steps, -FEATURE_MAX, FEATURE_MAX) + 0.0, np.float32)
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """Nothing acknowledged is lost and nothing counts twice, whatever is killed and when."""
 
 import contextlib
-import json
 import random
 import re
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import MakeNode
-from live import DEADLINE, Digits, Message, Node, Peer
+from live import DEADLINE, Digits, Message, Node, Peer, saved_sums
 from numpy.typing import NDArray
 from safetensors import safe_open
 
@@ -40,11 +39,11 @@ def await_receipts(node: Node, ids: list[str], after: int = 0) -> None:
 
 
 def saved_readout(node: Node) -> tuple[list[str], Floats, Floats]:
-    """Classes, A's packed triangle and B, as the daemon left them."""
-    with safe_open(node.state / "live.safetensors", framework="numpy") as file:
-        about = file.metadata()
-        assert about["cursor"] == str(node.rows("SELECT MAX(seq) FROM label")[0][0])
-        return json.loads(about["classes"]), file.get_tensor("A"), file.get_tensor("B")
+    """Classes, A and B, as the daemon left them."""
+    path = node.state / "live.safetensors"
+    with safe_open(path, framework="numpy") as file:
+        assert file.metadata()["cursor"] == str(node.rows("SELECT MAX(seq) FROM label")[0][0])
+    return saved_sums(path)
 
 
 def readout_from_the_log(node: Node) -> tuple[list[str], Floats, Floats]:
@@ -59,8 +58,7 @@ def readout_from_the_log(node: Node) -> tuple[list[str], Floats, Floats]:
     features = np.array([
         [1.0, *to_whole(run(served.trunk.scale(spec.unpack(payload))))] for payload, _ in rows])
     one_hot = np.array([[label == name for name in classes] for _, label in rows], float)
-    a = features.T @ features
-    return classes, a[np.tril_indices(len(a))], one_hot.T @ features
+    return classes, features.T @ features, one_hot.T @ features
 
 
 def assert_the_readout_is_what_the_log_says(node: Node) -> None:

@@ -1,0 +1,20 @@
+"""Samples that nobody took, with structure at every size, on which a stem is measured."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def made_up(shape: tuple[int, int, int], count: int, *, pixels: bool) -> NDArray[np.float32]:
+    """`count` samples (n, H, W, C) for a shape (C, H, W), always the same: pixels from 0 to 255,
+    or windows of unit variance."""
+    channels, height, width = shape
+    draw = np.random.default_rng(0)
+    total = np.zeros((count, height, width, channels), np.float32)
+    size = 1
+    while size < max(height, width):
+        rows, columns = -(-height // size), -(-width // size)
+        coarse = draw.standard_normal((count, rows, columns, channels), np.float32)
+        total += coarse.repeat(size, 1).repeat(size, 2)[:, :height, :width] * size**0.5
+        size *= 2
+    total /= total.std(axis=(1, 2, 3), keepdims=True)
+    return np.clip(128 + 64 * total, 0, 255) if pixels else total
