@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecc.graph import Floats, Graph, Quantization, Tensor, int8_range
 from edgecc.tap import STEM, tapped
@@ -27,6 +28,7 @@ class Layer:
     grid: the map is average-pooled to (gh, gw) for this layer's part of the features.
     padding: "same" keeps the map's size; "valid" with a kernel as large as the map is dense.
     mix: (M, O) makes M features of each cell's O, after the root; they may have any sign.
+    waves: of each, only so many of the lowest spatial frequencies of the grid; 0 is its cells.
     """
 
     convs: tuple[Floats, ...]
@@ -35,11 +37,13 @@ class Layer:
     grid: tuple[int, int]
     padding: Literal["same", "valid"] = "same"
     mix: Floats | None = None
+    waves: int = 0
 
     @property
     def dim(self) -> int:
         """Features of this layer."""
-        return len(self.bias if self.mix is None else self.mix) * self.grid[0] * self.grid[1]
+        each = self.waves or self.grid[0] * self.grid[1]
+        return len(self.bias if self.mix is None else self.mix) * each
 
 
 def compile_trunk(
@@ -53,9 +57,9 @@ def compile_trunk(
     """A model from one float32 sample (1, H, W, C) to one float32 output; input_shape is (C, H, W).
 
     "features" is (1, d): for each layer in turn the square root of its average-pooled map,
-    flattened as (gh, gw, C), channels fastest, so that no transpose is needed, and mixed where
-    the layer says so. "map" is the last layer's map after its pool, (1, h, w, C). A
-    sensor window is (C, 1, T), kernels (1, k).
+    flattened as (gh, gw, C), channels fastest, so that no transpose is needed; or mixed, as
+    (M, waves), where the layer says so. "map" is the last layer's map after its pool, (1, h, w, C).
+    A sensor window is (C, 1, T), kernels (1, k).
 
     ranges, when given, makes the layers int8 inside: the smallest and largest value that enters
     the first, then of each layer's map after ReLU and pool. stem is a model that runs before the
@@ -133,4 +137,31 @@ def _features(graph: Graph, x: Tensor, layer: Layer) -> Tensor:
     if layer.mix is not None:
         none = np.zeros(len(layer.mix), np.float32)
         root = graph.conv(root, layer.mix[:, :, None, None], none, quant=None, activation="NONE")
+    if layer.waves:
+        root = _waves(graph, root, layer.waves)
     return graph.reshape(root, (1, math.prod(root.shape)))
+
+
+def _waves(graph: Graph, x: Tensor, count: int) -> Tensor:
+    """(1, 1, C, count) of a map (1, gh, gw, C)."""
+    _, rows, columns, channels = x.shape
+    cells = graph.transpose(graph.reshape(x, (1, 1, rows * columns, channels)), (0, 1, 3, 2))
+    low = low_frequencies((rows, columns), count)
+    none = np.zeros(count, np.float32)
+    return graph.conv(cells, low[:, :, None, None], none, quant=None, activation="NONE")
+
+
+def low_frequencies(grid: tuple[int, int], count: int) -> Floats:
+    """(count, gh·gw): the lowest of the grid's two-dimensional cosine transform, orthonormal."""
+    down, across = (_cosines(size) for size in grid)
+    both = np.einsum("uy,vx->uvyx", down, across).reshape(len(down) * len(across), -1)
+    u, v = np.indices(grid).reshape(2, -1)
+    order = np.lexsort((u, (u / grid[0]) ** 2 + (v / grid[1]) ** 2))
+    return np.ascontiguousarray(both[order[:count]], np.float32)
+
+
+def _cosines(size: int) -> NDArray[np.float64]:
+    u, x = np.indices((size, size))
+    found = np.cos(np.pi * (x + 0.5) * u / size) * np.sqrt(2 / size)
+    found[0] /= np.sqrt(2)
+    return np.asarray(found)
