@@ -18,7 +18,7 @@ from edgecc.made_up import made_up
 _CORRELATION_LENGTH = 8.0  # pixels or time steps
 _CHANNEL_CORRELATION = 0.9
 _MADE_UP = 128  # samples
-_COARSER = 1 / 16  # mixtures bear coarser rounding, which takes fewer bytes; docs/experiments.md
+_COARSER = 1 / 4  # mixtures bear coarser rounding, which takes fewer bytes; docs/experiments.md
 _NOISE = 0.1  # share of the mean variance; keeps the highest frequencies from dominating
 
 

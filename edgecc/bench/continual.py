@@ -29,7 +29,7 @@ METHODS = (
 )
 ROOMS = {"4 MB": 4_000_000, "0.4 MB": 400_000}  # of stored samples
 REPLAY = (200, 500, 1000, 5000)  # samples
-WIDEST = 37  # mixtures; more than fit into 1 MB after 60,000 samples
+WIDEST = 38  # mixtures; more than fit into 1 MB after 60,000 samples
 DRAWS = 10  # replay draws per received sample, in all growths together
 _REFRESH = 500  # samples between two solutions of the readout while predicting before learning
 
@@ -198,7 +198,7 @@ def one_megabyte(
     """The widest stem and readout of which, with no stored samples, all files are under 1 MB."""
     data = split(name, seed=seed, limit=limit)
     for mixed in range(WIDEST, 0, -1):
-        plan = Plan(40, 7, (), 16, 64, {}, stem_mixed=mixed, stem_waves=30)
+        plan = Plan(48, 7, (), 16, 64, {}, stem_mixed=mixed, stem_waves=25)
         found = _alone(data, plan, seed, epochs)
         if sum(found["state"].values()) <= 10**6:
             return found | {"mixed": mixed}
