@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecc.graph import Floats, Graph, Quantization, Tensor, int8_range
 from edgecc.tap import STEM, tapped
@@ -28,6 +29,7 @@ class Layer:
     padding: "same" keeps the map's size; "valid" with a kernel as large as the map is dense.
     root: the features are square roots of the pooled map, as suits an untrained one.
     mix: (M, O) makes M features of each cell's O, after the root; they may have any sign.
+    waves: of each, only so many of the lowest spatial frequencies of the grid; 0 is its cells.
     """
 
     convs: tuple[Floats, ...]
@@ -37,11 +39,13 @@ class Layer:
     padding: Literal["same", "valid"] = "same"
     root: bool = True
     mix: Floats | None = None
+    waves: int = 0
 
     @property
     def dim(self) -> int:
         """Features of this layer."""
-        return len(self.bias if self.mix is None else self.mix) * self.grid[0] * self.grid[1]
+        each = self.waves or self.grid[0] * self.grid[1]
+        return len(self.bias if self.mix is None else self.mix) * each
 
 
 def compile_trunk(
@@ -56,9 +60,9 @@ def compile_trunk(
     """A model from one float32 sample (1, H, W, C) to one float32 output; input_shape is (C, H, W).
 
     "features" is (1, d): for each layer in turn its average-pooled map, or the square root,
-    flattened as (gh, gw, C), channels fastest, so that no transpose is needed, and mixed where
-    the layer says so. "map" is the last layer's map after its pool, (1, h, w, C). A
-    sensor window is (C, 1, T), kernels (1, k).
+    flattened as (gh, gw, C), channels fastest, so that no transpose is needed; or mixed, as
+    (M, waves), where the layer says so. "map" is the last layer's map after its pool, (1, h, w, C).
+    A sensor window is (C, 1, T), kernels (1, k).
     mirrored: pooled maps are means over the sample and its mirror image, left to right.
 
     ranges, when given, makes the layers int8 inside: the smallest and largest value that enters
@@ -142,6 +146,8 @@ def _features(graph: Graph, x: Tensor, layer: Layer) -> Tensor:
     if layer.mix is not None:
         none = np.zeros(len(layer.mix), np.float32)
         found = graph.conv(found, layer.mix[:, :, None, None], none, quant=None, activation="NONE")
+    if layer.waves:
+        found = _waves(graph, found, layer.waves)
     return graph.reshape(found, (1, math.prod(found.shape)))
 
 
@@ -151,3 +157,28 @@ def _mean_of_batch(graph: Graph, x: Tensor) -> Tensor:
     rows = graph.reshape(x, (1, batch, count, 1))
     mean = graph.pool("AVERAGE_POOL_2D", rows, (batch, batch), (1, 1))
     return graph.reshape(mean, (1, *x.shape[1:]))
+
+
+def _waves(graph: Graph, x: Tensor, count: int) -> Tensor:
+    """(1, 1, C, count) of a map (1, gh, gw, C)."""
+    _, rows, columns, channels = x.shape
+    cells = graph.transpose(graph.reshape(x, (1, 1, rows * columns, channels)), (0, 1, 3, 2))
+    low = low_frequencies((rows, columns), count)
+    none = np.zeros(count, np.float32)
+    return graph.conv(cells, low[:, :, None, None], none, quant=None, activation="NONE")
+
+
+def low_frequencies(grid: tuple[int, int], count: int) -> Floats:
+    """(count, gh·gw): the lowest of the grid's two-dimensional cosine transform, orthonormal."""
+    down, across = (_cosines(size) for size in grid)
+    both = np.einsum("uy,vx->uvyx", down, across).reshape(len(down) * len(across), -1)
+    u, v = np.indices(grid).reshape(2, -1)
+    order = np.lexsort((u, (u / grid[0]) ** 2 + (v / grid[1]) ** 2))
+    return np.ascontiguousarray(both[order[:count]], np.float32)
+
+
+def _cosines(size: int) -> NDArray[np.float64]:
+    u, x = np.indices((size, size))
+    found = np.cos(np.pi * (x + 0.5) * u / size) * np.sqrt(2 / size)
+    found[0] /= np.sqrt(2)
+    return np.asarray(found)

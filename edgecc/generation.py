@@ -191,7 +191,7 @@ def _describe_blocks(trunk: Trunk) -> list[dict[str, Any]]:
         {"method": method, "convs": [list(conv.shape) for conv in layer.convs],
          "pool": list(layer.pool), "grid": list(layer.grid),
          "padding": layer.padding, "root": layer.root,
-         "mix": None if layer.mix is None else list(layer.mix.shape),
+         "mix": None if layer.mix is None else list(layer.mix.shape), "waves": layer.waves,
          "range": None if bounds is None else list(bounds),
          "input_range": None if ranges[0] is None else list(ranges[0])}
         for method, layer, bounds in zip(trunk.methods, trunk.layers, ranges[1:], strict=True)
@@ -229,10 +229,13 @@ def _layers(manifest: Manifest, tensors: dict[str, NDArray[Any]]) -> Iterator[La
         mix = tensors[f"{number}.mix"] if block.get("mix") else None
         if mix is not None and list(mix.shape) != block["mix"]:
             raise Corrupt(f"block {number}: mixes {mix.shape}, the manifest says {block['mix']}")
-        pool, grid = tuple(block["pool"]), tuple(block["grid"])
+        pool, grid, waves = tuple(block["pool"]), tuple(block["grid"]), block.get("waves", 0)
+        if type(waves) is not int or not 0 <= waves <= math.prod(grid):
+            raise Corrupt(f"block {number}: {waves} frequencies of a grid {grid}")
         yield Layer(
             convs=convs, bias=tensors[f"{number}.bias"], pool=pool, grid=grid,
             padding=block.get("padding", "same"), root=bool(block.get("root", True)), mix=mix,
+            waves=waves,
         )
 
 

@@ -194,6 +194,11 @@ class Graph:
         options = schema.ReshapeOptionsT(newShape=list(shape))
         return self.op("RESHAPE", [x], self.tensor(shape, x.quant), options)
 
+    def transpose(self, x: Tensor, order: tuple[int, ...]) -> Tensor:
+        out = self.tensor(tuple(x.shape[axis] for axis in order), x.quant)
+        axes = self.constant(np.array(order, np.int32))
+        return self.op("TRANSPOSE", [x, axes], out, schema.TransposeOptionsT())
+
     def pool(
         self, name: str, x: Tensor, down: tuple[int, int], across: tuple[int, int]
     ) -> Tensor:

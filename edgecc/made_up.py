@@ -16,5 +16,5 @@ def made_up(shape: tuple[int, int, int], count: int, *, pixels: bool) -> NDArray
         coarse = draw.standard_normal((count, rows, columns, channels), np.float32)
         total += coarse.repeat(size, 1).repeat(size, 2)[:, :height, :width] * size**0.5
         size *= 2
-    total /= total.std(axis=(1, 2, 3), keepdims=True)
+    total /= np.maximum(total.std(axis=(1, 2, 3), keepdims=True), 1e-6)
     return np.clip(128 + 64 * total, 0, 255) if pixels else total

@@ -66,6 +66,7 @@ class Plan:
     where: dict[str, int]  # bytes by use
     stem_map: StemMap | None = None  # None: patch filters
     stem_mixed: int = 0  # features that each cell's are mixed to; 0 leaves them
+    stem_waves: int = 0  # spatial frequencies of each that are kept; 0 leaves the cells
 
     @property
     def total(self) -> int:
@@ -114,7 +115,8 @@ def readout_dim(candidate: Plan, spec: Input) -> int:
     size = _stem_size(candidate, spec)
     if candidate.stem_map is None:
         each = candidate.stem_mixed or 2 * candidate.stem_filters
-        dim = each * grid_of(size, candidate.stem_grid)
+        cells = grid_of(size, candidate.stem_grid)
+        dim = each * min(candidate.stem_waves or cells, cells)
     else:
         rows, columns = model_grid(candidate.stem_map, candidate.stem_grid)
         dim = candidate.stem_map.channels * rows * columns

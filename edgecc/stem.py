@@ -5,6 +5,7 @@ devices with the same configuration have the same stem. Neighbouring values of n
 correlate as exp(-distance / 8); filters are random directions of patches whitened by that.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,19 +18,20 @@ from edgecc.made_up import made_up
 _CORRELATION_LENGTH = 8.0  # pixels or time steps
 _CHANNEL_CORRELATION = 0.9
 _MADE_UP = 128  # samples
-_DEVIATION = 1 / 16  # of a mean mixture on them: four steps of rounding; docs/experiments.md
+_COARSER = 1 / 3  # mixtures bear coarser rounding, which takes fewer bytes; docs/experiments.md
+_GAIN = 9.0  # of the filters: eight bits of the readout's steps hold features of pictures
 _NOISE = 0.1  # share of the mean variance; keeps the highest frequencies from dominating
 
 
 def make_stem(
     shape: tuple[int, int, int], *, filters: int, grid: int, seed: int, pooled: bool = True,
-    mixed: int = 0, pixels: bool = True,
+    mixed: int = 0, waves: int = 0, pixels: bool = True,
 ) -> Layer:
     """2·`filters` channels (each filter and its negative) for inputs (C, H, W) or (C, 1, T).
 
     `pooled`: a small map for blocks to stand on. Without, features are averages of the whole map,
     which say more. `mixed`: so many mixtures of the channels instead of all, those that vary most
-    on made-up samples (pixels, or sensor windows).
+    on made-up samples (pixels, or sensor windows). `waves`: so many spatial frequencies, not cells.
     """
     channels, height, width = shape
     pool = (_pool(height), _pool(width)) if pooled else (1, 1)
@@ -38,14 +40,15 @@ def make_stem(
     whiten = _whitening(channels, kernel)
     directions = np.random.default_rng(seed).standard_normal((filters, len(whiten)))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    weight = (directions @ whiten).reshape(filters, channels, *kernel).astype(np.float32)
+    weight = _GAIN * (directions @ whiten).reshape(filters, channels, *kernel).astype(np.float32)
     layer = Layer(
         convs=(np.concatenate([weight, -weight]),),
         bias=np.zeros(2 * filters, np.float32),
         pool=pool,
         grid=(min(size[0], grid), min(size[1], grid)),
     )
-    return replace(layer, mix=_mixture(layer, shape, mixed, pixels)) if mixed else layer
+    mix = _mixture(layer, shape, mixed, pixels) if mixed else None
+    return replace(layer, mix=mix, waves=min(waves, math.prod(layer.grid)))
 
 
 def map_shape(size: int) -> int:
@@ -75,8 +78,7 @@ def _mixture(
     run = Interpreter(compile_trunk([layer], input_shape=shape)).run
     samples = made_up(shape, _MADE_UP, pixels=pixels) / np.float32(255 if pixels else 1)
     cells = np.concatenate([run(x).reshape(-1, len(layer.bias)) for x in samples])
-    values, vectors = np.linalg.eigh(np.cov(cells.astype(np.float64), rowvar=False))
-    values, vectors = values[::-1][:mixed], vectors[:, ::-1][:, :mixed]
+    _, vectors = np.linalg.eigh(np.cov(cells.astype(np.float64), rowvar=False))
+    vectors = vectors[:, ::-1][:, :mixed]
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(mixed)])
-    scale = _DEVIATION / np.sqrt(np.maximum(values, 0.0)).mean()
-    return np.ascontiguousarray((vectors * signs * scale).T, np.float32)
+    return np.ascontiguousarray((vectors * signs).T * _COARSER, np.float32)

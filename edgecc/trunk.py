@@ -78,7 +78,8 @@ def stem_trunk(
         return _model_trunk(plan, shape, stem)
     patches = make_stem(
         shape, filters=plan.stem_filters, grid=plan.stem_grid, seed=seed,
-        pooled=bool(plan.blocks), mixed=plan.stem_mixed, pixels=spec.kind == "image",
+        pooled=bool(plan.blocks), mixed=plan.stem_mixed, waves=plan.stem_waves,
+        pixels=spec.kind == "image",
     )
     return Trunk(
         shape=shape, mean=np.zeros(shape[0], np.float32),

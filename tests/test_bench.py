@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from edgecc.bench import metrics
 from edgecc.bench.cells import Cell, Cells
 from edgecc.bench.device import Device, Kept
+from edgecc.bench.one_pass import WIDEST, one_megabyte
 from edgecc.bench.rivals import EndToEnd, lda_weights, replayed
 from edgecc.bench.streams import Stream, split
 from edgecc.learn.blocks import Linear, PoolConv
@@ -52,6 +53,13 @@ def test_classes_arrive_two_at_a_time_and_every_sample_once(digits: Stream) -> N
     other = split("digits", seed=1)
     assert other.groups != digits.groups
     assert sorted(sum(other.groups, ())) == list(range(10))
+
+
+def test_one_megabyte_is_the_size_of_all_files_and_the_widest_that_fits() -> None:
+    """After 60 samples sums have few digits, so that the widest fits."""
+    found = one_megabyte(name="digits", seed=0, limit=60)
+    assert 400_000 < sum(found["state"].values()) <= 10**6
+    assert found["mixed"] == WIDEST
 
 
 def test_flips_are_as_many_as_asked_and_shuffling_keeps_the_counts(digits: Stream) -> None:

@@ -71,12 +71,13 @@ def wanted(scale: Scale) -> dict[str, list[Cell]]:
     setting = {"name": scale.name, "limit": scale.limit, "epochs": scale.epochs}
     pairs = [setting | {"seed": seed} for seed in range(scale.pairs)]
     first = pairs[0]
+    alone = [{"name": scale.name, "limit": scale.limit, "seed": one["seed"]} for one in pairs]
     small = first | {"limit": scale.compared}
     return {
         "streams": [Cell(stream, pair | {"first": scale.first}) for pair in pairs],
         "controls": [Cell(control, pair) for pair in pairs],
-        "one_megabyte": [Cell(one_megabyte, pair) for pair in pairs],
-        "alone": [Cell(stem_alone, pair) for pair in pairs],
+        "one_megabyte": [Cell(one_megabyte, pair) for pair in alone],
+        "alone": [Cell(stem_alone, pair) for pair in alone],
         **{label: [Cell(final, pair | {"room": room}) for pair in pairs]
            for label, room in ROOMS.items()},
         "flipped": [Cell(final, pair | {"flips": 0.2}) for pair in pairs],

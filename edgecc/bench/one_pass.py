@@ -18,7 +18,7 @@ from edgecc.sample import Input
 MIB = 2**20
 BUDGET = 1536 * MIB
 _REFRESH = 500  # samples between two solutions of the readout while predicting before learning
-WIDEST = 41  # mixtures a cell; one more than fits into 1 MB after 60,000 samples
+WIDEST = 38  # mixtures; more than fit into 1 MB after 60,000 samples
 _MOST_EPOCHS = 30.0  # over few stored samples
 
 
@@ -81,27 +81,24 @@ def joint(
     return {"accuracy": device.accuracy(part), "groups": device.accuracies(part)}
 
 
-def stem_alone(
-    *, name: str, seed: int, limit: int | None, epochs: float
-) -> dict[str, Any]:
+def stem_alone(*, name: str, seed: int, limit: int | None) -> dict[str, Any]:
     """No sample is stored: a wide stem and the exact readout, 4104 features."""
-    return _alone(split(name, seed=seed, limit=limit), Plan(57, 6, (), 16, 64, {}), seed, epochs)
+    return _alone(split(name, seed=seed, limit=limit), Plan(57, 6, (), 16, 64, {}), seed)
 
 
-def one_megabyte(
-    *, name: str, seed: int, limit: int | None, epochs: float
-) -> dict[str, Any]:
+def one_megabyte(*, name: str, seed: int, limit: int | None) -> dict[str, Any]:
     """The widest stem and readout of which, with no stored samples, all files are under 1 MB."""
     data = split(name, seed=seed, limit=limit)
     for mixed in range(WIDEST, 0, -1):
-        found = _alone(data, Plan(48, 5, (), 16, 64, {}, stem_mixed=mixed), seed, epochs)
+        plan = Plan(48, 7, (), 16, 64, {}, stem_mixed=mixed, stem_waves=25)
+        found = _alone(data, plan, seed)
         if sum(found["state"].values()) <= 10**6:
             return found | {"mixed": mixed}
     raise BudgetError("no stem and readout are under 1 MB")
 
 
-def _alone(data: Stream, plan: Plan, seed: int, epochs: float) -> dict[str, Any]:
-    device = Device(_spec(data), plan, _recipe(seed, epochs), first=10**9)
+def _alone(data: Stream, plan: Plan, seed: int) -> dict[str, Any]:
+    device = Device(_spec(data), plan, Recipe(seed=seed), first=10**9)
     _learn_all(device, data, keep=False)
     return {"accuracy": device.accuracy(data), "state": device.state()}
 

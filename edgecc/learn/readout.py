@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEATURE_SCALE = 64  # features are rounded to 1/64 ...
-FEATURE_MAX = 255  # ... and clipped, so A is exact for at least 10¹¹ samples
+FEATURE_MAX = 2**14 - 1  # ... and clipped, so A is exact for at least 33 million samples
 ALPHAS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 PRIOR_POWER = 0.5  # how far class frequencies are corrected for; docs/experiments.md
-_WAITING = 256  # learnt samples in one product: 256 · 255² < 2²⁴, exact even in float32
+_WAITING = 256  # learnt samples in one product: 256 · 255² < 2²⁴
 
 Floats = NDArray[np.float64]
 Features = NDArray[np.floating[Any]]  # whole numbers; float32 holds them exactly too
@@ -118,12 +118,16 @@ class Readout:
 
     def _sum_up(self) -> None:
         if self._waiting:
-            ones = all(abs(weight) == 1 for _, weight in self._waiting)
-            kind: type[np.floating[Any]] = np.float32 if ones else np.float64
-            f: Features = np.array([f for f, _ in self._waiting], kind)
-            weight: Features = np.array([[w] for _, w in self._waiting], kind)
-            self.A += f.T @ (f * weight)
+            f = np.array([f for f, _ in self._waiting], np.float32)
+            weight = np.array([[w] for _, w in self._waiting])
+            kind = np.float32 if _fits_float32(f, weight) else np.float64
+            self.A += f.T.astype(kind) @ (f * weight).astype(kind)
             self._waiting = []
+
+
+def _fits_float32(f: Features, weight: Floats) -> bool:
+    """True where every sum of f fᵀ is a whole number that float32 holds, as with eight bits."""
+    return bool((np.abs(weight) == 1).all() and len(f) * float(np.abs(f).max()) ** 2 < 2**24)
 
 
 def standardised(a: Floats) -> tuple[Floats, Floats, Floats]:
