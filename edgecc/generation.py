@@ -131,12 +131,13 @@ def prune(generations: Path, keep: int, needed: set[int]) -> list[int]:
     return old
 
 
-def readout_tensors(readout: Readout) -> dict[str, NDArray[Any]]:
-    """The sums, packed; where that cannot be, A's lower triangle, row by row, and B."""
+def readout_tensors(readout: Readout, *, packed: bool = True) -> dict[str, NDArray[Any]]:
+    """The sums, packed; where that cannot be or takes too long, A's lower triangle, row by row,
+    and B."""
     a, b = readout.sums()
-    packed = pack(a, b)
-    if packed is not None:
-        return packed
+    small = pack(a, b) if packed else None
+    if small is not None:
+        return small
     return {"A": np.concatenate([row[: i + 1] for i, row in enumerate(a)]), "B": b}
 
 

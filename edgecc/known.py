@@ -25,7 +25,7 @@ def write(path: Path, digest: str, readout: Readout, cursor: int) -> None:
     about = {
         "generation": digest, "cursor": str(cursor), "classes": json.dumps(readout.classes),
     }
-    data = save(generation.readout_tensors(readout), metadata=about)
+    data = save(generation.readout_tensors(readout, packed=False), metadata=about)
     generation.replace_file(path, data)
 
 

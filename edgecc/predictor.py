@@ -15,7 +15,7 @@ from edgecc.learn.readout import Features, Floats, Readout, probabilities, score
 from edgecc.manifest import Manifest
 
 TOP = 3
-_PRIOR = 25.0  # strength, in labels, of the belief that weights are small; docs/experiments.md
+_PRIOR = 350.0  # of the belief that weights are small, over labels^1.5; docs/experiments.md
 _MOST = 0.3
 
 
@@ -110,7 +110,7 @@ def penalty(manifest: Manifest, readout: Readout) -> float:
     """Alpha as a growth has judged it; before any, a stronger one while labels are few."""
     if manifest.growth:
         return manifest.alpha
-    return manifest.alpha + min(_MOST, _PRIOR / max(1.0, float(readout.counts.sum())))
+    return manifest.alpha + min(_MOST, _PRIOR / max(1.0, float(readout.counts.sum())) ** 1.5)
 
 
 def to_message(prediction: Prediction, *, schema: str, sample_id: str, ts: float) -> bytes:
