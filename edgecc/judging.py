@@ -120,6 +120,7 @@ def judge_extended(
             sample.learn(features, label, weight=weights[target])
     fit = fitted(sample, dim, rows=effective(weights, learnt))
     signal = extend(stored, gone, fit)
+    del sample, fit  # matrices, which memory is planned without
     share = trust(stored, signal, held, rows.judges)
     stored.B[:, dim + 1 :] += np.rint(share * signal)
     readout = stored.copy()

@@ -27,6 +27,7 @@ METHODS = (
     "supervised",
 )
 ROOMS = {"4 MB": 4_000_000, "0.4 MB": 400_000}  # of stored samples
+STEM_ALONE = Plan(128, 4, (), 16, 64, {})
 REPLAY = (200, 500, 1000, 5000)  # samples
 DRAWS = 10  # replay draws per received sample, in all growths together
 _REFRESH = 500  # samples between two solutions of the readout while predicting before learning
@@ -159,7 +160,8 @@ def final(
     _learn_all(device, arriving)
     spent = epochs * len(data) / max(len(device.kept), 1)
     recipe = replace(device.recipe, epochs=min(spent, 30.0))
-    device.grow(recipe, network=EndToEnd if method == "backpropagation" else None)
+    if device.plan.blocks:
+        device.grow(recipe, network=EndToEnd if method == "backpropagation" else None)
     return {"accuracy": device.accuracy(data), "state": device.state(),
             "kept": len(device.kept), "draws": device.draws / len(data),
             "verdicts": device.verdicts}
@@ -188,7 +190,7 @@ def stem_alone(
 ) -> dict[str, Any]:
     """No sample is stored: a wide stem and the exact readout."""
     data = split(name, seed=seed, limit=limit)
-    device = Device(_spec(data), Plan(128, 4, (), 16, 64, {}), _recipe(seed, epochs), first=10**9)
+    device = Device(_spec(data), STEM_ALONE, _recipe(seed, epochs), first=10**9)
     _learn_all(device, data, keep=False)
     return {"accuracy": device.accuracy(data), "state": device.state()}
 
@@ -227,7 +229,8 @@ def _device(
     data = split(name, seed=seed, limit=limit)
     taught = "supervised" if method == "backpropagation" else method
     recipe = replace(_recipe(seed, epochs), method=taught)
-    return data, Device(_spec(data), _plan(data), recipe, first=first, room=room)
+    plan = _plan(data) if room is None else _plan_of_room(data, room)
+    return data, Device(_spec(data), plan, recipe, first=first, room=room)
 
 
 def _recipe(seed: int, epochs: float) -> Recipe:
@@ -240,6 +243,19 @@ def _spec(data: Stream) -> Input:
 
 def _plan(data: Stream) -> Plan:
     return planner.plan(BUDGET, _spec(data), max_payload=MIB, blocks=3)
+
+
+def _plan_of_room(data: Stream, room: int) -> Plan:
+    """Within BUDGET too, the stem wider: it alone knows the samples that left.
+
+    Under a megabyte so few stay that blocks on such a stem have nothing to add.
+    """
+    if room < 1_000_000:
+        return STEM_ALONE
+    plan = _plan(data)
+    first, second, dense = plan.blocks
+    return replace(plan, stem_filters=64, stem_grid=4, where={},
+                   blocks=(first, replace(second, grid=2), dense))
 
 
 def _learn_all(device: Device, data: Stream, *, keep: bool = True) -> None:
