@@ -105,9 +105,7 @@ def judge_extended(
     gone = sums.prefix(dim)
     gone.arrange(rows.classes)
     stored, sample = (Readout(trunk.dim, list(gone.classes)) for _ in range(2))
-    learnt = np.bincount(np.delete(rows.targets, rows.judging), minlength=len(rows.classes))
-    missing = gone.counts[: len(rows.classes)] - np.bincount(rows.targets, minlength=len(learnt))
-    weights = np.maximum(missing, 0.0) / np.maximum(learnt, 1)
+    weights, count = _standing_for(gone.counts, rows)
     held = _held(trunk, rows)
     for features, position, judges in _features(trunk, rows, report):
         target = rows.targets[position]
@@ -118,14 +116,25 @@ def judge_extended(
         else:
             stored.learn(features, label)
             sample.learn(features, label, weight=weights[target])
-    fit = fitted(sample, dim, rows=effective(weights, learnt))
+    fit = fitted(sample, dim, rows=count)
     signal = extend(stored, gone, fit)
+    del sample, fit  # matrices, which memory is planned without
     share = trust(stored, signal, held, rows.judges)
     stored.B[:, dim + 1 :] += np.rint(share * signal)
     readout = stored.copy()
     for one, label in zip(held, rows.judges, strict=True):
         readout.learn(one, label)
     return _judged(readout, stored, held, rows.judges, "error")
+
+
+def _standing_for(counts: Floats, rows: Rows) -> tuple[Floats, float]:
+    """How many evicted rows each training row stands for, by class, where `counts` are known; and
+    as how many rows of one weight they count."""
+    size = len(rows.classes)
+    training = np.bincount(np.delete(rows.targets, rows.judging), minlength=size)
+    missing = counts[:size] - np.bincount(rows.targets, minlength=size)
+    weights = np.maximum(missing, 0.0) / np.maximum(training, 1)
+    return weights, effective(weights, training)
 
 
 def answers_of_known(trunk: Trunk, rows: Rows, sums: Readout) -> Answers:

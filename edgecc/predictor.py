@@ -110,7 +110,8 @@ def penalty(manifest: Manifest, readout: Readout) -> float:
     """Alpha as a growth has judged it; before any, a stronger one while labels are few."""
     if manifest.growth:
         return manifest.alpha
-    return manifest.alpha + min(_MOST, _PRIOR / max(1.0, float(readout.counts.sum())) ** 1.5)
+    labels = max(1.0, float(readout.counts.sum()))
+    return manifest.alpha + float(min(_MOST, _PRIOR / labels**1.5))
 
 
 def to_message(prediction: Prediction, *, schema: str, sample_id: str, ts: float) -> bytes:

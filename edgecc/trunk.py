@@ -71,7 +71,8 @@ def stem_trunk(
 ) -> Trunk:
     """The float32 trunk of the stem alone, inputs scaled as pictures are.
 
-    A stem that is a model is not `mirrored`: it would run twice.
+    `mirrored` is for a trunk with blocks: a stem says no more by it (docs/experiments.md), and one
+    that is a model would run twice.
     """
     shape = spec.model_shape
     if stem is not None:
@@ -84,7 +85,7 @@ def stem_trunk(
     return Trunk(
         shape=shape, mean=np.zeros(shape[0], np.float32),
         std=np.full(shape[0], 255.0, np.float32), layers=(patches,),
-        mirrored=mirrored,
+        mirrored=mirrored and bool(plan.blocks),
     )
 
 

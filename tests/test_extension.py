@@ -104,6 +104,22 @@ def test_what_is_learnt_after_it_is_unlearnt_to_the_bit(seen: Seen) -> None:
     assert readout.copy().B.tobytes() == before.B.tobytes()
 
 
+@pytest.mark.parametrize("rows", [30, 60, 100, 400])  # of which 60 are as many as features
+def test_residuals_are_as_large_as_on_rows_that_nothing_was_fitted_on(rows: int) -> None:
+    generator = np.random.default_rng(rows)
+    stem = generator.normal(0, 1, (4000, 60)) * np.geomspace(1, 0.1, 60)
+    more = np.tanh(stem @ generator.normal(0, 0.4, (60, 20))) + generator.normal(0, 0.3, (4000, 20))
+    features = np.rint(2000 + 300 * np.hstack([stem, more]))
+    sample = Readout(80)
+    for f in features[:rows]:
+        sample.learn(f, "one")
+    found = fitted(sample, 60, rows=rows)
+    unseen = np.hstack([np.ones((4000 - rows, 1)), features[rows:]])
+    residuals = unseen[:, 61:] - unseen[:, :61] @ found.M.T
+    assert 0.8 < np.diag(found.residual).mean() / (residuals**2).mean() < 1.25
+    assert (residuals**2).mean() < 1.01 * features[rows:, 60:].var(0).mean()
+
+
 @pytest.fixture(scope="module")
 def digits() -> Seen:
     """The pixels, and rectified random products of them: what pixels do not give away linearly."""

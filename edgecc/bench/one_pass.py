@@ -18,6 +18,7 @@ from edgecc.sample import Input
 MIB = 2**20
 BUDGET = 1536 * MIB
 _REFRESH = 500  # samples between two solutions of the readout while predicting before learning
+STEM_ALONE = Plan(57, 6, (), 16, 64, {})  # 4104 features
 WIDEST = 38  # mixtures; more than fit into 1 MB after 60,000 samples
 _MOST_EPOCHS = 30.0  # over few stored samples
 
@@ -57,7 +58,8 @@ def final(
     _learn_all(device, arriving)
     spent = epochs * len(data) / max(len(device.kept), 1)
     recipe = replace(device.recipe, epochs=min(spent, _MOST_EPOCHS))
-    device.grow(recipe, network=EndToEnd if method == "backpropagation" else None)
+    if device.plan.blocks:
+        device.grow(recipe, network=EndToEnd if method == "backpropagation" else None)
     return {"accuracy": device.accuracy(data), "state": device.state(),
             "method": method, "arrived": len(data), "kept": len(device.kept),
             "draws": device.draws / len(data), "verdicts": device.verdicts}
@@ -82,8 +84,8 @@ def joint(
 
 
 def stem_alone(*, name: str, seed: int, limit: int | None) -> dict[str, Any]:
-    """No sample is stored: a wide stem and the exact readout, 4104 features."""
-    return _alone(split(name, seed=seed, limit=limit), Plan(57, 6, (), 16, 64, {}), seed)
+    """No sample is stored: a wide stem and the exact readout."""
+    return _alone(split(name, seed=seed, limit=limit), STEM_ALONE, seed)
 
 
 def one_megabyte(*, name: str, seed: int, limit: int | None) -> dict[str, Any]:
@@ -127,7 +129,8 @@ def _device(
     data = split(name, seed=seed, limit=limit)
     taught = "supervised" if method == "backpropagation" else method
     recipe = replace(_recipe(seed, epochs), method=taught)
-    return data, Device(_spec(data), _plan(data), recipe, first=first, room=room)
+    plan = _plan(data) if room is None else _plan_of_room(data, room)
+    return data, Device(_spec(data), plan, recipe, first=first, room=room)
 
 
 def _recipe(seed: int, epochs: float) -> Recipe:
@@ -140,6 +143,19 @@ def _spec(data: Stream) -> Input:
 
 def _plan(data: Stream) -> Plan:
     return planner.plan(BUDGET, _spec(data), max_payload=MIB, blocks=3)
+
+
+def _plan_of_room(data: Stream, room: int) -> Plan:
+    """A wider stem, which alone knows the samples that left; 1380 MiB by the planner's costs.
+
+    Under a megabyte so few stay that blocks on such a stem have nothing to add.
+    """
+    if room < 1_000_000:
+        return STEM_ALONE
+    plan = _plan(data)
+    first, second, dense = plan.blocks
+    return replace(plan, stem_filters=64, stem_grid=4, where={},
+                   blocks=(first, replace(second, grid=2), dense))
 
 
 def _learn_all(device: Device, data: Stream, *, keep: bool = True) -> None:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from edgecc.learn.readout import ALPHAS, Features, Floats, Readout, inverse, scores, standardised
 
-_PENALTIES = np.geomspace(1e-4, 1e2, 13)  # of M, over standardised features
-_LEAST_FREE = 0.05  # share of the rows that M leaves free, at the least
+_PENALTIES = np.geomspace(1e4, 1e-4, 17)  # of M, over standardised features
+_LEAST_FREE = 0.1  # share of the rows that M leaves free, at the least: residuals must tell
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,13 @@ def _slopes(c: Floats, dim: int, rows: float) -> tuple[Floats, Floats]:
     """
     values, vectors = np.linalg.eigh(c[:dim, :dim])
     values, turned = np.maximum(values, 0.0), vectors.T @ c[:dim, dim:]
-    penalty, free = np.zeros(len(c) - dim), np.ones(len(c) - dim)
+    penalty, free = np.full(len(c) - dim, _PENALTIES[0]), np.ones(len(c) - dim)
     least = np.full(len(c) - dim, np.inf)
     for tried in _PENALTIES:
         gain = 1 / (values + tried)
-        left = max(1 - (1 + (values * gain).sum()) / rows, _LEAST_FREE)
+        left = 1 - (1 + (values * gain).sum()) / rows
+        if left < _LEAST_FREE:
+            break
         error = np.diag(c)[dim:] - (2 * gain - values * gain**2) @ turned**2
         error = np.maximum(error, 0.0) / left**2
         better = error < least
@@ -75,24 +77,26 @@ def _slopes(c: Floats, dim: int, rows: float) -> tuple[Floats, Floats]:
 
 
 def _residual(c: Floats, slopes: Floats) -> Floats:
-    """E[e eᵀ] over standardised features, symmetric to the bit."""
+    """E[e eᵀ] over standardised features, symmetric to the bit; a part of c, in place."""
     dim = len(slopes)
+    residual = c[dim:, dim:]
     joint = slopes.T @ (c[:dim, dim:] - c[:dim, :dim] @ slopes / 2)
-    return np.asarray(c[dim:, dim:] - joint - joint.T)
+    residual -= joint
+    residual -= joint.T
+    return residual
 
 
 def _shrink(covariance: Floats, rows: float) -> None:
     """Correlations towards none, as few rows make them; in place."""
-    scale = inverse(np.sqrt(np.maximum(np.diag(covariance), 0.0)))
-    size = int((scale > 0).sum())
+    inverses = inverse(np.sqrt(np.maximum(np.diag(covariance), 0.0))) ** 2
+    size = int((inverses > 0).sum())
     if size < 2:
         return
-    square = float(((covariance * scale) ** 2 * scale[:, None] ** 2).sum())
+    square = float(np.einsum("ij,ij,i,j->", covariance, covariance, inverses, inverses))
     over = (1 - 2 / size) * square + size**2
     under = (rows + 1 - 2 / size) * (square - size)
-    kept = 1 - min(1.0, over / max(under, 1e-12))
     variances = np.diag(covariance).copy()
-    covariance *= kept
+    covariance *= 1 - min(1.0, over / max(under, 1e-12))
     np.fill_diagonal(covariance, variances)
 
 
@@ -110,8 +114,9 @@ def extend(stored: Readout, gone: Readout, fit: Fit) -> Floats:
     """
     (a, b), (a_gone, b_gone), d = stored.sums(), gone.sums(), gone.dim + 1
     cross = fit.M @ a_gone
-    both = cross @ fit.M.T + a_gone[0, 0] * fit.residual
-    both += both.T.copy()
+    both = cross @ fit.M.T
+    both += a_gone[0, 0] * fit.residual
+    both += both.T.copy()  # symmetric to the bit
     a[:d, :d] += a_gone
     a[d:, :d] += np.rint(cross)
     a[:d, d:] += np.rint(cross).T

@@ -10,7 +10,7 @@ from torch import Tensor
 
 class Optimiser(Protocol):
     def step(self, gradients: Sequence[Tensor], rate: float) -> None:
-        """One update of its parameters, in their order."""
+        """One update of its parameters, in their order; may overwrite the gradients."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -40,9 +40,10 @@ class Adam:
         t = int(self.step_count)
         correction = (1 - self.beta2**t) ** 0.5 / (1 - self.beta1**t)
         for p, g, m, v in zip(self.parameters, gradients, self.first, self.second, strict=True):
-            m.mul_(self.beta1).add_(g, alpha=1 - self.beta1)
+            m.lerp_(g, 1 - self.beta1)
             v.mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
-            p.addcdiv_(m, v.sqrt().add_(self.eps), value=-rate * correction)
+            deviation = torch.sqrt(v, out=g).add_(self.eps)  # the gradient is of no more use
+            p.addcdiv_(m, deviation, value=-rate * correction)
 
     def state(self) -> dict[str, Tensor]:
         moments = {f"adam.first.{i}": m for i, m in enumerate(self.first)}
