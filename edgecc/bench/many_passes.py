@@ -60,18 +60,17 @@ def untrained(*, name: str, seed: int, limit: int | None, network: str) -> dict[
 
 
 def spela_dense(*, name: str, seed: int, limit: int | None, epochs: float) -> dict[str, Any]:
-    """SPELA on the pixels, 784-1000-34, (1 - cos)², LeakyReLU 0.001 (Somasundaram et al. 2025).
-
-    Adam at 2e-3 falling along a half cosine, not the published 200 epochs of SGD.
+    """SPELA on the pixels, 784-1000-34, (1 - cos)² (Somasundaram et al. 2025): LeakyReLU 0.001,
+    then the identity; Adam at 2e-3 falling along a half cosine. docs/experiments.md has others.
     """
     data = split(name, seed=seed, limit=limit).mixed(seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    sizes = (data.images[0].size, 1000, 34)
+    sizes, slopes = (data.images[0].size, 1000, 34), (0.001, 1.0)
     network = Network([
         Spela(
-            Linear(below, width, norm="none", slope=0.001, generator=generator),
+            Linear(below, width, norm="none", slope=slope, generator=generator),
             vectors=symmetric_vectors(10, width, generator=generator), loss="squared")
-        for below, width in itertools.pairwise(sizes)
+        for (below, width), slope in zip(itertools.pairwise(sizes), slopes, strict=True)
     ])
     x, y = _tensors(data.images), torch.from_numpy(data.targets)
     for batch, rate in _batches(len(y), epochs, size=50, rate=2e-3, generator=generator):
