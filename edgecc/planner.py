@@ -156,7 +156,7 @@ def _ladder(blocks: int, spec: Input) -> Iterator[Plan]:
     ):
         grown = tuple(_grown(blocks, first, second, dense))
         yield Plan(filters, 3, grown, batch, _in_flight(spec), {})
-    yield Plan(16, 4, (), 16, _in_flight(spec), {})
+    yield Plan(15, 4, (), 16, _in_flight(spec), {})
     yield Plan(8, 3, (), 16, _in_flight(spec), {})
 
 

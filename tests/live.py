@@ -30,8 +30,6 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from safetensors import safe_open
 
-from edgecc.packing import unpack
-
 Digits = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 DEADLINE = 30.0  # seconds; a busy machine is slow, a broken promise is never kept
@@ -39,11 +37,14 @@ BRIEF = 0.5  # seconds in which what must not come would have come
 
 
 def saved_sums(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-    """Classes, A and B of a live readout on disk, packed as its sums are whole."""
+    """Classes, A and B of a live readout on disk."""
     with safe_open(path, framework="numpy") as file:
         classes = json.loads(file.metadata()["classes"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return classes, *unpack(tensors, len(tensors["order"]), len(classes))
+    d = tensors["B"].shape[1]
+    a = np.zeros((d, d))
+    a[np.tril_indices(d)] = tensors["A"]
+    return classes, a + np.tril(a, -1).T, tensors["B"]
 
 
 @dataclass(frozen=True)
