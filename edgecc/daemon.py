@@ -122,8 +122,9 @@ class Daemon:
             self.store.set_meta("stem", self.serving.stem)
             if self.serving.stem_changed:
                 self._follow_stem()
-            for reason in self.serving.unusable:
-                self.announcer.event("generation-unusable", "error", {"reason": reason})
+            for number, reason in self.serving.unusable.items():
+                self.announcer.event(
+                    "generation-unusable", "error", {"generation": number, "reason": reason})
 
     def _follow_stem(self) -> None:
         """The configured stem is the next to serve; what is being grown stands on the other one."""

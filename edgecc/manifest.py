@@ -74,7 +74,10 @@ def parse(data: bytes) -> Manifest:
         value = json.loads(data)
         schema = value.get("schema")
         if schema != SCHEMA:
-            raise Incompatible(f"checkpoint schema {schema!r}; this edgecc reads {SCHEMA!r}")
+            raise Incompatible(
+                f"checkpoint schema {schema!r}, made by another version: this edgecc reads "
+                f"{SCHEMA!r}. A node starts anew on its stem and learns what it has stored again; "
+                "pull checkpoints from a node of this version")
         said = value.pop("digest")
         known = {item.name for item in fields(Manifest)}
         manifest = Manifest(**{key: value[key] for key in known & value.keys()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -94,7 +95,7 @@ class Orders:
         if store.evicted_after(growth.cursor):
             saved = serving.load(serving.number)
             readout, cursor = saved.readout, saved.manifest.cursor
-            if cursor > growth.cursor:
+            if cursor > growth.cursor or store.knows_forgotten(cursor):
                 return None
         known.write(path, digest, readout, cursor)
         return cursor
@@ -102,6 +103,7 @@ class Orders:
     def _verdict(self, verdict: dict[str, Any]) -> None:
         """Record it once; an accepted candidate then takes its turn, over a crash as well."""
         daemon, candidate, number = self._daemon, verdict.pop("candidate", None), None
+        verdict = {name: _finite(value) for name, value in verdict.items()}
         if candidate is not None:
             number = daemon.serving.adopt(Path(candidate), verdict["digest"])
         with daemon.store.transaction():
@@ -110,8 +112,8 @@ class Orders:
                 daemon.announcer.event("verdict", "info", verdict)
             if new and number is not None:
                 daemon.store.set_meta("successor", number)
-        log.info("growth %(growth)d block %(block)d: held-out %(held_out).4f against "
-                 "%(held_out_serving).4f, accepted: %(accepted)s", verdict)
+        log.info("growth %(growth)d block %(block)d: held-out %(held_out)s against "
+                 "%(held_out_serving)s, accepted: %(accepted)s", verdict)
         if new and number is not None:
             daemon.serving.roll_to(number)  # once it has caught up
 
@@ -158,7 +160,10 @@ class Orders:
         self._endings.clear()
 
     def sweep(self) -> None:
-        """Remove what closed growths left behind when a crash came in between."""
+        """Remove what closed growths left behind when a crash came in between, and what open ones
+        have done on a generation that cannot be used any more: they begin anew."""
+        unusable = self._daemon.serving.unusable
+        self.begin_anew([n for n, parent in self.started.items() if parent in unusable])
         open_now = {growth.number for growth in self._daemon.store.open_growths()}
         root = self._daemon.config.state / "growth"
         for folder in root.iterdir() if root.exists() else ():
@@ -190,3 +195,8 @@ class Orders:
 
     def _folder(self, number: int) -> Path:
         return self._daemon.config.state / "growth" / generation.name_of(number)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity, as comparisons of no or one held-out row come to."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

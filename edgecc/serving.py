@@ -48,7 +48,7 @@ class Serving:
         self.predictor: Predictor | None = None
         self.successor: Predictor | None = None
         self.stem_changed = False  # true at a start with another stem than before
-        self.unusable: list[str] = []  # generations that failed their checks at the start
+        self.unusable: dict[int, str] = {}  # generations that failed their checks at the start
 
     def open(self) -> None:
         """Serve the newest valid generation; the bare stem where there is none yet."""
@@ -62,7 +62,7 @@ class Serving:
                 break
             except CheckpointError as error:
                 log.error("generation %d is unusable: %s", number, error)
-                self.unusable.append(f"generation {number}: {error}")
+                self.unusable[number] = str(error)
         if self.predictor is None and self._spec.kind == "image":
             self._serve_stem(scaled_on=0)
         if self.predictor is not None:
@@ -92,9 +92,11 @@ class Serving:
 
     @property
     def stem(self) -> str:
-        """Which stem is configured: patches, mirrored or not, or the digest of a model."""
+        """Which stem is configured, as it is built: patches, or the digest of a model."""
         if self._stem is not None:
             return self._stem.model.digest
+        if not self._plan.blocks:
+            return f"{PATCHES} that nothing stands on"
         return f"{PATCHES} mirrored" if self._config.grow.mirror else PATCHES
 
     @property

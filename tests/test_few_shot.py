@@ -9,6 +9,7 @@ from edgecc.bench import emoji
 from edgecc.bench.emoji import STYLES, Emoji
 from edgecc.bench.few_shot import Stemmed, measure, split, through
 from edgecc.errors import ConfigError, Corrupt
+from edgecc.learn.readout import FEATURE_SCALE
 
 LABELS = np.array(["cat", "dog", "tree"]).repeat(40)
 
@@ -19,7 +20,7 @@ def styled(shift: float) -> Stemmed:
     classes = np.eye(6)[np.arange(len(LABELS)) // 40]
     noise = draw.uniform(0, 0.4, (2, len(LABELS), 6))
     second = (1 - shift) * classes + shift * np.roll(classes, 3, axis=1)
-    pair = np.rint(1024 * (np.stack([classes, second]) + noise))
+    pair = np.rint(FEATURE_SCALE * (np.stack([classes, second]) + noise))
     return Stemmed(dict(zip(STYLES, pair, strict=True)), milliseconds=0.0, model_bytes=0)
 
 

@@ -480,6 +480,51 @@ def test_a_growth_knows_nothing_of_rows_that_came_after_it_and_have_left(
     assert not (folder / KNOWN).exists()
 
 
+def test_what_was_unlearnt_does_not_come_back_with_a_generation_that_knew_it(
+    taught: tuple[Daemon, Ids]
+) -> None:
+    daemon, _ = taught
+    begin(daemon, 75)
+    ask(daemon, ids=["d-10"])  # the generation saved at label 70 knows it
+    settle(daemon)
+    evict(daemon, ["d-80"])  # labelled after the growth's cursor: the live readout knows too much
+    daemon.orders.begin_anew([1])
+    [growth] = daemon.store.open_growths()
+    assert daemon.store.knows_forgotten(70)
+    folder = Path(daemon.orders._order(growth).folder)
+    assert not (folder / KNOWN).exists()
+
+
+def test_a_growth_whose_parent_cannot_be_used_any_more_begins_anew_at_the_next_start(
+    taught: tuple[Daemon, Ids], make_daemon: MakeDaemon
+) -> None:
+    daemon, _ = taught
+    folder, number = begin(daemon, 65), daemon.serving.number
+    leave(daemon)
+    path = daemon.serving.path(number) / "trunk.tflite"
+    path.write_bytes(path.read_bytes()[:-1])
+    again = make_daemon(daemon.config.state)
+    assert number in again.serving.unusable
+    assert not folder.exists()
+    assert [growth.number for growth in again.store.open_growths()] == [1]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_verdict_on_too_few_rows_is_recorded_without_what_json_cannot_say(
+    taught: tuple[Daemon, Ids], value: float
+) -> None:
+    daemon, _ = taught
+    begin(daemon, 65)
+    daemon.orders._verdict({
+        "growth": 1, "block": 1, "accepted": False, "held_out": 0.5, "held_out_serving": 0.5,
+        "gain": 0.0, "gain_error": value})
+    [said] = daemon.store.verdicts()
+    assert said["gain_error"] is None
+    ask(daemon, ids=["d-10"], deep=True)  # reads verdicts as JSON
+    settle(daemon)
+    assert event(daemon)["samples"] == 1
+
+
 def test_a_generation_grown_after_evictions_knows_all_that_left_by_its_stem(
     make_daemon: MakeDaemon, tmp_path: Path, digits: Digits, capsys: pytest.CaptureFixture[str]
 ) -> None:
