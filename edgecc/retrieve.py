@@ -13,7 +13,8 @@ from edgecc.client import Client
 from edgecc.config import Config, format_size
 from edgecc.errors import NotRunning
 from edgecc.generation import Generation
-from edgecc.trust import key_for_folder, pin
+from edgecc.signing import key_id
+from edgecc.trust import KEY_FILE, keys_for_folder, pin
 
 
 def list_offers(config: Config, as_json: bool) -> None:
@@ -41,17 +42,17 @@ def pull(
             number = max((int(offer["generation"]) for offer in offers), default=-1)
         info = client.retained(config.topics / "info")
         trusted, new = pin(folder, info, key)
-        if new:
-            click.echo(f"trusting the key this node shows, kept in {folder / 'public_key'}: "
-                       f"{trusted.encode().hex()}", err=True)
+        for one in new:
+            click.echo(f"trusting {one.encode().hex()} (fingerprint {key_id(one)}) for this node "
+                       f"from now on, kept in {folder / KEY_FILE}", err=True)
         found = transfer.pull(
-            client, config.topics, number, folder=folder, trusted=[trusted], progress=_progress
+            client, config.topics, number, folder=folder, trusted=trusted, progress=_progress
         )
     _print(found, folder / generation.name_of(number), as_json)
 
 
 def verify(folder: Path, key: str | None, as_json: bool) -> None:
-    _print(generation.load(folder, [key_for_folder(folder, key)]), folder, as_json)
+    _print(generation.load(folder, keys_for_folder(folder, key)), folder, as_json)
 
 
 def command(config: Config, verb: str, args: dict[str, Any]) -> Any:
