@@ -45,6 +45,12 @@ def pin(
     return chain.trusted, [key for key in chain.trusted if key not in known.keys]
 
 
+def keep(folder: Path, chain: Chain) -> None:
+    """Put the keys beside checkpoints in `folder`, unless it has some already."""
+    if not (folder / KEY_FILE).exists():
+        _write(folder / KEY_FILE, chain)
+
+
 def _first(said: dict[str, Any]) -> Chain:
     """What a node shows at first sight: the first key it ever had."""
     if "public_key" not in said:

@@ -58,3 +58,24 @@ def rollback(path: Path | None, number: int) -> None:
     """Have the node serve an earlier generation again."""
     args = {"generation": number}
     print_json(lazily("edgecc.retrieve", "command")(configuration(path), "rollback", args))
+
+
+@checkpoint.command()
+@click.argument("place", metavar="PATH|NUMBER")
+@click.option("--key", default=None, help="Public key (hex) that must have signed it, for a PATH; "
+              "else the one kept beside it.")
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_obj
+def inspect(path: Path | None, place: str, key: str | None, as_json: bool) -> None:
+    """What is in a checkpoint's folder, or in generation NUMBER of this node's own state."""
+    lazily("edgecc.inspection", "inspect")(configuration(path), place, key, as_json)
+
+
+@checkpoint.command()
+@click.argument("number", type=int)
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_obj
+def export(path: Path | None, number: int, folder: Path, as_json: bool) -> None:
+    """Copy a generation out of this node's own state into DIR, verified; needs no broker."""
+    lazily("edgecc.inspection", "export")(configuration(path), number, folder, as_json)
