@@ -6,12 +6,13 @@ the learner a process of its own. Nothing acknowledged is lost, whatever is kill
 
 import json
 import logging
+import shutil
 import signal
 import time
 from dataclasses import replace
 from typing import Any
 
-from edgecc import unknown
+from edgecc import generation, unknown
 from edgecc.alone import alone
 from edgecc.announce import Announcer
 from edgecc.commands import answer
@@ -104,13 +105,27 @@ class Daemon:
         """A log holds samples of one kind and shape."""
         wanted = json.dumps([self.config.input.kind, self.config.input.shape])
         known = self.store.meta("input", wanted)
-        if known != wanted:
+        if known != wanted and self.store.last_row():
             raise ConfigError(
                 f"input.kind and input.shape are {wanted}, the log in {self.config.state} holds "
                 f"{known}: change them back, or give this node a new state_dir"
             )
         with self.store.transaction():
+            if known != wanted:
+                self._begin_anew()
             self.store.set_meta("input", wanted)
+
+    def _begin_anew(self) -> None:
+        """Nothing was stored under another input: what there is of it is a bare stem."""
+        folder = self.config.state / "generations"
+        numbers = generation.numbers(folder) if folder.exists() else []
+        for number in numbers:
+            shutil.rmtree(folder / generation.name_of(number))
+            self.store.put_outbox(self.config.topics.manifest(number), b"", retain=True)
+        through = max([self.store.meta("removed_through", -1), *numbers])
+        self.store.set_meta("removed_through", through)
+        for name in ("serving", "successor"):
+            self.store.set_meta(name, None)
 
     def _record_start(self) -> None:
         with self.store.transaction():

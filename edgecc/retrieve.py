@@ -1,8 +1,9 @@
-"""`edgecc checkpoint ...`: what an operator does with a node's generations, over MQTT."""
+"""What an operator does from anywhere, over MQTT: generations, sources, quarantine."""
 
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,32 @@ def sources(config: Config, as_json: bool) -> None:
                    f"{one['misses']} of {one['labels']} labels not as predicted; of the "
                    f"{one['compared']} compared {one['missed']}, others would "
                    f"{one['expected']:.0f}; {one['aside']} aside")
+
+
+def retry(config: Config, seqs: tuple[int, ...], everything: bool, as_json: bool) -> None:
+    """What became of each message that was in quarantine."""
+    if bool(seqs) == everything:
+        raise click.UsageError("name messages by SEQ (`edgecc samples quarantine`), or --all")
+    with Client(config) as client:
+        if client.retained(config.topics / "status") == b"offline":
+            raise NotRunning(f"{config.node} is offline, and only its daemon takes messages in: "
+                             "run `edgecc start` there, then this again")
+        found = [one for part in _retried(client, seqs) for one in part]
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for one in found:
+        click.echo(f"{one['seq']:6}  " + (one["reason"] or "taken in"))
+
+
+def _retried(client: Client, seqs: tuple[int, ...]) -> Iterator[list[dict[str, Any]]]:
+    """The node's answers: one a number, or all from the first to the last."""
+    for seq in seqs:
+        yield client.command("retry", {"seq": seq}, timeout=60.0)
+    after = 0
+    while not seqs and (part := client.command("retry", {"after": after}, timeout=60.0)):
+        after = part[-1]["seq"]
+        yield part
 
 
 def _offers(client: Client, config: Config) -> list[dict[str, Any]]:

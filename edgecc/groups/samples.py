@@ -37,10 +37,21 @@ def unlearn(path: Path | None, /, ids: tuple[str, ...], **options: Any) -> None:
     lazily("edgecc.unlearn", "unlearn")(configuration(path), ids, **options)
 
 
-@samples.command()
+@samples.group(invoke_without_command=True)
 @click.option("--limit", default=20, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
+@click.pass_context
+def quarantine(ctx: click.Context, limit: int, as_json: bool) -> None:
+    """The newest messages that could not be understood, each with its number, and why."""
+    if ctx.invoked_subcommand is None:
+        lazily("edgecc.report", "quarantine")(configuration(ctx.obj), limit, as_json)
+
+
+@quarantine.command()
+@click.argument("seqs", nargs=-1, type=int, metavar="[SEQ]...")
+@click.option("--all", "everything", is_flag=True, help="All that are in quarantine.")
+@click.option("--json", "as_json", is_flag=True)
 @click.pass_obj
-def quarantine(path: Path | None, limit: int, as_json: bool) -> None:
-    """The newest messages that could not be understood, and why."""
-    lazily("edgecc.report", "quarantine")(configuration(path), limit, as_json)
+def retry(path: Path | None, seqs: tuple[int, ...], everything: bool, as_json: bool) -> None:
+    """Have the node take messages in again, once what was wrong has been corrected."""
+    lazily("edgecc.retrieve", "retry")(configuration(path), seqs, everything, as_json)
