@@ -12,6 +12,7 @@ from edgecc.bench.cli import bench
 from edgecc.command_line import Group, configuration, lazily
 from edgecc.groups.checkpoint import checkpoint
 from edgecc.groups.keys import keys
+from edgecc.groups.retained import retained
 from edgecc.groups.samples import samples
 from edgecc.groups.sources import sources
 
@@ -153,7 +154,7 @@ def show_config(path: Path | None, as_json: bool) -> None:
 
 # --- in groups, and measuring ---
 
-for group in (checkpoint, samples, sources, keys, bench):
+for group in (checkpoint, samples, sources, keys, retained, bench):
     main.add_command(group)
 
 

@@ -236,6 +236,12 @@ class Reader:
         rows = self._db.execute("SELECT body FROM verdict ORDER BY growth, block")
         return [json.loads(body) for (body,) in rows]
 
+    def sources(self) -> list[str]:
+        """Everyone who ever sent a sample that is known of."""
+        rows = self._db.execute(
+            "SELECT source FROM sample UNION SELECT source FROM gone WHERE source IS NOT NULL")
+        return [source for (source,) in rows]
+
     def samples(
         self, limit: int, *, source: str | None = None, since: float | None = None
     ) -> list[dict[str, Any]]:
