@@ -79,15 +79,24 @@ class Keys:
         self._read()
 
     def _read(self) -> None:
-        book = json.loads(self._book.read_text()) if self._book.exists() else None
         secret = signing.load_key(self._path)
-        self.since = self._path.stat().st_mtime if book is None else float(book["since"])
-        self.statements: list[Statement] = [] if book is None else book["statements"]
-        first = secret.verify_key if book is None else signing.parse_key(book["first"])
+        first, self.since = secret.verify_key, self._path.stat().st_mtime
+        self.statements: list[Statement] = []
+        if self._book.exists():
+            first, self.since, self.statements = self._written()
         self.chain = Chain([first])
         for statement in self.statements:
             self.chain.take(statement)
         self.signing = self._settled(secret)
+
+    def _written(self) -> tuple[VerifyKey, float, list[Statement]]:
+        """The first key, since when it is, and every statement so far."""
+        try:
+            book = json.loads(self._book.read_text())
+            return signing.parse_key(book["first"]), float(book["since"]), list(book["statements"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Corrupt(
+                f"{self._book} cannot be read ({error!r}); restore it from a backup") from error
 
     def _settled(self, secret: SigningKey) -> SigningKey:
         """The newest key; finishes a rotation that a crash interrupted."""

@@ -33,10 +33,10 @@ def pin(
     """
     if given is not None:
         return [signing.parse_key(given)], []
-    pinned, said = folder / KEY_FILE, {} if info is None else json.loads(info)
+    pinned, said = folder / KEY_FILE, _shown(info)
     known = _read(pinned) if pinned.exists() else Chain([])
     chain = Chain([*known.keys], {*known.revoked}) if known.keys else _first(said)
-    chain.follow(said.get("keys", []))
+    chain.follow(said["keys"])
     if not known.keys and chain.newest.encode().hex() != said["public_key"]:
         raise Untrusted(f"the node shows the key {said['public_key']}, and nothing that its first "
                         "key signed leads there: give --key HEX")
@@ -49,6 +49,15 @@ def keep(folder: Path, chain: Chain) -> None:
     """Put the keys beside checkpoints in `folder`, unless it has some already."""
     if not (folder / KEY_FILE).exists():
         _write(folder / KEY_FILE, chain)
+
+
+def _shown(info: bytes | None) -> dict[str, Any]:
+    """What the node's info topic says of its keys."""
+    try:
+        said = {} if info is None else dict(json.loads(info))
+        return said | {"keys": list(said.get("keys", []))}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Untrusted(f"the node's info topic is not what a node writes: {error}") from error
 
 
 def _first(said: dict[str, Any]) -> Chain:

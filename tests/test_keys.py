@@ -62,6 +62,24 @@ def test_a_revocation_once_seen_is_not_forgotten(tmp_path: Path) -> None:
         pin(tmp_path / "other", info(C, *grown), None)
 
 
+@pytest.mark.parametrize("info", [
+    b"", b"\xff", b"[1]", b"7", b"{}", b'{"public_key": 7}', b'{"public_key": "ab", "keys": 7}',
+    b'{"keys": []}', b"[" * 100_000,
+])
+def test_an_info_topic_that_no_node_wrote_is_untrusted(tmp_path: Path, info: bytes) -> None:
+    with pytest.raises(Untrusted):
+        pin(tmp_path, info, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_book_of_keys_is_named(tmp_path: Path) -> None:
+    open_or_make(tmp_path).rotate()
+    for text in ("", "[]", "{}", '{"first": 7}'):
+        (tmp_path / "keys.json").write_text(text)
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            Keys(tmp_path)
+
+
 def test_a_rotation_interrupted_at_any_moment_leaves_one_key_that_signs(tmp_path: Path) -> None:
     first = open_or_make(tmp_path)
     write_key(tmp_path / "next.key", C)  # killed before the statement: nothing has happened

@@ -102,7 +102,8 @@ def test_what_a_revoked_key_has_signed_counts_no_more_and_the_node_loses_nothing
     assert signer(node.state / "generations" / "000000") == new["fingerprint"]
     assert sorted(path.name for path in (node.state / "generations").iterdir()) == ["000000"]
     code, said = pull(node, elsewhere, "0")
-    assert (code, f"signed by {old['fingerprint']}" in said) == (76, True)
+    assert (code, f"signed by {old['fingerprint']}" in said, "delete that folder" in said) == (
+        76, True, True)
     stale = elsewhere / "checkpoints" / "000000"
     assert node.run("checkpoint", "verify", str(stale), cwd=elsewhere).returncode == 76
     stale.rename(elsewhere / "stale")
