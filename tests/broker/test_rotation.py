@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import Node
+from conftest import MakeNode
+from live import Digits, Node
 from nacl.signing import SigningKey
 
 from edgecc.keys import KIND
@@ -108,6 +109,17 @@ def test_what_a_revoked_key_has_signed_counts_no_more_and_the_node_loses_nothing
     assert node.run("checkpoint", "verify", str(stale), cwd=elsewhere).returncode == 76
     stale.rename(elsewhere / "stale")
     assert pull(node, elsewhere, "0")[0] == 0
+
+
+def test_blocks_grow_from_a_generation_that_the_old_key_signed(
+    make_node: MakeNode, digits: Digits
+) -> None:
+    node = make_node(grow={"first": 200, "epochs": 1})
+    node.start()
+    old, _ = rotated(node)
+    node.stream(digits[0][:220], digits[1][:220])
+    node.peer.wait(lambda m: m.topic == node.topic("event") and m.json["type"] == "verdict")
+    assert signer(node.state / "generations" / "000000") == old["fingerprint"]
 
 
 def test_keys_are_only_changed_while_no_daemon_holds_them(node: Node) -> None:
