@@ -136,6 +136,8 @@ class Keys:
         if known[fingerprint] == self.chain.newest:
             raise CheckpointError(
                 f"{fingerprint} signs now: `edgecc keys rotate` first, then revoke it")
+        if fingerprint in self.chain.revoked:
+            raise CheckpointError(f"{fingerprint} is revoked already; see `edgecc keys show`")
         return known[fingerprint]
 
     def _state(self, what: str, key: VerifyKey) -> None:

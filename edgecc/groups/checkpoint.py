@@ -9,7 +9,7 @@ from edgecc.command_line import configuration, lazily, print_json
 
 @click.group()
 def checkpoint() -> None:
-    """List, fetch, verify and roll back what the node has learnt."""
+    """List, fetch, verify, look into, copy and roll back what the node has learnt."""
 
 
 @checkpoint.command("list")

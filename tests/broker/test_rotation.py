@@ -99,6 +99,8 @@ def test_what_a_revoked_key_has_signed_counts_no_more_and_the_node_loses_nothing
     assert node.run("keys", "revoke", "0123").returncode == 76
     assert [key["revoked"] is None for key in keys(node, "revoke", old["fingerprint"])] == [
         False, True]
+    assert node.run("keys", "revoke", old["fingerprint"]).returncode == 76
+    assert "revoked 2" in node.run("keys", "show").stdout.splitlines()[0]
     node.start()
     assert signer(node.state / "generations" / "000000") == new["fingerprint"]
     assert sorted(path.name for path in (node.state / "generations").iterdir()) == ["000000"]
