@@ -71,14 +71,15 @@ class Announcer:
         self._daemon.outbox.send(self._topics / what, payload, retain=True)
 
     def _info(self) -> dict[str, Any]:
-        config = self._daemon.config
+        config, keys = self._daemon.config, self._daemon.keys
         return {
             "edgecc": edgecc.__version__, "python": platform.python_version(),
             "machine": platform.machine(), "schemas": [SAMPLE_SCHEMA], "node": config.node,
             "input": {"kind": config.input.kind, "shape": list(config.input.shape)},
             "stem": config.stem,
             "max_payload": config.mqtt.max_payload,
-            "public_key": self._daemon.key.verify_key.encode().hex(),
+            "public_key": keys.chain.newest.encode().hex(),
+            "first_key": keys.chain.keys[0].encode().hex(), "keys": keys.statements,
             "memory_budget": config.memory_budget, "started": self._started,
         }
 

@@ -1,33 +1,20 @@
 """Commands: parse, call one function, print. Heavy imports wait until a command needs them."""
 
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import edgecc
 from edgecc import logs
 from edgecc.bench.cli import bench
-from edgecc.errors import EdgeccError
-
-if TYPE_CHECKING:
-    from edgecc.config import Config
-
-_PLACES = ("edgecc.yaml", "~/.config/edgecc/edgecc.yaml", "/etc/edgecc/edgecc.yaml")
-
-
-class Group(click.Group):
-    """Turns our errors into one line on stderr and their exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except EdgeccError as error:
-            click.echo(f"edgecc: {error}", err=True)
-            ctx.exit(error.exit_code)
+from edgecc.command_line import Group, configuration, lazily
+from edgecc.groups.checkpoint import checkpoint
+from edgecc.groups.keys import keys
+from edgecc.groups.retained import retained
+from edgecc.groups.samples import samples
+from edgecc.groups.sources import sources
 
 
 @click.group(cls=Group)
@@ -43,31 +30,6 @@ def main(ctx: click.Context, path: Path | None, log_level: str, log_format: str)
     """Learns on the device from what you stream to it over MQTT."""
     logs.to_stderr(log_level, log_format)
     ctx.obj = path
-
-
-def configuration(path: Path | None, **flags: Any) -> "Config":
-    """The configuration for a command, from the first file that exists."""
-    from edgecc import config
-
-    found = path or next(
-        (place for name in _PLACES if (place := Path(name).expanduser()).exists()), None
-    )
-    return config.load(found, flags={key: value for key, value in flags.items() if value})
-
-
-def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def lazily(module: str, function: str) -> Callable[..., Any]:
-    """`function` of `module`, imported when it is called."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        import importlib
-
-        return getattr(importlib.import_module(module), function)(*args, **kwargs)
-
-    return call
 
 
 # --- the daemon ---
@@ -190,136 +152,10 @@ def show_config(path: Path | None, as_json: bool) -> None:
     lazily("edgecc.report", "config")(configuration(path), as_json)
 
 
-# --- checkpoints ---
+# --- in groups, and measuring ---
 
-
-@main.group()
-def checkpoint() -> None:
-    """List, fetch, verify and roll back what the node has learnt."""
-
-
-@checkpoint.command("list")
-@click.option("--json", "as_json", is_flag=True)
-@click.pass_obj
-def list_checkpoints(path: Path | None, as_json: bool) -> None:
-    """Generations that the node offers."""
-    lazily("edgecc.retrieve", "list_offers")(configuration(path), as_json)
-
-
-@checkpoint.command()
-@click.argument("number", type=int, required=False)
-@click.option("--to", "folder", type=click.Path(path_type=Path), default=Path("checkpoints"),
-              show_default=True)
-@click.option("--key", default=None, help="Public key (hex) that must have signed it; else the "
-              "key this node showed first.")
-@click.option("--json", "as_json", is_flag=True)
-@click.pass_obj
-def pull(
-    path: Path | None, number: int | None, folder: Path, key: str | None, as_json: bool
-) -> None:
-    """Fetch a generation (default: the newest) over MQTT and verify it."""
-    lazily("edgecc.retrieve", "pull")(configuration(path), number, folder, key, as_json)
-
-
-@checkpoint.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--key", default=None, help="Public key (hex) that must have signed it.")
-@click.option("--json", "as_json", is_flag=True)
-def verify(folder: Path, key: str | None, as_json: bool) -> None:
-    """Check signature, digests, shapes and values of a checkpoint's folder."""
-    lazily("edgecc.retrieve", "verify")(folder, key, as_json)
-
-
-@checkpoint.command()
-@click.pass_obj
-def save(path: Path | None) -> None:
-    """Have the node save its live readout as a new generation."""
-    print_json(lazily("edgecc.retrieve", "command")(configuration(path), "checkpoint", {}))
-
-
-@checkpoint.command()
-@click.argument("number", type=int)
-@click.pass_obj
-def rollback(path: Path | None, number: int) -> None:
-    """Have the node serve an earlier generation again."""
-    args = {"generation": number}
-    print_json(lazily("edgecc.retrieve", "command")(configuration(path), "rollback", args))
-
-
-# --- the log on this node ---
-
-
-@main.group()
-def samples() -> None:
-    """Look into this node's log, and unlearn what is in it."""
-
-
-@samples.command("list")
-@click.option("--limit", default=20, show_default=True)
-@click.option("--source", default=None, help="Only of this producer.")
-@click.option("--since", default=None, help="Only from then on, as for `unlearn`.")
-@click.option("--json", "as_json", is_flag=True)
-@click.pass_obj
-def list_samples(path: Path | None, /, **options: Any) -> None:
-    """The newest samples."""
-    lazily("edgecc.report", "samples")(configuration(path), **options)
-
-
-@samples.command()
-@click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.option("--source", default=None, help="Everything of this producer.")
-@click.option("--since", default=None, help="Everything from then on: 2025-01-31, 3h, 2d, ...")
-@click.option("--deep", is_flag=True, help="Also delete what was trained on them; grow again.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True)
-@click.pass_obj
-def unlearn(path: Path | None, /, ids: tuple[str, ...], **options: Any) -> None:
-    """Have the node unlearn samples exactly, and erase them from its log."""
-    lazily("edgecc.unlearn", "unlearn")(configuration(path), ids, **options)
-
-
-@samples.command()
-@click.option("--limit", default=20, show_default=True)
-@click.option("--json", "as_json", is_flag=True)
-@click.pass_obj
-def quarantine(path: Path | None, limit: int, as_json: bool) -> None:
-    """The newest messages that could not be understood, and why."""
-    lazily("edgecc.report", "quarantine")(configuration(path), limit, as_json)
-
-
-# --- who labels ---
-
-
-@main.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True)
-@click.pass_context
-def sources(ctx: click.Context, as_json: bool) -> None:
-    """Who labels, how often against the predictions, and who is distrusted."""
-    if ctx.invoked_subcommand is None:
-        lazily("edgecc.retrieve", "sources")(configuration(ctx.obj), as_json)
-
-
-@sources.command()
-@click.argument("source")
-@click.pass_obj
-def trust(path: Path | None, source: str) -> None:
-    """Learn SOURCE's labels from now on, and those set aside, whatever the figures say."""
-    args = {"source": source, "trusted": True}
-    print_json(lazily("edgecc.retrieve", "command")(configuration(path), "trust", args))
-
-
-@sources.command()
-@click.argument("source")
-@click.pass_obj
-def distrust(path: Path | None, source: str) -> None:
-    """Unlearn SOURCE's labels, and learn none from now on."""
-    args = {"source": source, "trusted": False}
-    print_json(lazily("edgecc.retrieve", "command")(configuration(path), "trust", args))
-
-
-# --- measuring ---
-
-main.add_command(bench)
+for group in (checkpoint, samples, sources, keys, retained, bench):
+    main.add_command(group)
 
 
 @main.command()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Args = dict[str, Any]
+_RETRIED_AT_ONCE = 32  # messages out of quarantine, so that no turn takes long
 
 
 def answer(daemon: Daemon, command: Command) -> None:
@@ -105,6 +106,23 @@ def _trust(daemon: Daemon, args: Args) -> Any:
     return [one for one in daemon.watch.report() if one["source"] == source]
 
 
+def _retry(daemon: Daemon, args: Args) -> Any:
+    """Samples and labels in quarantine go through ingestion again, some at a time.
+
+    Beyond number `after`, or the one number `seq`; the answer's last number is the next `after`.
+    """
+    after, seq = args.get("after", 0), args.get("seq")
+    if type(after) is not int or not (seq is None or type(seq) is int):
+        raise MessageError('retry needs {"args": {"seq": N}} or {"args": {"after": N}}')
+    kept = daemon.store.quarantined_after(
+        after if seq is None else seq - 1, _RETRIED_AT_ONCE if seq is None else 1,
+        daemon.config.topics / "in/")
+    if seq is not None and [one[0] for one in kept] != [seq]:
+        raise MessageError(f"no sample or label number {seq} in quarantine; see "
+                           "`edgecc samples quarantine`")
+    return daemon.ingest.retry(kept)
+
+
 def _await_turn(daemon: Daemon, number: int) -> None:
     """It serves once its readout knows every label; a restart does not forget it."""
     with daemon.store.transaction():
@@ -115,4 +133,5 @@ def _await_turn(daemon: Daemon, number: int) -> None:
 VERBS: dict[str, Callable[[Daemon, Args], Any]] = {
     "ping": _ping, "pause": _pause, "resume": _resume, "checkpoint": _checkpoint,
     "rollback": _rollback, "sources": _sources, "trust": _trust,
+    "retry": _retry,
 }

@@ -4,25 +4,23 @@ Everything here runs in one thread. The network has a thread of its own that onl
 the learner a process of its own. Nothing acknowledged is lost, whatever is killed and when.
 """
 
-import fcntl
 import json
 import logging
-import os
+import shutil
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from edgecc import signing, unknown
+from edgecc import generation, unknown
+from edgecc.alone import alone
 from edgecc.announce import Announcer
 from edgecc.commands import answer
 from edgecc.config import Config
 from edgecc.errors import ConfigError, MessageError
 from edgecc.forgetting import Forgetting
 from edgecc.ingest import Ingest
+from edgecc.keys import open_or_make
 from edgecc.link import Event, Link, Will
 from edgecc.messages import Canary, ChunkRequest, Command, Inbound
 from edgecc.orders import Orders
@@ -57,7 +55,7 @@ class Daemon:
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code."""
         self.config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _only_one(self.config.state / "lock"):
+        with alone(self.config.state, "give this one its own state_dir"):
             self._start()
             while not self.stopping:
                 self._turn()
@@ -72,11 +70,11 @@ class Daemon:
         self.plan, stem = planned(config)
         grow = replace(config.grow, blocks=len(self.plan.blocks))  # none where none fits
         config = self.config = replace(config, grow=grow)
-        self.key = signing.load_or_make_key(config.state / "node.key")
+        self.keys = open_or_make(config.state)
         self.store = Store(config.state / "log.sqlite")
         self.store.on_progress(lambda: notify("WATCHDOG=1"))
         self._check_input()
-        self.serving = Serving(config, self.plan, self.store, self.key, stem)
+        self.serving = Serving(config, self.plan, self.store, self.keys, stem)
         self.serving.open()
         self.link = self._make_link()
         self.outbox = Outbox(self.link, self.store)
@@ -107,13 +105,27 @@ class Daemon:
         """A log holds samples of one kind and shape."""
         wanted = json.dumps([self.config.input.kind, self.config.input.shape])
         known = self.store.meta("input", wanted)
-        if known != wanted:
+        if known != wanted and self.store.last_row():
             raise ConfigError(
                 f"input.kind and input.shape are {wanted}, the log in {self.config.state} holds "
                 f"{known}: change them back, or give this node a new state_dir"
             )
         with self.store.transaction():
+            if known != wanted:
+                self._begin_anew()
             self.store.set_meta("input", wanted)
+
+    def _begin_anew(self) -> None:
+        """Nothing was stored under another input: what there is of it is a bare stem."""
+        folder = self.config.state / "generations"
+        numbers = generation.numbers(folder) if folder.exists() else []
+        for number in numbers:
+            shutil.rmtree(folder / generation.name_of(number))
+            self.store.put_outbox(self.config.topics.manifest(number), b"", retain=True)
+        through = max([self.store.meta("removed_through", -1), *numbers])
+        self.store.set_meta("removed_through", through)
+        for name in ("serving", "successor"):
+            self.store.set_meta(name, None)
 
     def _record_start(self) -> None:
         with self.store.transaction():
@@ -245,17 +257,3 @@ class Daemon:
             self.outbox.settle()
         self.link.stop()
         self.store.close()
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[TextIO]:
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"another edgecc runs on {path.parent}; give this one its own state_dir"
-            ) from error
-        file.write(str(os.getpid()))
-        file.flush()
-        yield file

@@ -8,7 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgecc import predictor as predictors
@@ -58,6 +58,7 @@ class Predicted:
 class Rejected:
     message: Inbound
     reason: str
+    seq: int | None = None  # its number in quarantine, where it is from there
 
 
 @dataclass
@@ -78,19 +79,7 @@ class Ingest:
     def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Canary]:
         """Take in `messages`; returns those that are not about samples, for the daemon."""
         items = [self._decoded(message) for message in messages]
-        receipts: Receipts = defaultdict(list)
-        predictions: list[tuple[str, bytes]] = []
-        self._events, self._unlearn = [], []
-        with self.store.transaction():
-            for item in items:
-                self._commit(item, receipts, predictions)
-            if self._unlearn:
-                self.store.erasure.ask(None, {"args": {"ids": self._unlearn, "unseen": True}})
-            self.watch.save()
-            for source, entries in receipts.items():
-                self.outbox.put(self.config.topics.out(source, "receipt"), to_json(entries))
-            self.outbox.settle()
-        self.taken.update(_counted(receipts))
+        predictions = self._log(items)
         for message, item in zip(messages, items, strict=True):
             sent = self.link.ack(message)
             self.acked += sent and isinstance(item, Predicted | Rejected)
@@ -98,7 +87,26 @@ class Ingest:
         self._learn()
         return [item for item in items if isinstance(item, Command | ChunkRequest | Canary)]
 
+    def retry(self, kept: list[tuple[int, float, Inbound]]) -> list[dict[str, Any]]:
+        """Take in messages from quarantine once more; what became of each, by its number there.
+
+        In one transaction with what is stored they leave it; those still bad stay, with the reason
+        that they have now.
+        """
+        items = [self._decoded_again(*one) for one in kept]
+        predictions = self._log(items, out_of=kept)
+        self._publish(predictions)
+        self._learn()
+        return [{"seq": seq, "status": "rejected" if isinstance(item, Rejected) else "taken",
+                 "reason": item.reason if isinstance(item, Rejected) else None}
+                for (seq, _, _), item in zip(kept, items, strict=True)]
+
     # --- before the commit ---
+
+    def _decoded_again(self, seq: int, ts: float, message: Inbound) -> Any:
+        """As `_decoded`; where a message did not say when it is from, then when it came."""
+        item = self._decoded(replace(message, user={"ts": str(ts), **message.user}))
+        return Rejected(message, item.reason, seq) if isinstance(item, Rejected) else item
 
     def _decoded(
         self, message: Inbound
@@ -122,7 +130,29 @@ class Ingest:
         )
         return Predicted(sample, features, body, prediction.label)
 
-    # --- inside the transaction ---
+    # --- the transaction ---
+
+    def _log(
+        self, items: list[Any], *, out_of: Iterable[tuple[int, float, Inbound]] = ()
+    ) -> list[tuple[str, bytes]]:
+        """Commit everything that `items` change, with their receipts; their predictions."""
+        receipts: Receipts = defaultdict(list)
+        predictions: list[tuple[str, bytes]] = []
+        self._events, self._unlearn = [], []
+        with self.store.transaction():
+            for item in items:
+                self._commit(item, receipts, predictions)
+            if self._unlearn:
+                self.store.erasure.ask(None, {"args": {"ids": self._unlearn, "unseen": True}})
+            self.store.erasure.drop_quarantined(
+                seq for (seq, _, _), item in zip(out_of, items, strict=False)
+                if not isinstance(item, Rejected))
+            self.watch.save()
+            for source, entries in receipts.items():
+                self.outbox.put(self.config.topics.out(source, "receipt"), to_json(entries))
+            self.outbox.settle()
+        self.taken.update(_counted(receipts))
+        return predictions
 
     def _commit(
         self, item: Any, receipts: Receipts, predictions: list[tuple[str, bytes]]
@@ -138,7 +168,9 @@ class Ingest:
 
     def _reject(self, item: Rejected) -> dict[str, Any]:
         identity = id_of(item.message, self.config.topics)
-        if not self.store.is_forgotten(identity):
+        if item.seq is not None:
+            self.store.still_quarantined(item.seq, item.reason)
+        elif not self.store.is_forgotten(identity):
             self.store.quarantine(item.message, item.reason)
         return {"id": identity, "status": "rejected", "reason": item.reason}
 

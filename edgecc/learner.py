@@ -33,7 +33,7 @@ class Order:
     cursor: int
     recipe: dict[str, Any]
     parent: str  # folder of the generation that serves
-    key: str  # the node's public key, hex
+    keys: list[str]  # the node's trusted public keys, hex
     log: str  # path of the store
     folder: str  # where this growth works
     input: dict[str, Any]
@@ -76,7 +76,8 @@ def _run(order: Order) -> None:
 
     spec = Input(order.input["kind"], tuple(order.input["shape"]))
     store = Reader(Path(order.log))
-    parent = generation.load(Path(order.parent), [VerifyKey(bytes.fromhex(order.key))], spec)
+    trusted = [VerifyKey(bytes.fromhex(key)) for key in order.keys]
+    parent = generation.load(Path(order.parent), trusted, spec)
     Path(order.folder).mkdir(parents=True, exist_ok=True)
     path, sums = Path(order.folder) / KNOWN, None
     if path.exists():

@@ -12,12 +12,12 @@ import numpy as np
 from edgecc import generation, sample
 from edgecc.config import Config
 from edgecc.errors import CheckpointError, ConfigError, MessageError
+from edgecc.keys import Keys
 from edgecc.predictor import Predictor
 from edgecc.reader import Reader
 from edgecc.sample import Input
 from edgecc.serving import learn_event, revive
-from edgecc.signing import load_or_make_key
-from edgecc.trust import key_for_folder
+from edgecc.trust import keys_for_folder
 
 
 def predict(
@@ -39,7 +39,7 @@ def predict(
 
 def pulled(folder: Path, key: str | None = None) -> Predictor:
     """What a checkpoint's folder predicts."""
-    predictor = Predictor(generation.load(folder, [key_for_folder(folder, key)]))
+    predictor = Predictor(generation.load(folder, keys_for_folder(folder, key)))
     predictor.refresh()
     return predictor
 
@@ -54,9 +54,9 @@ def live(config: Config) -> Predictor:
     number = store.meta("serving", max(generation.numbers(generations), default=0))
     if not (config.state / "node.key").exists():
         raise CheckpointError(f"no key in {config.state}; give --checkpoint FOLDER")
-    own = load_or_make_key(config.state / "node.key").verify_key
+    trusted = Keys(config.state).trusted
     predictor = Predictor(
-        generation.load(generations / generation.name_of(number), [own], config.input_spec)
+        generation.load(generations / generation.name_of(number), trusted, config.input_spec)
     )
     revive(config.state, predictor, store)
     while events := store.labels_after(predictor.cursor, 256):

@@ -74,7 +74,7 @@ class Orders:
         return Order(
             growth=growth.number, cursor=growth.cursor, recipe=growth.recipe,
             parent=str(self._daemon.serving.path(started["parent"])),
-            key=self._daemon.key.verify_key.encode().hex(),
+            keys=[key.encode().hex() for key in self._daemon.keys.trusted],
             log=str(config.state / "log.sqlite"), folder=str(folder), input=asdict(config.input),
             plan=started["plan"], seed=growth.recipe["seed"], threads=started["threads"],
         )

@@ -236,6 +236,12 @@ class Reader:
         rows = self._db.execute("SELECT body FROM verdict ORDER BY growth, block")
         return [json.loads(body) for (body,) in rows]
 
+    def sources(self) -> list[str]:
+        """Everyone who ever sent a sample that is known of."""
+        rows = self._db.execute(
+            "SELECT source FROM sample UNION SELECT source FROM gone WHERE source IS NOT NULL")
+        return [source for (source,) in rows]
+
     def samples(
         self, limit: int, *, source: str | None = None, since: float | None = None
     ) -> list[dict[str, Any]]:
@@ -256,7 +262,21 @@ class Reader:
 
     def quarantine_messages(self) -> Iterator[tuple[int, float, Inbound]]:
         """Number, time and message of all that is in quarantine."""
+        return self._quarantined("1", ())
+
+    def quarantined_after(
+        self, seq: int, limit: int, root: str
+    ) -> list[tuple[int, float, Inbound]]:
+        """The same of the first `limit` beyond number `seq` on topics that start with `root`."""
+        found = self._quarantined(
+            "seq>? AND SUBSTR(topic, 1, ?)=? ORDER BY seq LIMIT ?", (seq, len(root), root, limit))
+        return list(found)
+
+    def _quarantined(
+        self, where: str, values: tuple[Any, ...]
+    ) -> Iterator[tuple[int, float, Inbound]]:
         rows = self._db.execute(
-            "SELECT seq, ts, topic, payload, content_type, user FROM quarantine")
+            f"SELECT seq, ts, topic, payload, content_type, user FROM quarantine WHERE {where}",
+            values)
         for seq, ts, topic, payload, kind, user in rows:
             yield seq, ts, Inbound(topic, payload, content_type=kind, user=json.loads(user))

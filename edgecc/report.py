@@ -89,7 +89,8 @@ def quarantine(config: Config, limit: int, as_json: bool) -> None:
         _json(rows)
         return
     for row in rows:
-        click.echo(f"{_when(row['ts'])}  {row['topic']}  {row['bytes']} B: {row['reason']}")
+        click.echo(f"{row['seq']:6}  {_when(row['ts'])}  {row['topic']}  "
+                   f"{row['bytes']} B: {row['reason']}")
 
 
 def _log(config: Config) -> Reader:

@@ -1,8 +1,9 @@
-"""`edgecc checkpoint ...`: what an operator does with a node's generations, over MQTT."""
+"""What an operator does from anywhere, over MQTT: generations, sources, quarantine."""
 
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from edgecc.client import Client
 from edgecc.config import Config, format_size
 from edgecc.errors import NotRunning
 from edgecc.generation import Generation
-from edgecc.trust import key_for_folder, pin
+from edgecc.signing import key_id
+from edgecc.trust import KEY_FILE, keys_for_folder, pin
 
 
 def list_offers(config: Config, as_json: bool) -> None:
@@ -41,17 +43,17 @@ def pull(
             number = max((int(offer["generation"]) for offer in offers), default=-1)
         info = client.retained(config.topics / "info")
         trusted, new = pin(folder, info, key)
-        if new:
-            click.echo(f"trusting the key this node shows, kept in {folder / 'public_key'}: "
-                       f"{trusted.encode().hex()}", err=True)
+        for one in new:
+            click.echo(f"trusting {one.encode().hex()} (fingerprint {key_id(one)}) for this node "
+                       f"from now on, kept in {folder / KEY_FILE}", err=True)
         found = transfer.pull(
-            client, config.topics, number, folder=folder, trusted=[trusted], progress=_progress
+            client, config.topics, number, folder=folder, trusted=trusted, progress=_progress
         )
     _print(found, folder / generation.name_of(number), as_json)
 
 
 def verify(folder: Path, key: str | None, as_json: bool) -> None:
-    _print(generation.load(folder, [key_for_folder(folder, key)]), folder, as_json)
+    _print(generation.load(folder, keys_for_folder(folder, key)), folder, as_json)
 
 
 def command(config: Config, verb: str, args: dict[str, Any]) -> Any:
@@ -71,6 +73,32 @@ def sources(config: Config, as_json: bool) -> None:
                    f"{one['misses']} of {one['labels']} labels not as predicted; of the "
                    f"{one['compared']} compared {one['missed']}, others would "
                    f"{one['expected']:.0f}; {one['aside']} aside")
+
+
+def retry(config: Config, seqs: tuple[int, ...], everything: bool, as_json: bool) -> None:
+    """What became of each message that was in quarantine."""
+    if bool(seqs) == everything:
+        raise click.UsageError("name messages by SEQ (`edgecc samples quarantine`), or --all")
+    with Client(config) as client:
+        if client.retained(config.topics / "status") == b"offline":
+            raise NotRunning(f"{config.node} is offline, and only its daemon takes messages in: "
+                             "run `edgecc start` there, then this again")
+        found = [one for part in _retried(client, seqs) for one in part]
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for one in found:
+        click.echo(f"{one['seq']:6}  " + (one["reason"] or "taken in"))
+
+
+def _retried(client: Client, seqs: tuple[int, ...]) -> Iterator[list[dict[str, Any]]]:
+    """The node's answers: one a number, or all from the first to the last."""
+    for seq in seqs:
+        yield client.command("retry", {"seq": seq}, timeout=60.0)
+    after = 0
+    while not seqs and (part := client.command("retry", {"after": after}, timeout=60.0)):
+        after = part[-1]["seq"]
+        yield part
 
 
 def _offers(client: Client, config: Config) -> list[dict[str, Any]]:

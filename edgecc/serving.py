@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from nacl.signing import SigningKey
 
 from edgecc import generation, known
 from edgecc.config import PATCHES, Config
 from edgecc.errors import CheckpointError, Corrupt
 from edgecc.generation import Generation
+from edgecc.keys import Keys
 from edgecc.learn.readout import Features, Readout
 from edgecc.manifest import Manifest
 from edgecc.planner import Plan
@@ -38,10 +38,10 @@ class Serving:
     """The node's generations on disk, the one in use, and the one about to be."""
 
     def __init__(
-        self, config: Config, plan: Plan, store: Store, key: SigningKey, stem: Stem | None
+        self, config: Config, plan: Plan, store: Store, keys: Keys, stem: Stem | None
     ) -> None:
         self._stem = stem
-        self._config, self._plan, self._store, self._key = config, plan, store, key
+        self._config, self._plan, self._store, self._keys = config, plan, store, keys
         self._spec = config.input_spec
         self.folder = config.state / "generations"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ class Serving:
             log.error("generation %d is unusable: %s", number, error)
 
     def load(self, number: int) -> Generation:
-        return generation.load(self.path(number), [self._key.verify_key], self._spec)
+        return generation.load(self.path(number), self._keys.trusted, self._spec)
 
     def path(self, number: int) -> Path:
         return self.folder / generation.name_of(number)
@@ -240,7 +240,7 @@ class Serving:
 
     def _adopted(self, folder: Path) -> Manifest:
         floor = int(self._store.meta("removed_through", -1)) + 1  # a number is used once
-        return generation.adopt(folder, self.folder, self._key, floor=floor)
+        return generation.adopt(folder, self.folder, self._keys.signing, floor=floor)
 
     # --- a quick start ---
 

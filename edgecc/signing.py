@@ -1,4 +1,4 @@
-"""Who vouches for a checkpoint: Ed25519 keys and the DSSE envelope around a manifest."""
+"""Ed25519 keys, and the DSSE envelope around what they vouch for: a manifest, or another key."""
 
 import base64
 import hashlib
@@ -18,16 +18,25 @@ PAYLOAD_TYPE = "application/vnd.edgecc.manifest+json"
 def load_or_make_key(path: Path) -> SigningKey:
     """The node's own key; made on first use, readable by its owner only."""
     if not path.exists():
-        part = path.with_suffix(".part")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(SigningKey.generate().encode())
-            os.fsync(file.fileno())
-        part.rename(path)
+        write_key(path, SigningKey.generate())
+    return load_key(path)
+
+
+def load_key(path: Path) -> SigningKey:
     seed = path.read_bytes()
     if len(seed) != 32:
         raise CheckpointError(f"{path} is not a 32-byte Ed25519 seed; restore it from a backup")
     return SigningKey(seed)
+
+
+def write_key(path: Path, key: SigningKey) -> None:
+    """Whole and durable, or not at all; for its owner's eyes only."""
+    part = path.with_suffix(".part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key.encode())
+        os.fsync(file.fileno())
+    part.rename(path)
 
 
 def key_id(key: VerifyKey) -> str:
@@ -41,13 +50,13 @@ def parse_key(text: str) -> VerifyKey:
         raise Untrusted(f"{text!r} is not an Ed25519 public key in hex") from error
 
 
-def sign(manifest: bytes, key: SigningKey) -> bytes:
-    """The DSSE envelope (JSON) of a manifest's bytes."""
-    signature = key.sign(_pre_authentication(manifest)).signature
+def sign(payload: bytes, key: SigningKey, kind: str = PAYLOAD_TYPE) -> bytes:
+    """The DSSE envelope (JSON) of a manifest's bytes, or of another `kind` of payload."""
+    signature = key.sign(_pre_authentication(payload, kind)).signature
     return json.dumps(
         {
-            "payloadType": PAYLOAD_TYPE,
-            "payload": base64.b64encode(manifest).decode(),
+            "payloadType": kind,
+            "payload": base64.b64encode(payload).decode(),
             "signatures": [
                 {"keyid": key_id(key.verify_key), "sig": base64.b64encode(signature).decode()}
             ],
@@ -55,36 +64,40 @@ def sign(manifest: bytes, key: SigningKey) -> bytes:
     ).encode()
 
 
-def open_envelope(envelope: bytes, trusted: list[VerifyKey]) -> bytes:
-    """The manifest's bytes, once one of `trusted` has signed them."""
-    manifest, signatures = _parse(envelope)
+def open_envelope(envelope: bytes, trusted: list[VerifyKey], kind: str = PAYLOAD_TYPE) -> bytes:
+    """The payload's bytes, once one of `trusted` has signed them."""
+    payload, signatures = _parse(envelope, kind)
     keys = {key_id(key): key for key in trusted}
+    signed = _pre_authentication(payload, kind)
     for signature in signatures:
         key = keys.get(str(signature.get("keyid")))
-        if key is not None and _verifies(key, manifest, signature):
-            return manifest
+        if key is not None and _verifies(key, signed, signature):
+            return payload
     signers = ", ".join(str(s.get("keyid")) for s in signatures) or "nobody"
-    raise Untrusted(f"no valid signature by a trusted key ({', '.join(keys)}); signed by {signers}")
+    raise Untrusted(
+        f"no valid signature by a trusted key ({', '.join(keys) or 'none'}); signed by {signers}. "
+        "`edgecc keys show` on the node says which keys it has; --key trusts one by hand"
+    )
 
 
-def _verifies(key: VerifyKey, manifest: bytes, signature: dict[str, Any]) -> bool:
+def _verifies(key: VerifyKey, signed: bytes, signature: dict[str, Any]) -> bool:
     try:
-        key.verify(_pre_authentication(manifest), _unbase64(str(signature.get("sig"))))
+        key.verify(signed, _unbase64(str(signature.get("sig"))))
     except (BadSignatureError, ValueError):
         return False
     return True
 
 
-def payload_of(envelope: bytes) -> bytes:
-    """The manifest's bytes of an envelope of one's own, its signature not looked at."""
-    return _parse(envelope)[0]
+def payload_of(envelope: bytes, kind: str = PAYLOAD_TYPE) -> bytes:
+    """The payload's bytes of an envelope of one's own, its signature not looked at."""
+    return _parse(envelope, kind)[0]
 
 
-def _parse(envelope: bytes) -> tuple[bytes, list[dict[str, Any]]]:
+def _parse(envelope: bytes, kind: str) -> tuple[bytes, list[dict[str, Any]]]:
     try:
         value = json.loads(envelope)
-        if value["payloadType"] != PAYLOAD_TYPE:
-            raise Corrupt(f"payload type {value['payloadType']!r} is not {PAYLOAD_TYPE!r}")
+        if value["payloadType"] != kind:
+            raise Corrupt(f"payload type {value['payloadType']!r} is not {kind!r}")
         signatures = [{**signature} for signature in value["signatures"]]
         return _unbase64(value["payload"]), signatures
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -99,7 +112,7 @@ def _unbase64(text: str) -> bytes:
     return raw
 
 
-def _pre_authentication(manifest: bytes) -> bytes:
+def _pre_authentication(payload: bytes, kind: str) -> bytes:
     """DSSE's PAE: what is signed names its own type and lengths."""
-    kind = PAYLOAD_TYPE.encode()
-    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(manifest), manifest)
+    name = kind.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(name), name, len(payload), payload)

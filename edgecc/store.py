@@ -173,6 +173,9 @@ class Store(Reader):
         ).lastrowid
         self._db.execute("DELETE FROM quarantine WHERE seq<=?", ((seq or 0) - QUARANTINE_ROWS,))
 
+    def still_quarantined(self, seq: int, reason: str) -> None:
+        self._db.execute("UPDATE quarantine SET reason=? WHERE seq=?", (reason, seq))
+
     def put_outbox(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         return self._db.execute(
             "INSERT INTO outbox (topic, payload, retain) VALUES (?,?,?)", (topic, payload, retain)

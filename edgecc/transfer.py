@@ -53,7 +53,7 @@ def pull(
         raise Untrusted(f"asked for generation {number}, offered {offered.number}")
     target = folder / generation.name_of(number)
     if target.exists():
-        found = generation.load(target, trusted)
+        found = _pulled_before(target, trusted)
         if found.manifest.digest != offered.digest:
             raise CheckpointError(f"{target} holds another generation {number}; pull elsewhere")
         return found
@@ -64,6 +64,13 @@ def pull(
     generation.load(part, trusted)
     part.rename(target)
     return generation.load(target, trusted)
+
+
+def _pulled_before(target: Path, trusted: list[VerifyKey]) -> Generation:
+    try:
+        return generation.load(target, trusted)
+    except Untrusted as error:  # its key was revoked since, or never was this node's
+        raise Untrusted(f"{target}: {error}; delete that folder to pull it anew") from error
 
 
 def _fetch_files(

@@ -176,6 +176,42 @@ def test_a_flipped_byte_in_any_pulled_file_is_found(
     assert taught.run("checkpoint", "verify", str(folder), cwd=elsewhere).returncode == 0
 
 
+def test_inspect_shows_what_is_in_a_generation_or_a_pulled_folder(
+    taught: Node, elsewhere: Path
+) -> None:
+    folder = pull(taught, elsewhere)
+    done = taught.run("checkpoint", "inspect", str(folder), "--json", cwd=elsewhere)
+    pulled = json.loads(done.stdout)
+    here = json.loads(taught.run("checkpoint", "inspect", "1", "--json").stdout)
+    assert here.pop("folder") != pulled.pop("folder")
+    assert here == pulled
+    assert (here["number"], here["cursor"], len(here["classes"])) == (1, TAUGHT, 10)
+    shown = taught.run("checkpoint", "inspect", "1").stdout
+    for said in ("image 1×8×8", here["digest"], *here["signed_by"], *FILES, "stem", "10: "):
+        assert said in shown
+    assert refusal(taught.run("checkpoint", "inspect", "7"))[0] == 76
+    strange = taught.run("checkpoint", "inspect", str(folder), "--key", "ab" * 32, cwd=elsewhere)
+    assert refusal(strange)[0] == 76
+
+
+def test_an_exported_generation_is_the_nodes_and_a_broken_one_is_refused_with_76(
+    taught: Node, elsewhere: Path
+) -> None:
+    done = taught.run("checkpoint", "export", "1", "usb", "--json", cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    folder = elsewhere / json.loads(done.stdout)["folder"]
+    assert contents(folder) == own(taught, 1)
+    assert taught.run("checkpoint", "verify", str(folder), cwd=elsewhere).returncode == 0
+    code, line = refusal(taught.run("checkpoint", "export", "1", "usb", cwd=elsewhere))
+    assert (code, "already" in line) == (76, True)
+    path = taught.state / "generations" / "000001" / "readout.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    code, line = refusal(taught.run("checkpoint", "export", "1", "other", cwd=elsewhere))
+    assert (code, "SHA-256" in line, (elsewhere / "other").exists()) == (76, True, False)
+
+
 def test_where_no_node_is_one_line_says_so(make_node: MakeNode, elsewhere: Path) -> None:
     absent = make_node()
     for action in ("list", "pull"):
