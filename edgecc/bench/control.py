@@ -15,11 +15,11 @@ from edgecc import generation
 from edgecc.config import Config
 from edgecc.growth import Grower
 from edgecc.interpreter import Interpreter
+from edgecc.keys import Keys
 from edgecc.learn.readout import scores, to_whole
 from edgecc.planner import Plan
 from edgecc.reader import Growth, Reader
 from edgecc.rows import Rows
-from edgecc.signing import load_or_make_key
 
 SEEDS = (0, 1, 2)
 
@@ -29,9 +29,8 @@ def random_frozen(
     report: Callable[[float], None],
 ) -> float:
     """Best accuracy of three seeds on `images` (N, C, H, W), on the rows of generation `number`."""
-    own = load_or_make_key(config.state / "node.key").verify_key
     folder = config.state / "generations" / generation.name_of(number)
-    served = generation.load(folder, [own], config.input_spec)
+    served = generation.load(folder, Keys(config.state).trusted, config.input_spec)
     store = Reader(config.state / "log.sqlite")
     rows = Rows.at(store, config.input_spec, served.manifest.cursor)
     found = []
