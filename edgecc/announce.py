@@ -56,19 +56,19 @@ class Announcer:
         keep = self._daemon.config.keep_generations
         needed = serving.needed | self._daemon.orders.parents
         for number in generation.prune(serving.folder, keep, needed):
-            self._daemon.outbox.send(self._topics.manifest(number), b"", retain=True)
+            self._daemon.outbox.retain(self._topics.manifest(number), b"")
         index = []
         for number in generation.numbers(serving.folder):
             manifest = generation.unsigned(serving.path(number))
             if manifest is None:
                 continue  # damaged; reported when it failed to load
             envelope = generation.read_manifest(serving.path(number))
-            self._daemon.outbox.send(self._topics.manifest(number), envelope, retain=True)
+            self._daemon.outbox.retain(self._topics.manifest(number), envelope)
             index.append(_entry(manifest, serving.number))
         self._retain("checkpoint/index", to_json(index))
 
     def _retain(self, what: str, payload: bytes) -> None:
-        self._daemon.outbox.send(self._topics / what, payload, retain=True)
+        self._daemon.outbox.retain(self._topics / what, payload)
 
     def _info(self) -> dict[str, Any]:
         config, keys = self._daemon.config, self._daemon.keys

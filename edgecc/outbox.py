@@ -1,7 +1,8 @@
 """What leaves the node: durable messages until the broker has them, the rest oldest dropped first.
 
-Receipts and events wait in the store until their PUBACK. Predictions, progress, chunks and what
-every connect publishes anew wait in memory, bounded. Neither goes beyond the broker's window.
+Receipts and events wait in the store until their PUBACK. What the node says of itself, retained,
+waits in memory, the newest of each topic. Predictions, answers and chunks wait there too, bounded.
+None goes beyond the broker's window.
 """
 
 from collections import deque
@@ -24,6 +25,7 @@ class Outbox:
     window: int = 0  # 0 while not connected
     max_payload: int | None = None
     dropped: int = 0
+    _retained: dict[str, bytes] = field(default_factory=dict)  # by topic
     _volatile: deque[tuple[str, bytes, dict[str, Any]]] = field(default_factory=deque)
     _in_flight: dict[int, int] = field(default_factory=dict)  # packet id -> outbox row, 0: none
     _sent: int = 0  # newest outbox row handed to the link
@@ -35,6 +37,11 @@ class Outbox:
         """A durable message; call inside a transaction of the store."""
         self._newest = self.store.put_outbox(topic, payload, retain=retain)
 
+    def retain(self, topic: str, payload: bytes) -> None:
+        """What is true of the node now; only something newer on the same topic replaces it."""
+        self._retained.pop(topic, None)
+        self._retained[topic] = payload
+
     def send(self, topic: str, payload: bytes, **options: Any) -> None:
         """A message that may be dropped when there are too many."""
         self._volatile.append((topic, payload, options))
@@ -44,6 +51,7 @@ class Outbox:
             self.dropped += 1
 
     def drop_volatile(self) -> None:
+        self._retained.clear()
         self._volatile.clear()
         self._bytes = 0
 
@@ -75,7 +83,8 @@ class Outbox:
     @property
     def idle(self) -> bool:
         """True when nothing waits or is in flight."""
-        return not self._in_flight and not self._volatile and self._sent >= self._newest
+        waiting = self._in_flight or self._retained or self._volatile
+        return not waiting and self._sent >= self._newest
 
     def pump(self) -> None:
         """Hand over as much as the broker's window allows, durable messages first."""
@@ -92,6 +101,11 @@ class Outbox:
             else:
                 self._arrived.append(row)
                 self.dropped += 1
+        while self._retained and len(self._in_flight) < self.window:
+            topic = next(iter(self._retained))
+            payload = self._retained.pop(topic)
+            if self._fits(topic, payload):
+                self._in_flight[self.link.publish(topic, payload, retain=True)] = 0
         while self._volatile and len(self._in_flight) < self.window:
             topic, payload, options = self._volatile.popleft()
             self._bytes -= len(payload)

@@ -148,7 +148,7 @@ def test_what_has_no_ack_when_the_node_is_killed_is_delivered_again(
     node: Node, digits: Digits
 ) -> None:
     node.kill()
-    ids = node.stream(*(np.concatenate([part] * 2) for part in digits))
+    ids = node.stream(*(np.concatenate([part] * 4) for part in digits))
     node.peer.publish(node.topic("in/t/label"), b'{"id": "none", "label": null}')  # all are there
     node.start()
     node.receipt(ids[0])
