@@ -36,15 +36,19 @@ def accuracy(quick: bool, cells: Path, out: Path, json_path: Path | None) -> Non
 
 @bench.command()
 @_quick
+@click.option("--rivals/--no-rivals", default=True, show_default=True,
+              help="Every method and the rivals too, beside each other on 20,000 samples.")
 @_cells
 @_out
 @_json
-def continual(quick: bool, cells: Path, out: Path, json_path: Path | None) -> None:
-    """Split-Fashion-MNIST, one pass, with controls and rivals (about two hours)."""
+def continual(
+    quick: bool, rivals: bool, cells: Path, out: Path, json_path: Path | None
+) -> None:
+    """Split-Fashion-MNIST, one pass, with controls and rivals (about an hour and a half)."""
     from edgecc.bench.continual import run
 
     out.mkdir(parents=True, exist_ok=True)
-    run(quick=quick, folder=cells.expanduser(), json_path=json_path, out=out)
+    run(quick=quick, rivals=rivals, folder=cells.expanduser(), json_path=json_path, out=out)
 
 
 @bench.command()
