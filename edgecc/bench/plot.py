@@ -45,7 +45,7 @@ def continual(path: Path, found: dict[str, Any]) -> None:
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
     matrix = np.array(found["cells"]["streams"][0]["matrix"])
-    _matrix(left, matrix, [(f"experience {j + 1}", "") for j in range(len(matrix))])
+    _matrix(left, matrix, [(f"experience {j + 1}",) for j in range(len(matrix))])
     for name, one in _with_bytes(found["cells"]):
         right.plot(sum(one["state"].values()) / 1e6, one["accuracy"], "o", label=name)
     right.axhline(found["control_accuracy"], color="grey", ls=":", label="blocks never trained")
@@ -86,7 +86,7 @@ def _swaps(axes: Any, events: Sequence[dict[str, Any]]) -> None:
         axes.annotate(str(swap["blocks"]), (swap["labels"], 1.0), color="C2", ha="right")
 
 
-def _matrix(axes: Any, matrix: NDArray[np.float64], groups: Sequence[tuple[str, str]]) -> None:
+def _matrix(axes: Any, matrix: NDArray[np.float64], groups: Sequence[tuple[str, ...]]) -> None:
     names = [" +\n".join(group) for group in groups]
     axes.imshow(matrix, vmin=0.5, vmax=1.0, cmap="Greens", aspect="auto")
     axes.set_xticks(range(len(names)), names, fontsize=8)
