@@ -29,6 +29,7 @@ METHODS = (
 )
 ROOMS = {"4 MB": 4_000_000, "0.4 MB": 400_000}  # of stored samples
 REPLAY = (200, 500, 1000, 5000, 0)  # samples; none is the naive net
+ONE_MEGABYTE = {"filters": 48, "waves": 25, "widest": 38}  # docs/experiments.md
 DRAWS = 10  # replay draws per received sample, in all growths together
 
 
@@ -77,7 +78,7 @@ def ours(scale: Scale) -> dict[str, list[Cell]]:
     return {
         "streams": [Cell(stream, pair | {"first": scale.first}) for pair in pairs],
         "controls": [Cell(control, pair) for pair in pairs],
-        "one_megabyte": [Cell(one_megabyte, pair) for pair in alone],
+        "one_megabyte": [Cell(one_megabyte, pair | ONE_MEGABYTE) for pair in alone],
         "alone": [Cell(stem_alone, pair) for pair in alone],
         **{label: [Cell(final, pair | {"room": room}) for pair in pairs]
            for label, room in ROOMS.items()},

@@ -19,7 +19,6 @@ MIB = 2**20
 BUDGET = 1536 * MIB
 _REFRESH = 500  # samples between two solutions of the readout while predicting before learning
 STEM_ALONE = Plan(57, 6, (), 16, 64, {})  # 4104 features
-WIDEST = 38  # mixtures; more than fit into 1 MB after 60,000 samples
 _MOST_EPOCHS = 30.0  # over few stored samples
 
 
@@ -88,11 +87,13 @@ def stem_alone(*, name: str, seed: int, limit: int | None) -> dict[str, Any]:
     return _alone(split(name, seed=seed, limit=limit), STEM_ALONE, seed)
 
 
-def one_megabyte(*, name: str, seed: int, limit: int | None) -> dict[str, Any]:
-    """The widest stem and readout of which, with no stored samples, all files are under 1 MB."""
+def one_megabyte(
+    *, name: str, seed: int, limit: int | None, filters: int, waves: int, widest: int
+) -> dict[str, Any]:
+    """As many mixtures of filters as leave all files under 1 MB, no sample being stored."""
     data = split(name, seed=seed, limit=limit)
-    for mixed in range(WIDEST, 0, -1):
-        plan = Plan(48, 7, (), 16, 64, {}, stem_mixed=mixed, stem_waves=25)
+    for mixed in range(widest, 0, -1):
+        plan = Plan(filters, 7, (), 16, 64, {}, stem_mixed=mixed, stem_waves=waves)
         found = _alone(data, plan, seed)
         if sum(found["state"].values()) <= 10**6:
             return found | {"mixed": mixed}
