@@ -147,6 +147,6 @@ class _Fetch:
             return set()
         if self._path.stat().st_size > self._file.size:
             os.truncate(self._path, self._file.size)
-        found = manifest.describe(self._path).chunks
+        found = manifest.describe(self._path.read_bytes()).chunks
         both = enumerate(zip(found, self._file.chunks, strict=False))
         return {index for index, (here, wanted) in both if here == wanted}
