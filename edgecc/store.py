@@ -91,14 +91,15 @@ class Store(Reader):
 
     # --- writing, inside a transaction ---
 
-    def add_sample(self, sample: Sample) -> int | None:
-        """The new row; None where this id was stored before."""
+    def add_sample(self, sample: Sample, packed: bytes | None = None) -> int | None:
+        """The new row; None where this id was stored before. packed: the sample's, if at hand."""
         key = key_of(sample.id)
         if self._db.execute(
             "SELECT 1 FROM sample WHERE key=? UNION ALL SELECT 1 FROM gone WHERE key=?", (key, key)
         ).fetchone():
             return None
-        held, payload = int.from_bytes(key[:4], "big") % HELD_OUT_IN == 0, sample.pack()
+        held = int.from_bytes(key[:4], "big") % HELD_OUT_IN == 0
+        payload = packed or sample.pack()
         row = self._db.execute(
             "INSERT INTO sample (key, id, source, ts, held, bytes) VALUES (?,?,?,?,?,?)",
             (key, sample.id, sample.source, sample.ts, held, len(payload)),

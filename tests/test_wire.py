@@ -1,21 +1,25 @@
-"""What is read past paho is what paho reads: any packet, whole or broken."""
+"""What is read past paho is what paho reads, and no more is sent than the broker takes."""
 
 import socket
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from live import BRIEF, DEADLINE
 from paho.mqtt import MQTTException
 from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from edgecc.config import Mqtt
+from edgecc.link import Connected, Link
 from edgecc.messages import Inbound
 from edgecc.wire import Wire, publish_of
 
-PUBLISH = 0x30
+CONNACK_FOR_THREE = b"\x20\x06\x00\x00\x03\x21\x00\x03"  # its ReceiveMaximum is 3
 texts = st.text(max_size=40).filter(lambda text: not {"\0", "\ufeff"} & set(text))
 properties = st.fixed_dictionaries({}, optional={
     "ContentType": texts, "ResponseTopic": texts, "CorrelationData": st.binary(max_size=40),
@@ -83,3 +87,34 @@ def test_properties_of_any_length(length: int) -> None:
     found = publish_of(command, packet, 3)
     assert found is None if length > 16_383 else found == by_paho(command, packet)
     assert by_paho(command, packet) is not None
+
+
+def received(peer: socket.socket, most: int) -> list[bytes]:
+    """Packets, each shorter than 128 bytes, until `most` of them or silence."""
+    found, data = [], b""
+    peer.settimeout(BRIEF)
+    with suppress(TimeoutError):
+        while len(found) < most:
+            data += peer.recv(4096)
+            while len(data) > 1 and len(data) >= 2 + data[1]:
+                found.append(data[: 2 + data[1]])
+                data = data[2 + data[1] :]
+    return found
+
+
+def test_no_more_is_sent_than_the_broker_takes_until_it_has_acked() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        link = Link(Mqtt("127.0.0.1", listening.getsockname()[1]), client_id="a")
+        link.start()
+        peer, _ = listening.accept()
+        with peer:
+            received(peer, 1)
+            peer.sendall(CONNACK_FOR_THREE)
+            (connected,) = link.take(1, DEADLINE)
+            assert isinstance(connected, Connected)
+            assert connected.window == 3
+            mids = [link.publish("a", b"%d" % n) for n in range(10)]
+            assert [packet[-1:] for packet in received(peer, 10)] == [b"0", b"1", b"2"]
+            peer.sendall(b"".join(b"\x40\x02" + mid.to_bytes(2) for mid in mids[:2]))
+            assert [packet[-1:] for packet in received(peer, 10)] == [b"3", b"4"]
+            link.stop()
