@@ -25,6 +25,7 @@ from edgecc.messages import (
     Label,
     decode,
     id_of,
+    shown,
     source_of,
     to_json,
 )
@@ -41,6 +42,7 @@ from edgecc.watch import Watch
 
 Receipts = dict[str, list[dict[str, Any]]]
 
+_BESIDE = 512  # bytes of a packet beside its receipts
 _ASIDE = "the source is distrusted: its label is kept, and not learnt"
 
 
@@ -71,18 +73,27 @@ class Ingest:
     prequential: Prequential
     watch: Watch
     unknown: Unknown
+    most_classes: int
     acked: int = 0  # samples whose PUBACK was handed over since the start
     taken: Counter[str] = field(default_factory=Counter)  # what became of messages, since then
+    _classes: set[str] = field(init=False)  # named so far
     _events: list[tuple[LabelEvent, Features | None]] = field(default_factory=list)
     _unlearn: list[str] = field(default_factory=list)  # ids that labels ask to unlearn
 
+    def __post_init__(self) -> None:
+        self._classes = self.store.labels_named()
+
     def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Canary]:
-        """Take in `messages`; returns those that are not about samples, for the daemon."""
+        """Take in `messages`; returns those that are not about samples, for the daemon.
+
+        Once they are committed and acked, the list is empty.
+        """
         items = [self._decoded(message) for message in messages]
         predictions = self._log(items)
         for message, item in zip(messages, items, strict=True):
             sent = self.link.ack(message)
             self.acked += sent and isinstance(item, Predicted | Rejected)
+        messages.clear()
         self._publish(predictions)
         self._learn()
         return [item for item in items if isinstance(item, Command | ChunkRequest | Canary)]
@@ -114,9 +125,19 @@ class Ingest:
         started = time.perf_counter()
         try:
             meant = decode(message, topics=self.config.topics, spec=self.config.input_spec)
+            if isinstance(meant, Sample | Label) and meant.label is not None:
+                self._admit(meant.label)
         except MessageError as error:
             return Rejected(message, str(error))
         return self._predicted(meant, started) if isinstance(meant, Sample) else meant
+
+    def _admit(self, label: str) -> None:
+        """MessageError where it would be one class more than there is memory for."""
+        if label not in self._classes and len(self._classes) >= self.most_classes:
+            raise MessageError(
+                f"label {shown(label)} would be a class more than the {self.most_classes} that "
+                "memory_budget has room for: use one of the known labels, or raise memory_budget")
+        self._classes.add(label)
 
     def _predicted(self, sample: Sample, started: float) -> Predicted:
         predictor = self.serving.predictor
@@ -147,9 +168,11 @@ class Ingest:
             self.store.erasure.drop_quarantined(
                 seq for (seq, _, _), item in zip(out_of, items, strict=False)
                 if not isinstance(item, Rejected))
+            self.store.trim_quarantine()
             self.watch.save()
             for source, entries in receipts.items():
-                self.outbox.put(self.config.topics.out(source, "receipt"), to_json(entries))
+                for payload in _split(entries, self.outbox.limit):
+                    self.outbox.put(self.config.topics.out(source, "receipt"), payload)
             self.outbox.settle()
         self.taken.update(_counted(receipts))
         return predictions
@@ -259,6 +282,14 @@ class Ingest:
         for event, features in self._events:
             self.serving.learn(event, features)
         self.serving.calibrate()
+
+
+def _split(entries: list[dict[str, Any]], limit: int | None) -> Iterable[bytes]:
+    """Receipts as JSON, in as many messages as the broker's largest packet asks for."""
+    payload, half = to_json(entries), len(entries) // 2
+    if limit is None or len(payload) <= limit - _BESIDE or not half:
+        return [payload]
+    return [*_split(entries[:half], limit), *_split(entries[half:], limit)]
 
 
 def _counted(receipts: Receipts) -> Iterable[str]:

@@ -16,6 +16,8 @@ from edgecc.stem import map_shape
 MIB = 2**20
 _FLOAT64 = 8
 _FLOAT32 = 4
+_CLASSES = 64  # at least, and one more for every ...
+_CLASS_EVERY = 8  # ... features
 _MODEL_FEATURES = 512  # of a stem that is a model, where a grid above 1x1 would give more
 
 
@@ -27,6 +29,8 @@ class Costs:
     learner: int = 274 * MIB  # Python, numpy, torch imported and warm, LiteRT, SQLite
     readouts_daemon: float = 4.5  # copies of A alive at once: sums, solve, swap to a successor
     readouts_learner: float = 5.5  # train sums, all sums, two prefixes, solve
+    classes_daemon: int = 7  # copies of B alive at once: sums, weights, solve, successor
+    classes_learner: int = 8
     tiles: int = 11  # float32 maps of one training batch alive at once
     stem: int = 8 * MIB  # LiteRT's own, once a stem is a model of many operators
     stems: int = 2  # its interpreters alive at once in each process
@@ -71,6 +75,11 @@ class Plan:
     @property
     def total(self) -> int:
         return sum(self.where.values())
+
+    @property
+    def hold(self) -> int:
+        """Bytes of messages not yet acked above which the daemon reads no more."""
+        return self.where["daemon: messages in flight"]
 
     @property
     def learner_limit(self) -> int:
@@ -124,6 +133,11 @@ def readout_dim(candidate: Plan, spec: Input) -> int:
         size = _after(size, block)
         dim += block.channels * grid_of(size, block.grid)
     return dim
+
+
+def most_classes(candidate: Plan, spec: Input) -> int:
+    """Classes that the plan has room for."""
+    return max(_CLASSES, readout_dim(candidate, spec) // _CLASS_EVERY)
 
 
 def model_grid(stem: StemMap, largest: int) -> tuple[int, int]:
@@ -180,9 +194,11 @@ def _sized(candidate: Plan, spec: Input, max_payload: int, costs: Costs) -> Plan
     """The plan with every byte accounted for."""
     dim = readout_dim(candidate, spec)
     readout = (dim + 1) ** 2 * _FLOAT64
+    classes = most_classes(candidate, spec) * (dim + 1) * _FLOAT64
     where = {
         "daemon: interpreter and libraries": costs.daemon,
         "daemon: readout": int(costs.readouts_daemon * readout),
+        "daemon: classes": costs.classes_daemon * classes,
         "daemon: messages in flight": candidate.receive_maximum * min(max_payload, 64 * 1024),
     }
     stem = candidate.stem_map
@@ -195,6 +211,7 @@ def _sized(candidate: Plan, spec: Input, max_payload: int, costs: Costs) -> Plan
         where |= {
             "learner: interpreter and libraries": costs.learner,
             "learner: readout": int(costs.readouts_learner * readout),
+            "learner: classes": costs.classes_learner * classes,
             "learner: weights, gradients and moments": 4 * _weights(candidate, spec),
             "learner: training tile": _tile(candidate, spec) * costs.tiles,
         }
