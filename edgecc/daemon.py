@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -50,8 +51,9 @@ _FAREWELL = 5.0  # seconds for the last messages to leave
 
 
 class Daemon:
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
+        self.config = self.given = config
+        self.reread = reread  # the configuration as it is now
         self.paused = False
         self.stopping = False
         self._refreshed = 0.0
@@ -105,7 +107,7 @@ class Daemon:
 
     def revive(self) -> None:
         """What the node knows, from its log and its generations."""
-        config = self.config
+        config, before = self.config, getattr(self, "ingest", None)
         self.serving = Serving(config, self.plan, self.store, self.keys, self._stem)
         self.serving.open()
         right, total = self.store.hit_counts()
@@ -115,6 +117,8 @@ class Daemon:
             config, self.link, self.store, self.outbox, self.serving, prequential, self.watch,
             unknown.Unknown(config.unknown.rate), most_classes(self.plan, config.input_spec),
         )
+        if before is not None:
+            self.ingest.acked, self.ingest.taken = before.acked, before.taken
         for body in self.store.right_predictions(unknown.WINDOW):
             self.ingest.note_right(body)
         self.upkeep, self.forgetting, self.orders = Upkeep(self), Forgetting(self), Orders(self)

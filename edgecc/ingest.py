@@ -125,19 +125,20 @@ class Ingest:
         started = time.perf_counter()
         try:
             meant = decode(message, topics=self.config.topics, spec=self.config.input_spec)
-            if isinstance(meant, Sample | Label) and meant.label is not None:
-                self._admit(meant.label)
         except MessageError as error:
             return Rejected(message, str(error))
+        if isinstance(meant, Sample) and (reason := self._one_too_many(meant.label)):
+            return Rejected(message, reason)
         return self._predicted(meant, started) if isinstance(meant, Sample) else meant
 
-    def _admit(self, label: str) -> None:
-        """MessageError where it would be one class more than there is memory for."""
-        if label not in self._classes and len(self._classes) >= self.most_classes:
-            raise MessageError(
-                f"label {shown(label)} would be a class more than the {self.most_classes} that "
-                "memory_budget has room for: use one of the known labels, or raise memory_budget")
-        self._classes.add(label)
+    def _one_too_many(self, label: str | None) -> str | None:
+        """Why `label` is refused, where it would be one class more than there is memory for."""
+        if label is not None and label not in self._classes:
+            if len(self._classes) >= self.most_classes:
+                return (f"label {shown(label)} would be a class more than the {self.most_classes} "
+                        "that memory_budget has room for: use a known label, or raise memory_budget")
+            self._classes.add(label)
+        return None
 
     def _predicted(self, sample: Sample, started: float) -> Predicted:
         predictor = self.serving.predictor
@@ -232,9 +233,9 @@ class Ingest:
         known = self.store.row_of(label.id) is not None
         if label.unlearn:
             return {"id": label.id, "status": self._unlearn_later(label.id, known), "label": None}
-        if self.store.is_forgotten(label.id):
-            return {"id": label.id, "status": "rejected", "label": label.label,
-                    "reason": "this sample was unlearnt"}
+        forgotten = "this sample was unlearnt" if self.store.is_forgotten(label.id) else None
+        if reason := forgotten or self._one_too_many(label.label):
+            return {"id": label.id, "status": "rejected", "label": label.label, "reason": reason}
         if self.watch.sets_aside(label):
             return {"id": label.id, "status": "aside", "label": label.label, "reason": _ASIDE}
         event = self._log_label(label, None)
