@@ -251,9 +251,12 @@ class Link:
         )
 
     def _on_disconnect(
-        self, _client: Client, _user: Any, _flags: Any, reason: ReasonCode, _found: Any
+        self, _client: Client, _user: Any, flags: Any, reason: ReasonCode, _found: Any
     ) -> None:
-        self._say_lost(reason)
+        if flags.is_disconnect_packet_from_server:
+            self._say_lost(reason)
+        else:
+            self._events.put(Disconnected("the connection was lost"))
 
     def _say_lost(self, reason: ReasonCode) -> None:
         code = reason.value

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHORT, _SHORT_ONES = 10.0, 3  # seconds of a short connection; how many make a pattern
-_CANARY_DEADLINE = 10.0  # seconds for a message to itself to come back; then there is another
+_CANARY_DEADLINE = 5.0  # seconds for a message to itself to come back; then there is another
 _LOST = ("a message of this node to itself did not come back: the broker's ACL denies it in/#, so "
          "that no sample arrives; see deploy/acl, and the broker's log")
 
@@ -115,8 +115,11 @@ class Session:
         short = time.monotonic() - self._connected_at < _SHORT
         self._short, self._connected_at = self._short + 1 if short else 0, 0.0
         if self._short == _SHORT_ONES:
-            log.error("the broker ends every connection at once: does another device use the "
-                      "name %r? Each needs its own `node`", self._daemon.config.node)
+            what = ("the broker ends every connection at once, as where another client uses this "
+                    f"id: does another device have the name {self._daemon.config.node!r}? Each "
+                    "needs its own `node`")
+            log.error("%s", what)
+            self._event("taken-over", "error", {"what": what})
 
     def _on_subscribed(self, event: Subscribed) -> None:
         if event.refused:

@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from paho.mqtt.packettypes import PacketTypes
@@ -31,6 +32,12 @@ class Packet:
         return self.body[2 : 2 + int.from_bytes(self.body[:2], "big")].decode()
 
     @property
+    def payload(self) -> bytes:
+        """Of a PUBLISH at QoS 1 with less than 128 bytes of properties."""
+        at = 4 + len(self.topic.encode())
+        return self.body[at + 1 + self.body[at] :]
+
+    @property
     def client(self) -> tuple[int, Properties, str]:
         """Of a CONNECT: its flags, properties and client id."""
         properties = Properties(PacketTypes.CONNECT)
@@ -56,9 +63,9 @@ class Relay:
 
     def cut(self) -> None:
         """End all connections, as a router would that restarts."""
-        for one in self._open:
-            one.close() if one.fileno() < 0 else one.shutdown(socket.SHUT_RDWR)
-        self._open.clear()
+        while self._open:
+            with suppress(OSError):
+                self._open.pop().shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._listener.close()
@@ -89,28 +96,28 @@ class Relay:
     def _pass_on(
         self, here: socket.socket, there: socket.socket, connection: int, outward: bool
     ) -> None:
-        try:
+        with suppress(OSError):  # one side is gone: so is the other
             for head, body in packets(here):
                 found = Packet(connection, outward, head[0] >> 4, head[0] & 15, body,
                                len(head) + len(body))
                 self.look(found)
                 self.packets.append(found)
                 there.sendall(head + body)
-        except OSError:
-            pass  # one side is gone: so is the other
         for end in (here, there):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
             end.close()
 
 
 def packets(connection: socket.socket) -> Iterator[tuple[bytes, bytes]]:
     """(fixed header, rest) of each packet that arrives, until the connection ends."""
-    file = connection.makefile("rb")
-    while first := file.read(1):
-        head, length = first, 0
-        while True:
-            digit = file.read(1)
-            length |= (digit[0] & 127) << 7 * (len(head) - 1)
-            head += digit
-            if digit[0] < 128:
-                break
-        yield head, file.read(length)
+    with connection.makefile("rb") as file:
+        while first := file.read(1):
+            head, length = first, 0
+            while True:
+                digit = file.read(1)
+                length |= (digit[0] & 127) << 7 * (len(head) - 1)
+                head += digit
+                if digit[0] < 128:
+                    break
+            yield head, file.read(length)
