@@ -70,7 +70,7 @@ class Orders:
                 "parent": self._daemon.serving.number, "plan": self._daemon.plan.describe(),
                 "threads": config.grow.threads, "known": self._keep_known(growth),
             }
-            generation.write_file(path, json.dumps(started).encode())
+            generation.replace_file(path, json.dumps(started).encode())
         started = json.loads(path.read_text())
         return Order(
             growth=growth.number, cursor=growth.cursor, recipe=growth.recipe,

@@ -3,11 +3,15 @@
 import contextlib
 import hashlib
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from brokers import Broker
 from conftest import MakeNode
 from live import DEADLINE, Digits, Node, Peer, npy
 from wire import CONNECT, PUBACK, PUBLISH, Packet, Relay
@@ -222,3 +226,37 @@ def test_p05_quarantine_takes_no_more_than_its_share_of_the_disk(node: Node) -> 
     assert kept == 18
 
 
+
+
+def test_p11_a_stream_keeps_its_copy_until_the_receipt_whatever_the_broker_acked(
+    make_node: MakeNode, tmp_path: Path, digits: Digits
+) -> None:
+    """Node, producer and broker stop in turn; the broker comes back with nothing that it had."""
+    broker = Broker(tmp_path / "broker", "allow_anonymous true").start()
+    node = make_node(broker.port)
+    node.start()
+    command = [sys.executable, "-m", "edgecc", "--config", str(node.config), "stream", "digits",
+               "--json"]
+    with subprocess.Popen([*command, "--rate", "400"], stdout=subprocess.DEVNULL) as producer:
+        node.peer.wait(lambda _: len(node.receipts()) >= 200)
+        assert node.process is not None
+        node.process.send_signal(signal.SIGSTOP)
+        with contextlib.closing(Peer(broker.port, node.topic("in/#"))) as witness:
+            witness.wait(lambda _: len(witness.messages) >= 300)  # acked, and not stored
+        with pytest.raises(subprocess.TimeoutExpired):
+            producer.wait(0.5)
+        producer.kill()
+    broker.stop(signal.SIGKILL)
+    (broker.folder / "mosquitto.db").unlink(missing_ok=True)
+    broker.start()
+    before = node.rows("SELECT COUNT(*) FROM sample")[0][0]
+    node.process.send_signal(signal.SIGCONT)
+    node.peer.wait(lambda m: m.topic == node.topic("health"), after=len(node.peer.messages))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * DEADLINE)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert 0 < said["resumed"] <= before < 500
+    assert said["resumed"] + said["sent"] == 1437
+    ids = [one for (one,) in node.rows("SELECT id FROM sample ORDER BY id")]
+    assert ids == [f"train-{n:06d}" for n in range(1437)]
+    broker.stop()
