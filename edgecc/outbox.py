@@ -52,12 +52,11 @@ class Outbox:
     _sent: int = 0  # newest outbox row handed to the link
     _denied: bool = False  # the broker refused a durable message
     _arrived: list[int] = field(default_factory=list)  # rows to delete at the next commit
-    _newest: int = 0
     _bytes: int = 0  # of the volatile payloads
 
     def put(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """A durable message; call inside a transaction of the store."""
-        self._newest = self.store.put_outbox(topic, payload, retain=retain)
+        self.store.put_outbox(topic, payload, retain=retain)
 
     def retain(self, topic: str, payload: bytes) -> None:
         """What is true of the node now; only something newer on the same topic replaces it."""
@@ -147,7 +146,7 @@ class Outbox:
     def idle(self) -> bool:
         """True when nothing waits or is in flight."""
         waiting = self._in_flight or self._retained or self._volatile
-        return not waiting and self._sent >= self._newest
+        return not waiting and not self.store.outbox(self._sent, 1)
 
     def pump(self) -> None:
         """Hand over as much as the broker's window allows, durable messages first."""

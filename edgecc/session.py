@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHORT, _SHORT_ONES = 10.0, 3  # seconds of a short connection; how many make a pattern
-_CANARY_DEADLINE = 5.0  # seconds for a message to itself to come back; then there is another
+_CANARY_DEADLINE = 5.0  # seconds for a message to itself to come back
+_CANARY_AGAIN = 2.0  # seconds between those that follow
 _LOST = ("a message of this node to itself did not come back: the broker's ACL denies it in/#, so "
          "that no sample arrives; see deploy/acl, and the broker's log")
 
@@ -141,7 +142,8 @@ class Session:
         link, topics = self._daemon.link, self._daemon.config.topics
         self._token = secrets.token_hex(8)
         self._canary_mid = link.publish(topics / "in/canary", self._token.encode())
-        self._canary_due = time.monotonic() + _CANARY_DEADLINE
+        patience = _CANARY_AGAIN if self.canary == "lost" else _CANARY_DEADLINE
+        self._canary_due = time.monotonic() + patience
 
     def _canary_lost(self, what: str) -> None:
         log.error("%s", what)

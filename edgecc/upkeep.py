@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SETTLE = 1.0  # seconds after which arrived outbox rows are deleted even without traffic
-_AGAIN = 10.0  # seconds between two tries of what the broker refuses
+_AGAIN = 5.0  # seconds between two tries of what the broker refuses
 _RETAIN_EVERY = 500  # samples
 _EVICT_AT_ONCE = 500  # samples a turn, so that none takes long
 _FORGET_EVERY = 3600.0  # seconds
