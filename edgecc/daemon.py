@@ -4,9 +4,7 @@ Everything here runs in one thread. The network has a thread of its own that onl
 the learner a process of its own. Nothing acknowledged is lost, whatever is killed and when.
 """
 
-import json
 import logging
-import shutil
 import signal
 import time
 from collections import deque
@@ -15,17 +13,18 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from edgecc import generation, unknown
+from edgecc import unknown
 from edgecc.alone import alone
 from edgecc.announce import Announcer
 from edgecc.commands import answer
 from edgecc.config import Config
-from edgecc.errors import ConfigError, MessageError, StorageFull
+from edgecc.errors import MessageError, StorageFull
 from edgecc.forgetting import Forgetting
 from edgecc.ingest import Ingest
 from edgecc.keys import open_or_make
 from edgecc.link import Event, Link, Said, Will
 from edgecc.messages import Canary, ChunkRequest, Command, Inbound
+from edgecc.one_input import check_input
 from edgecc.orders import Orders
 from edgecc.outbox import Outbox
 from edgecc.planner import most_classes
@@ -94,7 +93,7 @@ class Daemon:
         self.keys = open_or_make(config.state)
         self.store = Store(config.state / "log.sqlite")
         self._stem = stem
-        self._check_input()
+        check_input(config, self.store)
         self.link = self._make_link()
         self.outbox = Outbox(self.link, self.store)
         self.announcer = Announcer(self)
@@ -124,32 +123,6 @@ class Daemon:
         self.upkeep, self.forgetting, self.orders = Upkeep(self), Forgetting(self), Orders(self)
         self._record_start()
         self.orders.sweep()
-
-    def _check_input(self) -> None:
-        """A log holds samples of one kind and shape."""
-        wanted = json.dumps([self.config.input.kind, self.config.input.shape])
-        known = self.store.meta("input", wanted)
-        if known != wanted and self.store.last_row():
-            raise ConfigError(
-                f"input.kind and input.shape are {wanted}, the log in {self.config.state} holds "
-                f"{known}: change them back, or give this node a new state_dir"
-            )
-        with self.store.transaction():
-            if known != wanted:
-                self._begin_anew()
-            self.store.set_meta("input", wanted)
-
-    def _begin_anew(self) -> None:
-        """Nothing was stored under another input: what there is of it is a bare stem."""
-        folder = self.config.state / "generations"
-        numbers = generation.numbers(folder) if folder.exists() else []
-        for number in numbers:
-            shutil.rmtree(folder / generation.name_of(number))
-            self.store.put_outbox(self.config.topics.manifest(number), b"", retain=True)
-        through = max([self.store.meta("removed_through", -1), *numbers])
-        self.store.set_meta("removed_through", through)
-        for name in ("serving", "successor"):
-            self.store.set_meta(name, None)
 
     def _record_start(self) -> None:
         with self.store.transaction():
