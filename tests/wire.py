@@ -68,6 +68,7 @@ class Relay:
                 self._open.pop().shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes `accept`, as closing does not
         self._listener.close()
         self.cut()
 
@@ -80,10 +81,11 @@ class Relay:
         while True:
             try:
                 near, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            try:
                 far = socket.create_connection(("127.0.0.1", self.port))
-            except OSError:  # closed, or no broker there
-                if self._listener.fileno() < 0:
-                    return
+            except OSError:  # no broker there
                 near.close()
                 continue
             self.connections += 1
