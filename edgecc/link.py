@@ -187,6 +187,7 @@ class Link:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout=10)
+        self._client = self._new_client()  # the old one goes, and with it its sockets
 
     # --- the network thread ---
 
