@@ -38,9 +38,11 @@ class Announcer:
 
     def event(self, kind: str, severity: str, data: dict[str, Any]) -> None:
         """Durable; call inside a transaction of the store."""
-        body = {"type": kind, "severity": severity, "ts": time.time(),
-                "id": os.urandom(8).hex(), "data": data}
-        self._daemon.outbox.put(self._topics / "event", to_json(body))
+        self._daemon.outbox.put(self._topics / "event", _event(kind, severity, data))
+
+    def alert(self, kind: str, severity: str, data: dict[str, Any]) -> None:
+        """An event that cannot be stored, or need not be."""
+        self._daemon.outbox.send(self._topics / "event", _event(kind, severity, data))
 
     def train(self, said: dict[str, Any]) -> None:
         body = {name: value for name, value in said.items() if name != "type"}
@@ -97,8 +99,10 @@ class Announcer:
             "growths_open": len(store.open_growths()), "unlearning": daemon.forgetting.busy,
             "swapping": daemon.serving.successor is not None, "paused": daemon.paused,
             "log": store.counts(), "acked": daemon.ingest.acked,
-            "dropped": {"predictions": daemon.outbox.dropped, "qos0": daemon.link.dropped},
-            "connections": daemon.link.connection,
+            "dropped": {"predictions": daemon.outbox.dropped, "qos0": daemon.link.dropped,
+                        "too_large": daemon.outbox.too_large},
+            "connections": daemon.link.connection, "canary": daemon.session.canary,
+            "storage_full_since": daemon.shortage.since, "denied": daemon.outbox.denied,
             "prequential": daemon.ingest.prequential.accuracies(),
             "memory": {
                 "budget": daemon.config.memory_budget, "plan": daemon.plan.total,
@@ -107,6 +111,11 @@ class Announcer:
             },
             "temperature": _temperature(),
         }
+
+
+def _event(kind: str, severity: str, data: dict[str, Any]) -> bytes:
+    return to_json({"type": kind, "severity": severity, "ts": time.time(),
+                    "id": os.urandom(8).hex(), "data": data})
 
 
 def _entry(manifest: Manifest, serving: int) -> dict[str, Any]:

@@ -43,10 +43,9 @@ def start(path: Path | None, with_broker: bool) -> None:
     import os
 
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy; one core stays free
-    config = configuration(path)
     from edgecc.start import run
 
-    sys.exit(run(config, with_broker=with_broker))
+    sys.exit(run(lambda: configuration(path), with_broker=with_broker))
 
 
 @main.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecc.errors import EdgeccError, MessageError
 from edgecc.messages import Command
+from edgecc.reloading import AT_RUN_TIME, differences, taken_over
 from edgecc.reply import refuse, reply
 from edgecc.topics import check_source
 
@@ -123,6 +124,20 @@ def _retry(daemon: Daemon, args: Args) -> Any:
     return daemon.ingest.retry(kept)
 
 
+def _reload(daemon: Daemon, _args: Args) -> Any:
+    """Take up from the configuration what can change at run time; name what needs a restart."""
+    _wait_for_unlearning(daemon)
+    fresh = daemon.reread()
+    changed = differences(daemon.given, fresh)
+    taken = [key for key in changed if key in AT_RUN_TIME]
+    daemon.given = taken_over(daemon.given, fresh, taken)
+    daemon.config = taken_over(daemon.config, fresh, taken)
+    if taken:
+        daemon.snapshot()
+        daemon.revive()
+    return {"taken_up": taken, "needs_restart": [key for key in changed if key not in taken]}
+
+
 def _await_turn(daemon: Daemon, number: int) -> None:
     """It serves once its readout knows every label; a restart does not forget it."""
     with daemon.store.transaction():
@@ -133,5 +148,5 @@ def _await_turn(daemon: Daemon, number: int) -> None:
 VERBS: dict[str, Callable[[Daemon, Args], Any]] = {
     "ping": _ping, "pause": _pause, "resume": _resume, "checkpoint": _checkpoint,
     "rollback": _rollback, "sources": _sources, "trust": _trust,
-    "retry": _retry,
+    "retry": _retry, "reload": _reload,
 }

@@ -4,30 +4,34 @@ Everything here runs in one thread. The network has a thread of its own that onl
 the learner a process of its own. Nothing acknowledged is lost, whatever is killed and when.
 """
 
-import json
 import logging
-import shutil
 import signal
 import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from edgecc import generation, unknown
+from edgecc import unknown
 from edgecc.alone import alone
 from edgecc.announce import Announcer
 from edgecc.commands import answer
 from edgecc.config import Config
-from edgecc.errors import ConfigError, MessageError
+from edgecc.errors import MessageError, StorageFull
 from edgecc.forgetting import Forgetting
 from edgecc.ingest import Ingest
 from edgecc.keys import open_or_make
-from edgecc.link import Event, Link, Will
+from edgecc.link import Event, Link, Said, Will
 from edgecc.messages import Canary, ChunkRequest, Command, Inbound
+from edgecc.one_input import check_input
 from edgecc.orders import Orders
 from edgecc.outbox import Outbox
+from edgecc.planner import most_classes
 from edgecc.prequential import WINDOW, Prequential
 from edgecc.serving import Serving
 from edgecc.session import Session
+from edgecc.shortage import Shortage, is_full
 from edgecc.store import Store
 from edgecc.supervisor import Supervisor
 from edgecc.systemd import notify
@@ -35,6 +39,7 @@ from edgecc.transfer import serve
 from edgecc.trunk import planned
 from edgecc.upkeep import Upkeep
 from edgecc.watch import Watch
+from edgecc.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +50,15 @@ _FAREWELL = 5.0  # seconds for the last messages to leave
 
 
 class Daemon:
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
+        self.config = self.given = config
+        self.reread = reread  # the configuration as it is now
         self.paused = False
         self.stopping = False
         self._refreshed = 0.0
         self._announced = -1  # number of the generation last announced as serving
+        self._said: deque[Said] = deque()  # heard from the network, not yet taken in
+        self._messages: list[Inbound] = []
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code."""
@@ -58,74 +66,63 @@ class Daemon:
         with alone(self.config.state, "give this one its own state_dir"):
             self._start()
             while not self.stopping:
-                self._turn()
-                notify("WATCHDOG=1")
+                try:
+                    self._turn()
+                except (StorageFull, OSError) as error:
+                    self.shortage.sit_out(error)
+                self.watchdog.feed()
             self._stop()
         return 0
 
     # --- start ---
 
     def _start(self) -> None:
+        self._open()
+        self.revive()
+        for what in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(what, self._on_signal)
+        self.link.start()
+        notify("READY=1")
+
+    def _open(self) -> None:
+        """What there is once in a process."""
         config = self.config
         self.plan, stem = planned(config)
         grow = replace(config.grow, blocks=len(self.plan.blocks))  # none where none fits
         config = self.config = replace(config, grow=grow)
         self.keys = open_or_make(config.state)
         self.store = Store(config.state / "log.sqlite")
-        self.store.on_progress(lambda: notify("WATCHDOG=1"))
-        self._check_input()
-        self.serving = Serving(config, self.plan, self.store, self.keys, stem)
-        self.serving.open()
+        self._stem = stem
+        check_input(config, self.store)
         self.link = self._make_link()
         self.outbox = Outbox(self.link, self.store)
-        right, total = self.store.hit_counts()
-        prequential = Prequential(right=right, total=total, newest=self.store.hits(WINDOW))
         self.announcer = Announcer(self)
-        self.watch = Watch(config, self.store, self.announcer.event)
-        self.ingest = Ingest(
-            config, self.link, self.store, self.outbox, self.serving, prequential, self.watch,
-            unknown.Unknown(config.unknown.rate),
-        )
-        for body in self.store.right_predictions(unknown.WINDOW):
-            self.ingest.note_right(body)
         self.supervisor = Supervisor(
             limit=self.plan.learner_limit, idle=config.grow.idle_exit, wake=self.link.wake
         )
-        self.session, self.upkeep = Session(self), Upkeep(self)
-        self.forgetting = Forgetting(self)
-        self.orders = Orders(self)
+        self.session, self.shortage = Session(self), Shortage(self)
+        self.watchdog = Watchdog(lambda: self.link.rounds, self.supervisor.progress)
+        self.store.on_progress(self.watchdog.feed)
+
+    def revive(self) -> None:
+        """What the node knows, from its log and its generations."""
+        config, before = self.config, getattr(self, "ingest", None)
+        self.serving = Serving(config, self.plan, self.store, self.keys, self._stem)
+        self.serving.open()
+        right, total = self.store.hit_counts()
+        prequential = Prequential(right=right, total=total, newest=self.store.hits(WINDOW))
+        self.watch = Watch(config, self.store, self.announcer.event)
+        self.ingest = Ingest(
+            config, self.link, self.store, self.outbox, self.serving, prequential, self.watch,
+            unknown.Unknown(config.unknown.rate), most_classes(self.plan, config.input_spec),
+        )
+        if before is not None:
+            self.ingest.acked, self.ingest.taken = before.acked, before.taken
+        for body in self.store.right_predictions(unknown.WINDOW):
+            self.ingest.note_right(body)
+        self.upkeep, self.forgetting, self.orders = Upkeep(self), Forgetting(self), Orders(self)
         self._record_start()
         self.orders.sweep()
-        for what in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(what, self._on_signal)
-        self.link.start()
-        notify("READY=1")
-
-    def _check_input(self) -> None:
-        """A log holds samples of one kind and shape."""
-        wanted = json.dumps([self.config.input.kind, self.config.input.shape])
-        known = self.store.meta("input", wanted)
-        if known != wanted and self.store.last_row():
-            raise ConfigError(
-                f"input.kind and input.shape are {wanted}, the log in {self.config.state} holds "
-                f"{known}: change them back, or give this node a new state_dir"
-            )
-        with self.store.transaction():
-            if known != wanted:
-                self._begin_anew()
-            self.store.set_meta("input", wanted)
-
-    def _begin_anew(self) -> None:
-        """Nothing was stored under another input: what there is of it is a bare stem."""
-        folder = self.config.state / "generations"
-        numbers = generation.numbers(folder) if folder.exists() else []
-        for number in numbers:
-            shutil.rmtree(folder / generation.name_of(number))
-            self.store.put_outbox(self.config.topics.manifest(number), b"", retain=True)
-        through = max([self.store.meta("removed_through", -1), *numbers])
-        self.store.set_meta("removed_through", through)
-        for name in ("serving", "successor"):
-            self.store.set_meta(name, None)
 
     def _record_start(self) -> None:
         with self.store.transaction():
@@ -149,7 +146,7 @@ class Daemon:
         will = Will(self.config.topics / "status", b"offline")
         return Link(
             self.config.mqtt, client_id=f"edgecc-{self.config.node}", will=will,
-            receive_maximum=self.plan.receive_maximum,
+            receive_maximum=self.plan.receive_maximum, hold=self.plan.hold,
         )
 
     def _on_signal(self, _number: int, _frame: Any) -> None:
@@ -160,33 +157,48 @@ class Daemon:
 
     def _turn(self) -> None:
         busy = self.serving.catch_up()
-        events = self.link.take(256, 0.0 if busy else _PATIENCE)
-        self._take_in(events)
+        self._take_in(self.link.take(256, 0.0 if busy else _PATIENCE))
         self.orders.follow()
         self._swap()
         self.forgetting.step()
         self._refresh()
         self.orders.give()
         self._announce()
+        self.session.turn()
         self.upkeep.turn()
         self.outbox.pump()
         if not self.link.alive:
             raise RuntimeError("the network thread has died")
 
     def _take_in(self, events: list[Event]) -> None:
-        messages = [event for event in events if isinstance(event, Inbound)]
-        for event in events:
-            if not isinstance(event, Inbound):
-                self.session.take(event)
-        if messages:
-            for item in self.ingest.batch(messages):
+        self._hear(events)
+        if self._messages:
+            for item in self.ingest.batch(self._messages):
                 self._answer(item)
+
+    def _hear(self, events: list[Event]) -> None:
+        messages = [event for event in events if isinstance(event, Inbound)]
+        self._messages += messages
+        self.session.heard(message.topic for message in messages)
+        self._said += [event for event in events if not isinstance(event, Inbound)]
+        while self._said:
+            self.session.take(self._said[0])
+            self._said.popleft()
+
+    def hear(self) -> None:
+        """Follow the session, but take no message in; of those the broker sends again, keep one."""
+        with suppress(StorageFull):
+            self._hear(self.link.take(256, _PATIENCE))
+        stale = [m for m in self._messages if m.qos and m.connection != self.link.connection]
+        for message in stale:
+            self.link.ack(message)
+            self._messages.remove(message)
 
     def _answer(self, item: Command | ChunkRequest | Canary) -> None:
         if isinstance(item, Command):
             answer(self, item)
         elif isinstance(item, Canary):
-            log.info("the broker delivers what is published to this node")
+            self.session.returned(item.token)
         else:
             try:
                 serve(item, self.serving.path(item.generation), self.config.topics, self.outbox)
@@ -245,15 +257,27 @@ class Daemon:
         log.info("stopping")
         notify("STOPPING=1")
         self.supervisor.stop()
-        self._take_in(self.link.take(1024, 0.0))
+        try:
+            self._say_goodbye()
+            self.snapshot()  # the broker may have sent more samples until now
+            with self.store.transaction():
+                self.outbox.settle()
+        except (StorageFull, OSError) as error:
+            if not is_full(error):
+                raise
+            log.error("%s: the next start replays what could not be saved", error)
+        self.link.stop()
+        self.store.close()
+
+    def _say_goodbye(self) -> None:
+        if self.shortage.since is None:
+            self._take_in(self.link.take(1024, 0.0))
         self.outbox.drop_volatile()
         self.announcer.offline()
         deadline = time.monotonic() + _FAREWELL
         while not self.outbox.idle and self.outbox.window and time.monotonic() < deadline:
             self.outbox.pump()
-            self._take_in(self.link.take(64, 0.05))
-        self.snapshot()  # the broker may have sent more samples until now
-        with self.store.transaction():
-            self.outbox.settle()
-        self.link.stop()
-        self.store.close()
+            if self.shortage.since is None:
+                self._take_in(self.link.take(64, 0.05))
+            else:
+                self.hear()

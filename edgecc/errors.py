@@ -5,6 +5,7 @@
     ├── BudgetError                78  memory_budget is too small for any plan
     ├── MessageError                   a message is no sample, label or command: to quarantine
     ├── StoreError                     the log cannot be opened, read or written
+    │   └── StorageFull            75  there is no room on its disk
     ├── BrokerError                75  the broker cannot be reached, or went away
     │   ├── AuthError              77  it refuses these credentials or this client
     │   └── NotRunning             69  no edgecc answers for this node
@@ -33,6 +34,10 @@ class MessageError(EdgeccError):
 
 class StoreError(EdgeccError):
     pass
+
+
+class StorageFull(StoreError):
+    exit_code = 75
 
 
 class BrokerError(EdgeccError):

@@ -287,7 +287,11 @@ def write_file(path: Path, data: bytes) -> None:
 def replace_file(path: Path, data: bytes) -> None:
     """Whole and durable, or as it was before."""
     part = path.with_suffix(".part")
-    write_file(part, data)
+    try:
+        write_file(part, data)
+    except OSError:
+        part.unlink(missing_ok=True)  # on a full disk, room for others
+        raise
     part.replace(path)
     _sync(path.parent)
 

@@ -27,6 +27,7 @@ from edgecc.messages import (
     Label,
     decode,
     id_of,
+    shown,
     source_of,
     to_json,
 )
@@ -43,6 +44,7 @@ from edgecc.watch import Watch
 
 Receipts = dict[str, list[dict[str, Any]]]
 
+_BESIDE = 512  # bytes of a packet beside its receipts
 _ASIDE = "the source is distrusted: its label is kept, and not learnt"
 
 
@@ -74,22 +76,29 @@ class Ingest:
     prequential: Prequential
     watch: Watch
     unknown: Unknown
+    most_classes: int
     acked: int = 0  # samples whose PUBACK was handed over since the start
     taken: Counter[str] = field(default_factory=Counter)  # what became of messages, since then
+    _classes: set[str] = field(init=False)  # named so far
     _events: list[tuple[LabelEvent, Features | None]] = field(default_factory=list)
     _unlearn: list[str] = field(default_factory=list)  # ids that labels ask to unlearn
 
     def __post_init__(self) -> None:
         self._topics, self._spec = self.config.topics, self.config.input_spec
         self._beside = ThreadPoolExecutor(1, "packing")
+        self._classes = self.store.labels_named()
 
     def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Canary]:
-        """Take in `messages`; returns those that are not about samples, for the daemon."""
+        """Take in `messages`; returns those that are not about samples, for the daemon.
+
+        Once they are committed and acked, the list is empty.
+        """
         items = self._understood([self._decoded(message) for message in messages])
         predictions = self._log(items)
         for message, item in zip(messages, items, strict=True):
             sent = self.link.ack(message)
             self.acked += sent and isinstance(item, Predicted | Rejected)
+        messages.clear()
         self._publish(predictions)
         self._learn()
         return [item for item in items if isinstance(item, Command | ChunkRequest | Canary)]
@@ -117,9 +126,21 @@ class Ingest:
 
     def _decoded(self, message: Inbound) -> Decoded | Rejected:
         try:
-            return decode(message, topics=self._topics, spec=self._spec)
+            meant = decode(message, topics=self._topics, spec=self._spec)
         except MessageError as error:
             return Rejected(message, str(error))
+        if isinstance(meant, Sample) and (reason := self._one_too_many(meant.label)):
+            return Rejected(message, reason)
+        return meant
+
+    def _one_too_many(self, label: str | None) -> str | None:
+        """Why `label` is refused, where it would be one class more than there is memory for."""
+        if label is not None and label not in self._classes:
+            if len(self._classes) >= self.most_classes:
+                return (f"label {shown(label)} would be a class more than the {self.most_classes} "
+                        "that memory_budget has room for: use a known one, or raise memory_budget")
+            self._classes.add(label)
+        return None
 
     def _understood(self, items: list[Decoded | Rejected]) -> list[Any]:
         """`items`, every sample predicted here and packed by another thread meanwhile."""
@@ -163,9 +184,11 @@ class Ingest:
             self.store.erasure.drop_quarantined(
                 seq for (seq, _, _), item in zip(out_of, items, strict=False)
                 if not isinstance(item, Rejected))
+            self.store.trim_quarantine()
             self.watch.save()
             for source, entries in receipts.items():
-                self.outbox.put(self._topics.out(source, "receipt"), to_json(entries))
+                for payload in _split(entries, self.outbox.limit):
+                    self.outbox.put(self._topics.out(source, "receipt"), payload)
             self.outbox.settle()
         self.taken.update(_counted(receipts))
         return predictions
@@ -225,9 +248,9 @@ class Ingest:
         known = self.store.row_of(label.id) is not None
         if label.unlearn:
             return {"id": label.id, "status": self._unlearn_later(label.id, known), "label": None}
-        if self.store.is_forgotten(label.id):
-            return {"id": label.id, "status": "rejected", "label": label.label,
-                    "reason": "this sample was unlearnt"}
+        forgotten = "this sample was unlearnt" if self.store.is_forgotten(label.id) else None
+        if reason := forgotten or self._one_too_many(label.label):
+            return {"id": label.id, "status": "rejected", "label": label.label, "reason": reason}
         if self.watch.sets_aside(label):
             return {"id": label.id, "status": "aside", "label": label.label, "reason": _ASIDE}
         event = self._log_label(label, None)
@@ -275,6 +298,14 @@ class Ingest:
         for event, features in self._events:
             self.serving.learn(event, features)
         self.serving.calibrate()
+
+
+def _split(entries: list[dict[str, Any]], limit: int | None) -> Iterable[bytes]:
+    """Receipts as JSON, in as many messages as the broker's largest packet asks for."""
+    payload, half = to_json(entries), len(entries) // 2
+    if limit is None or len(payload) <= limit - _BESIDE or not half:
+        return [payload]
+    return [*_split(entries[:half], limit), *_split(entries[half:], limit)]
 
 
 def _counted(receipts: Receipts) -> Iterable[str]:

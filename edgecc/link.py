@@ -2,12 +2,12 @@
 
 A network thread of our own runs paho's loop; its callbacks only put an event on a queue, and the
 owner takes events from there. Every connection has a number, and an ack from an earlier
-connection is dropped: its packet id might by now belong to another message.
+connection is dropped: its packet id might by now belong to another message. Where more bytes wait
+to be taken than were planned for, the thread stops reading, and TCP holds the rest back.
 """
 
 import logging
 import queue
-import random
 import ssl
 import threading
 import time
@@ -23,18 +23,17 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from edgecc.backoff import Backoff
 from edgecc.config import Mqtt
 from edgecc.messages import Inbound
 from edgecc.wire import Wire
 
 log = logging.getLogger(__name__)
 
-_BACKOFF = (1.0, 120.0)  # seconds: the first ceiling of the jitter, and the last
-_STABLE = 60.0  # seconds connected after which backoff starts again from the first
 _PACKET_OVERHEAD = 64 * 1024  # bytes of topic and properties beside the payload
 _WINDOW = 64  # QoS 1 messages on their way to the broker at once, where it takes as many
-_SESSION_TAKEN_OVER = 0x8E
-_AUTH_REASONS = {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C}
+_SESSION_TAKEN_OVER, _PACKET_TOO_LARGE = 0x8E, 0x95
+_REFUSALS = {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, _SESSION_TAKEN_OVER}
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,12 @@ class Connected:
 class Disconnected:
     reason: str
     refused: bool = False  # the broker said no to these credentials or this client
+    too_large: bool = False  # it got a packet above its limit
 
 
 @dataclass(frozen=True)
 class Subscribed:
-    refused: list[str]  # reasons, for the filters that the broker did not grant
+    refused: list[str]  # filters that the broker did not grant, each with its reason
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Published:
     failure: str | None
 
 
-Event = Inbound | Connected | Disconnected | Subscribed | Published
+Said = Connected | Disconnected | Subscribed | Published
+Event = Inbound | Said
 
 
 @dataclass(frozen=True)
@@ -76,23 +77,28 @@ class Link:
     """One MQTT 5 client. A persistent session unless `clean`."""
 
     def __init__(
-        self, settings: Mqtt, *, client_id: str, receive_maximum: int = 64, clean: bool = False,
-        will: Will | None = None,
+        self, settings: Mqtt, *, client_id: str, receive_maximum: int = 64, hold: int = 16 * 2**20,
+        clean: bool = False, will: Will | None = None,
     ) -> None:
-        self._settings, self._clean = settings, clean
-        self._receive_maximum = receive_maximum
+        """hold: bytes of messages not yet acked above which no more is read."""
+        self._settings, self._clean, self._will = settings, clean, will
+        self._client_id, self._receive_maximum, self._hold = client_id, receive_maximum, hold
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._messages: deque[Inbound] = deque()
         self._stopping = threading.Event()
         self._changing = threading.Lock()  # held while `connection` changes or an ack is queued
         self.connection = 0
         self.dropped = 0  # QoS 0 messages that arrived faster than they were taken
-        self._client = Wire(client_id, self._on_message, lambda: self.connection)
-        self._prepare(will)
+        self.rounds = 0  # of the network thread: while it lives and moves, there are more
+        self._received, self._acked = 0, 0  # bytes
+        self._connected_at: float | None = None
+        self._asked: deque[list[str]] = deque()  # filters of subscriptions not yet answered
+        self._client = self._new_client()
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
 
-    def _prepare(self, will: Will | None) -> None:
-        settings, client = self._settings, self._client
+    def _new_client(self) -> Wire:
+        client = Wire(self._client_id, self._on_message, lambda: self.connection)
+        settings, will = self._settings, self._will
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.password)
         if settings.tls:
@@ -104,6 +110,7 @@ class Link:
             client.will_set(will.topic, will.payload, qos=1, retain=True, properties=properties)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_publish, client.on_subscribe = self._on_publish, self._on_subscribe
+        return client
 
     # --- the owner's side ---
 
@@ -143,7 +150,11 @@ class Link:
         return mid
 
     def ack(self, message: Inbound) -> bool:
-        """True where a PUBACK was handed over: QoS 1, and still the same connection."""
+        """It has been dealt with; True where a PUBACK was handed over.
+
+        That is at QoS 1 and on the connection it came by.
+        """
+        self._acked += len(message.payload)
         with self._changing:
             if message.qos == 0 or message.connection != self.connection:
                 return False
@@ -153,7 +164,8 @@ class Link:
 
     def subscribe(self, filters: Iterable[str]) -> None:
         options = SubscribeOptions(qos=1)
-        self._client.subscribe([(name, options) for name in filters])
+        self._asked.append(list(filters))
+        self._client.subscribe([(name, options) for name in self._asked[-1]])
         self._client.wake()
 
     def unsubscribe(self, filters: list[str]) -> None:
@@ -172,22 +184,27 @@ class Link:
         self._client.wake()
         if self._thread.is_alive():
             self._thread.join(timeout=10)
+        self._client = self._new_client()  # the old one goes, and with it its sockets
 
     # --- the network thread ---
 
     def _run(self) -> None:
-        ceiling = _BACKOFF[0]
+        backoff = Backoff()
         while not self._stopping.is_set():
-            started = time.monotonic()
+            self._connected_at = None
             try:
                 self._connect()
                 self._loop()
-            except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            except Exception as error:  # whatever a broker may send, the thread goes on
+                log.debug("connection %d", self.connection, exc_info=True)
                 self._events.put(Disconnected(f"{type(error).__name__}: {error}"))
-            if time.monotonic() - started > _STABLE:
-                ceiling = _BACKOFF[0]
-            self._stopping.wait(random.uniform(0, ceiling))
-            ceiling = min(2 * ceiling, _BACKOFF[1])
+            held = 0.0 if self._connected_at is None else time.monotonic() - self._connected_at
+            self._wait(backoff.after(held))
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._stopping.wait(min(left, 1.0)):
+            self.rounds += 1
 
     def _connect(self) -> None:
         properties = _properties(PacketTypes.CONNECT)
@@ -202,11 +219,18 @@ class Link:
         )
 
     def _loop(self) -> None:
-        while self._client.turn(0.5) and not self._stopping.is_set():
-            pass
+        while self._round() and not self._stopping.is_set():
+            self.rounds += 1
         deadline = time.monotonic() + 5
         while self._client.unsent and time.monotonic() < deadline and self._client.turn(0.1):
             pass
+
+    def _round(self) -> bool:
+        """Read and write, or only write; False once disconnected."""
+        if self._received - self._acked <= self._hold:
+            return self._client.turn(0.5)
+        self._stopping.wait(0.01)
+        return self._client.write()
 
     # --- callbacks: an event on the queue, nothing else ---
 
@@ -214,24 +238,36 @@ class Link:
         self, _client: Client, _user: Any, flags: Any, reason: ReasonCode, found: Any
     ) -> None:
         if reason.is_failure:
-            self._events.put(Disconnected(str(reason), refused=reason.value in _AUTH_REASONS))
+            self._say_lost(reason)
             return
+        self._connected_at = time.monotonic()
+        self._asked.clear()
         window = min(getattr(found, "ReceiveMaximum", _WINDOW), _WINDOW)
         packet = getattr(found, "MaximumPacketSize", None)
         self._client.keep_to(window)
         self._events.put(Connected(self.connection, flags.session_present, window, packet))
 
     def _on_disconnect(
-        self, _client: Client, _user: Any, _flags: Any, reason: ReasonCode, _found: Any
+        self, _client: Client, _user: Any, flags: Any, reason: ReasonCode, _found: Any
     ) -> None:
-        taken_over = reason.value == _SESSION_TAKEN_OVER
-        text = f"{reason}: another client uses this id" if taken_over else str(reason)
-        self._events.put(Disconnected(text, refused=taken_over))
+        if flags.is_disconnect_packet_from_server:
+            self._say_lost(reason)
+        else:
+            self._events.put(Disconnected("the connection was lost"))
+
+    def _say_lost(self, reason: ReasonCode) -> None:
+        code = reason.value
+        meaning = ": another client uses this id" if code == _SESSION_TAKEN_OVER else ""
+        if code == _PACKET_TOO_LARGE:  # paho would send it again for ever
+            self._client = self._new_client()
+        self._events.put(Disconnected(
+            f"{reason}{meaning}", refused=code in _REFUSALS, too_large=code == _PACKET_TOO_LARGE))
 
     def _on_message(self, message: Inbound) -> None:
         if message.qos == 0 and len(self._messages) > 4 * self._receive_maximum:
             self.dropped += 1
             return
+        self._received += len(message.payload)
         self._messages.append(message)
         if len(self._messages) == 1:
             self.wake()
@@ -245,7 +281,9 @@ class Link:
     def _on_subscribe(
         self, _client: Client, _user: Any, _mid: int, reasons: list[ReasonCode], _found: Any
     ) -> None:
-        self._events.put(Subscribed([str(reason) for reason in reasons if reason.is_failure]))
+        answers = zip(self._asked.popleft(), reasons, strict=True)
+        self._events.put(Subscribed(
+            [f"{name}: {reason}" for name, reason in answers if reason.is_failure]))
 
 
 def _properties(packet: int) -> Properties:

@@ -103,7 +103,7 @@ def decode(message: Inbound, *, topics: Topics, spec: Input) -> Decoded:
 
 def source_of(message: Inbound, topics: Topics) -> str:
     """The source a message came from, for its receipt, even when it cannot be decoded."""
-    levels = topics.below_root(message.topic)
+    levels = _levels(message, topics)
     return levels[1] if len(levels) > 1 else ""
 
 
@@ -114,13 +114,21 @@ def id_of(message: Inbound, topics: Topics) -> str:
     if given and isinstance(given, str):
         return given
     source, label = source_of(message, topics), label if isinstance(label, str) else ""
-    levels = topics.below_root(message.topic)
+    levels = _levels(message, topics)
     if len(levels) == 4:
         try:
             label = decode_label(levels[3])
         except MessageError:
             label = levels[3]  # the message is on its way to quarantine for this very reason
     return content_id(source, label, message.payload)
+
+
+def _levels(message: Inbound, topics: Topics) -> list[str]:
+    """Of the topic; [] for one of an earlier configuration, kept by the broker."""
+    try:
+        return topics.below_root(message.topic)
+    except MessageError:
+        return []
 
 
 def content_id(source: str, label: str | None, payload: bytes) -> str:

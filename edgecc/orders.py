@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecc import generation, known
+from edgecc.errors import StorageFull
 from edgecc.learner import KNOWN, Order
 from edgecc.reader import Growth
 
@@ -69,7 +70,7 @@ class Orders:
                 "parent": self._daemon.serving.number, "plan": self._daemon.plan.describe(),
                 "threads": config.grow.threads, "known": self._keep_known(growth),
             }
-            generation.write_file(path, json.dumps(started).encode())
+            generation.replace_file(path, json.dumps(started).encode())
         started = json.loads(path.read_text())
         return Order(
             growth=growth.number, cursor=growth.cursor, recipe=growth.recipe,
@@ -132,6 +133,8 @@ class Orders:
         why = daemon.supervisor.ended()
         if why is None or why == "killed" or order is None:
             return
+        if why == "failed" and not daemon.store.has_room():
+            raise StorageFull(f"{daemon.config.state}: no room for what the learner writes")
         self._endings[why] += 1
         with daemon.store.transaction():
             daemon.announcer.event(f"learner-{why}", "warning", {

@@ -21,6 +21,8 @@ _WIDTHS = (  # of the first, the second and the dense block; the stem's filters,
     (24, 48, 128, 16, 32), (24, 32, 96, 12, 32), (16, 32, 64, 8, 16),
 )
 _ALONE = ((28, 6), (20, 5), (15, 4), (8, 3))  # filters and grid of a stem without blocks
+_CLASSES = 64  # at least, and one more for every ...
+_CLASS_EVERY = 8  # ... features
 _MODEL_FEATURES = 512  # of a stem that is a model, where a grid above 1x1 would give more
 
 
@@ -32,6 +34,8 @@ class Costs:
     learner: int = 274 * MIB  # Python, numpy, torch imported and warm, LiteRT, SQLite
     readouts_daemon: float = 4.5  # copies of A alive at once: sums, solve, swap to a successor
     readouts_learner: float = 5.5  # train sums, all sums, two prefixes, solve
+    classes_daemon: int = 7  # copies of B alive at once: sums, weights, solve, successor
+    classes_learner: int = 8
     tiles: int = 11  # float32 maps of one training batch alive at once
     stem: int = 8 * MIB  # LiteRT's own, once a stem is a model of many operators
     stems: int = 2  # its interpreters alive at once in each process
@@ -76,6 +80,11 @@ class Plan:
     @property
     def total(self) -> int:
         return sum(self.where.values())
+
+    @property
+    def hold(self) -> int:
+        """Bytes of messages not yet acked above which the daemon reads no more."""
+        return self.where["daemon: messages in flight"]
 
     @property
     def learner_limit(self) -> int:
@@ -131,6 +140,11 @@ def readout_dim(candidate: Plan, spec: Input) -> int:
     return dim
 
 
+def most_classes(candidate: Plan, spec: Input) -> int:
+    """Classes that the plan has room for."""
+    return max(_CLASSES, readout_dim(candidate, spec) // _CLASS_EVERY)
+
+
 def model_grid(stem: StemMap, largest: int) -> tuple[int, int]:
     """The finest pooling of a model's map to at most _MODEL_FEATURES features, or else 1x1."""
     fits = [
@@ -182,9 +196,11 @@ def _sized(candidate: Plan, spec: Input, max_payload: int, costs: Costs) -> Plan
     """The plan with every byte accounted for."""
     dim = readout_dim(candidate, spec)
     readout = (dim + 1) ** 2 * _FLOAT64
+    classes = most_classes(candidate, spec) * (dim + 1) * _FLOAT64
     where = {
         "daemon: interpreter and libraries": costs.daemon,
         "daemon: readout": int(costs.readouts_daemon * readout),
+        "daemon: classes": costs.classes_daemon * classes,
         "daemon: messages in flight": candidate.receive_maximum * min(max_payload, 64 * 1024),
     }
     stem = candidate.stem_map
@@ -197,6 +213,7 @@ def _sized(candidate: Plan, spec: Input, max_payload: int, costs: Costs) -> Plan
         where |= {
             "learner: interpreter and libraries": costs.learner,
             "learner: readout": int(costs.readouts_learner * readout),
+            "learner: classes": costs.classes_learner * classes,
             "learner: weights, gradients and moments": 4 * _weights(candidate, spec),
             "learner: training tile": _tile(candidate, spec) * costs.tiles,
         }

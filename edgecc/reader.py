@@ -180,6 +180,13 @@ class Reader:
         )
         return [label for (label,) in rows]
 
+    def labels_named(self) -> set[str]:
+        """Every label that was ever given to a sample, or waits for one."""
+        rows = self._db.execute(
+            "SELECT label FROM usage WHERE label != '' UNION "
+            "SELECT label FROM pending WHERE label NOT NULL UNION SELECT label FROM aside")
+        return {label for (label,) in rows}
+
     def hits(self, limit: int) -> list[int]:
         """The newest `limit` first labels, newest last: 1 where the prediction was right."""
         rows = self._db.execute(

@@ -33,7 +33,8 @@ def plan(config: Config, as_json: bool) -> None:
     click.echo(f"stem: {config.stem}")
     widths = ", ".join(f"{block.channels} channels" for block in found.blocks) or "none"
     click.echo(f"blocks: {widths}; batch {found.batch}; "
-               f"{planner.readout_dim(found, config.input_spec)} features")
+               f"{planner.readout_dim(found, config.input_spec)} features; "
+               f"at most {planner.most_classes(found, config.input_spec)} classes")
 
 
 def status(config: Config, *, as_json: bool, watch: bool) -> None:

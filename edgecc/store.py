@@ -14,7 +14,7 @@ from typing import Any
 
 from edgecc.aside import Aside
 from edgecc.erasure import Erasure
-from edgecc.errors import StoreError
+from edgecc.errors import StorageFull, StoreError
 from edgecc.messages import Inbound, Label
 from edgecc.reader import Growth, LabelEvent, Reader, key_of
 from edgecc.sample import Sample
@@ -24,6 +24,9 @@ HELD_OUT_IN = 20  # one labelled sample in twenty judges candidates and is never
 _PAGE = 1024  # bytes; a sample touches ten pages, and each is written whole at every commit
 _WAL = 4 * 2**20  # bytes of it after which it is worked into the file
 QUARANTINE_ROWS = 1000  # the newest are kept; the counter counts all
+QUARANTINE_BYTES = 16 * 2**20  # or as many of the newest as take this, and the newest at least
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
+_ROOM = 2**20  # bytes
 
 
 class Store(Reader):
@@ -69,7 +72,20 @@ class Store(Reader):
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreError(f"{self._path}: {error}") from error
+            full = getattr(error, "sqlite_errorcode", None) in _FULL
+            kind = StorageFull if full else StoreError
+            raise kind(f"{self._path}: {error}") from error
+
+    def has_room(self) -> bool:
+        """True where a mebibyte can be committed."""
+        try:
+            with self.transaction():
+                self._db.execute("INSERT INTO meta VALUES ('room', zeroblob(?))", (_ROOM,))
+        except StorageFull:
+            return False
+        with self.transaction():
+            self.set_meta("room", None)
+        return True
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -80,7 +96,8 @@ class Store(Reader):
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # SQLite itself takes some back
+                    self._db.execute("ROLLBACK")
                 raise
 
     @contextmanager
@@ -170,13 +187,21 @@ class Store(Reader):
         return Label(*found) if found else None
 
     def quarantine(self, message: Inbound, reason: str) -> None:
-        seq = self._db.execute(
+        self._db.execute(
             "INSERT INTO quarantine (ts, topic, reason, content_type, user, payload) "
             "VALUES (?,?,?,?,?,?)",
             (time.time(), message.topic, reason, message.content_type,
              json.dumps(dict(message.user)), message.payload),
-        ).lastrowid
-        self._db.execute("DELETE FROM quarantine WHERE seq<=?", ((seq or 0) - QUARANTINE_ROWS,))
+        )
+
+    def trim_quarantine(self) -> None:
+        """Keep the newest that are within its bounds, in rows and in bytes."""
+        self._db.execute(
+            "DELETE FROM quarantine WHERE seq <= (SELECT MAX(seq) FROM (SELECT seq, "
+            "SUM(LENGTH(payload) + LENGTH(user) + LENGTH(topic)) OVER newest AS size, "
+            "ROW_NUMBER() OVER newest AS place FROM quarantine "
+            "WINDOW newest AS (ORDER BY seq DESC)) WHERE place > ? OR (size > ? AND place > 1))",
+            (QUARANTINE_ROWS, QUARANTINE_BYTES))
 
     def still_quarantined(self, seq: int, reason: str) -> None:
         self._db.execute("UPDATE quarantine SET reason=? WHERE seq=?", (reason, seq))

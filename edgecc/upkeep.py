@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SETTLE = 1.0  # seconds after which arrived outbox rows are deleted even without traffic
+_AGAIN = 5.0  # seconds between two tries of what the broker refuses
 _RETAIN_EVERY = 500  # samples
 _EVICT_AT_ONCE = 500  # samples a turn, so that none takes long
 _FORGET_EVERY = 3600.0  # seconds
@@ -22,7 +23,7 @@ _FORGET_EVERY = 3600.0  # seconds
 class Upkeep:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._last = dict.fromkeys(("settle", "health", "forget"), 0.0)
+        self._last = dict.fromkeys(("settle", "health", "forget", "again"), 0.0)
         self._looked_at = 0  # samples stored when retention last ran
 
     def turn(self) -> None:
@@ -30,6 +31,8 @@ class Upkeep:
         if daemon.outbox.unsettled and self._due("settle", _SETTLE):
             with daemon.store.transaction():
                 daemon.outbox.settle()
+        if daemon.outbox.denied and self._due("again", _AGAIN):
+            daemon.outbox.again()
         if daemon.outbox.window and self._due("health", daemon.announcer.HEALTH_EVERY):
             daemon.announcer.health()
         if not daemon.forgetting.busy:

@@ -126,9 +126,13 @@ class Wire(Client):
             self._woken = False  # before writing: whatever is handed over from now on wakes again
         if (buffer in ready or buffer.pending()) and not self._read(buffer):
             return False
+        return self.write()
+
+    def write(self) -> bool:
+        """Send what the socket takes now; False once disconnected."""
         if self.loop_write() or self._buffer is None:
             return False
-        buffer.flush()
+        self._buffer.flush()
         return self.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _read(self, buffer: Buffered) -> bool:

@@ -143,14 +143,14 @@ def test_pictures_keep_their_bytes_and_take_their_folder_as_label(digit_folder: 
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(item.payload))), images[index])
 
 
-def test_a_folder_gives_the_same_items_in_the_same_order_each_time(digit_folder: Path) -> None:
+def test_p11_a_folder_gives_the_same_items_in_the_same_order_each_time(digit_folder: Path) -> None:
     source = open_source(str(digit_folder))
     first = read(source)
     assert first == read(source) == read(open_source(str(digit_folder) + "/"))
     assert [item.id for item in first] == sorted(item.id for item in first)
 
 
-def test_equal_pictures_under_different_names_stay_two_samples(tmp_path: Path) -> None:
+def test_p11_equal_pictures_under_different_names_stay_two_samples(tmp_path: Path) -> None:
     image = dataset.load_digits()[0][0]
     write_png(tmp_path / "zero" / "a.png", image)
     write_png(tmp_path / "zero" / "b.png", image)

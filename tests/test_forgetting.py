@@ -43,7 +43,7 @@ def make_daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeDaemon]:
         environ = {"EDGECC_NODE": "n", "EDGECC_STATE_DIR": str(state), "EDGECC_MQTT__HOST":
                    "127.0.0.1", "EDGECC_MQTT__PORT": str(free_port()), "EDGECC_GROW__BLOCKS": "0",
                    "EDGECC_INPUT__SHAPE": "[1, 8, 8]", **settings}
-        daemon = Daemon(load(None, environ=environ))
+        daemon = Daemon(load(None, environ=environ), lambda: load(None, environ=environ))
         state.mkdir(exist_ok=True)
         daemon._start()
         made.append(daemon)
@@ -297,8 +297,8 @@ def test_commands_that_would_cross_it_wait(taught: tuple[Daemon, Ids]) -> None:
     assert daemon.forgetting.busy
     for verb, args in (("rollback", {"generation": 0}), ("checkpoint", {})):
         ask(daemon, verb, id=verb, **args)
-    answers = [json.loads(payload) for topic, payload, _ in daemon.outbox._volatile
-               if "/response/" in topic]
+    answers = [json.loads(packet.payload) for packet in daemon.outbox._volatile
+               if "/response/" in packet.topic]
     assert [one["error"] for one in answers[-2:]] == [
         "samples are being unlearnt; ask again in a moment"] * 2
     settle(daemon)
@@ -310,8 +310,8 @@ def test_a_preview_changes_nothing(taught: tuple[Daemon, Ids]) -> None:
     before, digest = knows(daemon), digests(daemon)
     rows = daemon.store.samples(200)
     ask(daemon, id="look", ids=[*ids, "no such"], deep=True, preview=True)
-    [said] = [json.loads(payload) for topic, payload, _ in daemon.outbox._volatile
-              if topic.endswith("response/unlearn")]
+    [said] = [json.loads(packet.payload) for packet in daemon.outbox._volatile
+              if packet.topic.endswith("response/unlearn")]
     assert (said["data"]["samples"], said["data"]["removed"]) == (10, [1])
     assert said["data"]["unknown"] == ["no such"]
     settle(daemon)
@@ -329,8 +329,8 @@ def test_a_selection_that_means_nothing_is_refused(
     daemon, _ = taught
     ask(daemon, id="wrong", **args)
     assert not daemon.forgetting.busy
-    [said] = [json.loads(payload) for topic, payload, _ in daemon.outbox._volatile
-              if topic.endswith("response/unlearn")]
+    [said] = [json.loads(packet.payload) for packet in daemon.outbox._volatile
+              if packet.topic.endswith("response/unlearn")]
     assert said["status"] == "error"
 
 

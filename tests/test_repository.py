@@ -72,6 +72,15 @@ def test_the_readme_has_no_figure_left_to_fill_in() -> None:
     assert not re.findall(r"@[a-z_]+@", (ROOT / "README.md").read_text())
 
 
+def test_the_readme_names_the_tests_of_every_promise() -> None:
+    rows = re.findall(r"^\| P(\d+) \|.*\| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 17))
+    for number, files in rows[:12]:
+        for name in re.findall(r"`([^`]+)`", files):
+            source = (ROOT / "tests" / name).read_text()
+            assert re.search(rf"def test_(p\d+_)*p{int(number):02d}_", source), (number, name)
+
+
 def test_every_file_that_the_readme_links_to_is_there() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / "README.md").read_text()):
         assert (ROOT / target).exists(), target

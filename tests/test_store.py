@@ -21,7 +21,7 @@ from edgecc.messages import Inbound, Label
 from edgecc.reader import Growth, Reader
 from edgecc.sample import Sample
 from edgecc.schema import MIGRATIONS
-from edgecc.store import QUARANTINE_ROWS, Store
+from edgecc.store import QUARANTINE_BYTES, QUARANTINE_ROWS, Store
 
 IDS = [f"s{i}" for i in range(6)]
 names = st.sampled_from(IDS)
@@ -206,10 +206,23 @@ def test_quarantine_keeps_the_newest_and_counts_them_all(store: Store) -> None:
     with store.transaction():
         for i in range(QUARANTINE_ROWS + 25):
             store.quarantine(Inbound("t", b"x" * (i % 7), user={"id": str(i)}), f"reason {i}")
+        store.trim_quarantine()
     kept = store.quarantined(10_000)
     assert [row["seq"] for row in kept] == list(range(QUARANTINE_ROWS + 25, 25, -1))
     assert (kept[0]["reason"], kept[0]["bytes"]) == (f"reason {QUARANTINE_ROWS + 24}", 1024 % 7)
     assert store.counts()["quarantined"] == QUARANTINE_ROWS + 25
+
+
+def test_quarantine_is_bounded_in_bytes_too_and_always_keeps_the_newest(store: Store) -> None:
+    half, above = bytes(QUARANTINE_BYTES // 2), bytes(QUARANTINE_BYTES + 1)
+    for payload, kept in ((half, 1), (b"x", 3), (above, 1), (b"y", 2)):
+        with store.transaction():
+            store.quarantine(Inbound("t", payload), "large")
+            store.quarantine(Inbound("t", payload), "large")
+            store.trim_quarantine()
+        left = store.quarantined(10)
+        assert len(left) == kept
+        assert left[0]["bytes"] == len(payload)
 
 
 def test_the_outbox_is_first_in_first_out_and_never_uses_a_number_twice(store: Store) -> None:

@@ -60,6 +60,8 @@ class Stream:
             self._open[item.id] = (number, item)
             self._send(item)
             self.counts["sent"] += 1
+            while (message := self.client.next_message(0.0)) is not None:
+                self._settle(message, progress)
         while self._open:
             self._receipts(progress)
         if self.journal is not None:

@@ -78,7 +78,7 @@ def assert_each_once(node: Node, ids: list[str]) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_random_moments_the_node_has_every_sample_label_and_prediction_once(
+def test_p02_killed_at_random_moments_the_node_has_every_sample_label_and_prediction_once(
     make_node: MakeNode, digits: Digits, seed: int
 ) -> None:
     images, labels = digits
@@ -127,7 +127,7 @@ def test_a_readout_after_a_stop_and_a_kill_is_the_one_that_its_log_says(
     assert_the_readout_is_what_the_log_says(node)
 
 
-def test_the_same_stream_again_is_all_duplicates_and_changes_nothing(
+def test_p03_the_same_stream_again_is_all_duplicates_and_changes_nothing(
     node: Node, digits: Digits
 ) -> None:
     images, labels = digits[0][:200], digits[1][:200]
@@ -144,7 +144,7 @@ def test_the_same_stream_again_is_all_duplicates_and_changes_nothing(
     assert (node.rows("SELECT * FROM sample"), node.rows("SELECT * FROM label")) == before
 
 
-def test_what_has_no_ack_when_the_node_is_killed_is_delivered_again(
+def test_p02_what_has_no_ack_when_the_node_is_killed_is_delivered_again(
     node: Node, digits: Digits
 ) -> None:
     node.kill()
@@ -160,7 +160,7 @@ def test_what_has_no_ack_when_the_node_is_killed_is_delivered_again(
     assert_each_once(node, ids)
 
 
-def test_a_receipt_never_comes_before_its_sample_is_committed(
+def test_p01_a_receipt_never_comes_before_its_sample_is_committed(
     node: Node, digits: Digits
 ) -> None:
     images, labels = digits
@@ -218,7 +218,7 @@ def own_broker(folder: Path, port: int) -> Mosquitto:
     return Mosquitto(str(find_mosquitto()), folder, port)
 
 
-def test_a_node_waits_for_a_broker_that_is_configured_but_down(
+def test_p08_a_node_waits_for_a_broker_that_is_configured_but_down(
     tmp_path: Path, make_node: MakeNode, digits: Digits
 ) -> None:
     port = free_port()
@@ -257,7 +257,7 @@ def test_without_a_broker_one_line_says_how_to_get_going(make_node: MakeNode) ->
         assert way in line
 
 
-def test_bad_credentials_end_the_node_with_77(tmp_path: Path, make_node: MakeNode) -> None:
+def test_p08_bad_credentials_end_the_node_with_77(tmp_path: Path, make_node: MakeNode) -> None:
     folder, port = tmp_path / "broker", free_port()
     broker = own_broker(folder, port)
     broker.stop()
@@ -287,7 +287,7 @@ def test_bad_credentials_end_the_node_with_77(tmp_path: Path, make_node: MakeNod
         process.wait()
 
 
-def test_a_second_daemon_on_the_same_state_is_refused_with_78(
+def test_p01_a_second_daemon_on_the_same_state_is_refused_with_78(
     node: Node, make_node: MakeNode
 ) -> None:
     other = make_node(state_dir=str(node.state))

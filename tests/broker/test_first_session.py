@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from live import BRIEF, DEADLINE, Digits, Node, npy
+from live import DEADLINE, Digits, Node, npy
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -176,7 +176,7 @@ POISON = {
 
 
 @pytest.mark.parametrize("label", ["", "cat"])
-def test_what_cannot_be_a_sample_is_quarantined_with_a_reason_and_the_stream_goes_on(
+def test_p05_what_cannot_be_a_sample_is_quarantined_with_a_reason_and_the_stream_goes_on(
     node: Node, digits: Digits, label: str
 ) -> None:
     topic = node.topic("in/door/sample" + (f"/{label}" if label else ""))
@@ -209,7 +209,7 @@ def test_what_cannot_be_a_sample_is_quarantined_with_a_reason_and_the_stream_goe
      % 10**30),
     ("checkpoint/get", b'{"client": "../x", "transfer": "b", "generation": 0, "chunks": [0]}'),
 ])
-def test_what_is_no_label_command_or_request_is_quarantined_and_the_stream_goes_on(
+def test_p05_what_is_no_label_command_or_request_is_quarantined_and_the_stream_goes_on(
     node: Node, digits: Digits, rest: str, payload: bytes
 ) -> None:
     node.peer.publish(node.topic(rest), payload)
@@ -249,24 +249,3 @@ def test_an_unknown_verb_is_answered_with_the_known_ones(node: Node) -> None:
     assert answer["code"] != 0
     assert "'dance'" in answer["error"]
     assert "ping" in answer["error"]
-
-
-def test_a_retained_command_is_ignored(make_node: Any) -> None:
-    node = make_node()
-    command(node, "ping", "old", retain=True)
-    node.start()
-    command(node, "ping", "new")
-    assert response(node, "ping", "new")["status"] == "ok"
-    answers = [m.json["id"] for m in node.peer.messages if m.topic.endswith("response/ping")]
-    assert answers == ["new"]
-
-
-def test_a_response_goes_where_it_was_asked_for_only_below_the_nodes_own_prefix(
-    node: Node, make_node: Any
-) -> None:
-    other = make_node()
-    command(node, "ping", "stray", ResponseTopic=other.topic("response/ping"))
-    assert response(node, "ping", "stray")["status"] == "ok"
-    command(node, "ping", "own", ResponseTopic=node.topic("response/mine/7"))
-    node.peer.wait(lambda m: m.topic == node.topic("response/mine/7") and m.json["id"] == "own")
-    assert other.peer.find(lambda m: "response" in m.topic, timeout=BRIEF) is None

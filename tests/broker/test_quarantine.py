@@ -27,7 +27,7 @@ def corrected(node: Node, shape: list[int]) -> None:
     node.start()
 
 
-def test_after_a_wrong_input_shape_is_corrected_what_was_sent_is_learnt_after_all(
+def test_p05_after_a_wrong_input_shape_is_corrected_what_was_sent_is_learnt_after_all(
     make_node: MakeNode, digits: Digits
 ) -> None:
     node = make_node(input={"shape": [1, 9, 9]})
