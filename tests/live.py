@@ -69,6 +69,7 @@ class Peer:
         if login:
             self._client.username_pw_set(login["username"], login["password"])
         self._client.max_inflight_messages_set(20)
+        self._client.reconnect_delay_set(1, 1)
         self._client.on_message = self._on_message
         granted = threading.Event()
         self._client.on_subscribe = lambda *_: granted.set()
@@ -141,6 +142,7 @@ class Node:
     settings: dict[str, Any]
     peer: Peer
     process: subprocess.Popen[bytes] | None = None
+    environ: dict[str, str] = field(default_factory=dict)  # beside this process's own
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
@@ -164,7 +166,7 @@ class Node:
         with (self.folder / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "edgecc", "--config", str(self.config), "start"],
-                stdout=log, stderr=log,
+                stdout=log, stderr=log, env=os.environ | self.environ,
             )
         return self.process
 
