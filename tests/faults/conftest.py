@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from conftest import MakeNode
+from live import Digits
+
 from faults.broker import Broker
 from faults.tally import Tally
 from faults.trouble import Trouble
-from live import Digits
 
 MakeTrouble = Callable[..., Trouble]
 _tally = Tally()

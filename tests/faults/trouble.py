@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from live import DEADLINE, Digits, Node, npy
+
 from faults.checker import Checker
 from faults.hook.sitecustomize import POINTS
 from faults.tally import Tally
-from live import DEADLINE, Digits, Node, npy
 
 HOOK = Path(__file__).parent / "hook"
+KILLED = -9  # exit code
 BURST = 20  # messages between two kills
 
 
@@ -29,7 +31,8 @@ class Trouble:
         self.checker = Checker(self.node)
         self.crash = self.node.folder / "crash"
         self.crash.mkdir()
-        self._pictures = self._endless()
+        self.pictures = self._endless()
+        self.kills = 0
         path = os.pathsep.join([str(HOOK), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.node.environ |= {"PYTHONPATH": path, "CRASH_POINTS": str(self.crash)}
 
@@ -48,7 +51,7 @@ class Trouble:
         """
         ids: list[str] = []
         for n in range(count):
-            payload, label = next(self._pictures)
+            payload, label = next(self.pictures)
             identity = f"s-{len(self.checker.sent)}"
             self.node.send(payload, id=identity, wait=False, label=label if n % 4 < 2 else None)
             if n % 4 == 2:
@@ -74,15 +77,25 @@ class Trouble:
         return any(self.crash.iterdir())
 
     def strike(self, role: str, point: str, passes: int, stir: Callable[[], object]) -> None:
-        """Arm the point, and `stir` until the daemon, or its learner, has died there."""
+        """Arm the point, and `stir` until the daemon has died there."""
         self.arm(role, point, passes)
         deadline = time.monotonic() + DEADLINE
         while self.armed:
             assert time.monotonic() < deadline, f"{role} never came to {point!r} {passes} times"
             stir()
             self._wait(1.0)
-        if role == "daemon":
-            assert self._wait(DEADLINE) == -9, self.node.output[-3000:]
+
+    def await_strike(self, over: Callable[[], bool]) -> bool:
+        """Until the armed point has struck; False, and disarmed, where it is `over` before."""
+        deadline = time.monotonic() + 3 * DEADLINE
+        while self.armed:
+            assert time.monotonic() < deadline, f"not reached: {list(self.crash.iterdir())}"
+            if over():
+                for path in self.crash.iterdir():
+                    path.unlink(missing_ok=True)
+                return False
+            self._wait(0.1)
+        return True
 
     def _wait(self, timeout: float) -> int | None:
         """The daemon's exit code, where it ends within `timeout` seconds."""
@@ -92,19 +105,24 @@ class Trouble:
         except subprocess.TimeoutExpired:
             return None
 
-    def died(self, where: str) -> None:
-        """The daemon is dead: look into its log, start it, and time its first prediction."""
-        killed = time.monotonic()
+    def count(self, where: str) -> None:
+        self.kills += 1
         self.tally.kills[where] += 1
-        self.checker.look()
-        heard = len(self.node.peer.messages)
-        self.node.launch()
-        self.node.prediction(self.burst(1)[0], after=heard)
-        self.tally.recoveries.append(time.monotonic() - killed)
 
-    def kill_daemon(self, after: float) -> None:
-        self.node.kill(after=after)
-        self.died("daemon at random")
+    def revive(self) -> float:
+        """The daemon is dead, or about to be: look into its log, and start it; when it died."""
+        assert self._wait(DEADLINE) == KILLED, self.node.output[-3000:]
+        died = time.monotonic()
+        self.checker.look()
+        self.node.launch()
+        return died
+
+    def recover(self) -> None:
+        """The same, and time its first prediction."""
+        heard = len(self.node.peer.messages)
+        died = self.revive()
+        self.node.prediction(self.burst(1)[0], after=heard)
+        self.tally.recoveries.append(time.monotonic() - died)
 
     # --- the verdict ---
 
@@ -124,7 +142,7 @@ class Trouble:
 def plan(
     roles: list[str], kills: int, seed: int, *, random_share: float = 0.3
 ) -> list[tuple[str, str | None, int]]:
-    """(role, point or None for any moment, passes): every point of these roles in turn, shuffled."""
+    """(role, point or None for any moment, passes): all points of these roles in turn, shuffled."""
     moments = random.Random(seed)
     points = [(role, point) for role in roles for point in POINTS[role]]
     chosen: list[tuple[str, str | None, int]] = []
