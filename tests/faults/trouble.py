@@ -97,6 +97,13 @@ class Trouble:
             self._wait(0.1)
         return True
 
+    def until(self, true: Callable[[], object]) -> None:
+        """Wait for what no message tells; the daemon lives on meanwhile."""
+        deadline = time.monotonic() + DEADLINE
+        while not true():
+            assert time.monotonic() < deadline, self.node.output[-3000:]
+            assert self._wait(0.1) is None, self.node.output[-3000:]
+
     def _wait(self, timeout: float) -> int | None:
         """The daemon's exit code, where it ends within `timeout` seconds."""
         assert self.node.process is not None
