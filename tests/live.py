@@ -71,12 +71,13 @@ class Peer:
         self._client.max_inflight_messages_set(20)
         self._client.reconnect_delay_set(1, 1)
         self._client.on_message = self._on_message
-        granted = threading.Event()
-        self._client.on_subscribe = lambda *_: granted.set()
+        self.granted = threading.Event()
+        self._client.on_subscribe = lambda *_: self.granted.set()
+        self._client.on_disconnect = lambda *_: self.granted.clear()
         self._client.on_connect = lambda *_: self._client.subscribe([(f, 1) for f in filters])
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
-        assert granted.wait(DEADLINE), f"{filters} not granted"
+        assert self.granted.wait(DEADLINE), f"{filters} not granted"
 
     def _on_message(self, _client: Any, _user: Any, message: paho.MQTTMessage) -> None:
         with self._news:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from live import DEADLINE
+from live import DEADLINE, Peer
 
 from edgecc.broker import find_mosquitto, free_port
 
@@ -40,6 +40,18 @@ class Broker:
         self._process: subprocess.Popen[bytes] | None = None
         self.configure(*lines)
         self.start()
+
+    def restart(self, peer: Peer, *lines: str, how: int = signal.SIGTERM) -> None:
+        """End it, configure it anew where there are lines, and start it; `peer` is back then."""
+        self._end(how)
+        deadline = time.monotonic() + DEADLINE
+        while peer.granted.is_set():
+            assert time.monotonic() < deadline, "the peer has not noticed"
+            time.sleep(0.01)
+        if lines:
+            self.configure(*lines)
+        self.start()
+        assert peer.granted.wait(DEADLINE), "the peer does not come back"
 
     def configure(self, *lines: str) -> None:
         """For the next start."""

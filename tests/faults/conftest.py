@@ -9,6 +9,7 @@ from conftest import MakeNode
 from live import Digits
 
 from faults.broker import Broker
+from faults.clock import LIBRARY, Clock
 from faults.tally import Tally
 from faults.trouble import Trouble
 
@@ -35,12 +36,25 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def make_trouble(make_node: MakeNode, tally: Tally, digits: Digits) -> MakeTrouble:
-    """make_trouble(port, ...): a node, not yet started, that is in for something."""
-    def make(port: int, **changes: Any) -> Trouble:
-        return Trouble(make_node(port, **changes), tally, digits)
+def clock(tmp_path: Path) -> Clock:
+    """Of the processes that are started with its `environ`."""
+    if LIBRARY is None:
+        pytest.skip("libfaketime is missing: apt install libfaketime")
+    return Clock(tmp_path)
 
-    return make
+
+@pytest.fixture
+def make_trouble(make_node: MakeNode, tally: Tally, digits: Digits) -> Iterator[MakeTrouble]:
+    """make_trouble(port, ...): a node, not yet started, that is in for something."""
+    made: list[Trouble] = []
+
+    def make(port: int, **changes: Any) -> Trouble:
+        made.append(Trouble(make_node(port, **changes), tally, digits))
+        return made[-1]
+
+    yield make
+    for trouble in made:
+        trouble.bury()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -39,6 +39,7 @@ class Producer:
             self._process = subprocess.Popen(
                 self._command, stdout=log, stderr=log,
                 env=os.environ | self._trouble.node.environ)
+        self._trouble.children.append(self._process)
 
     def run(self) -> int:
         """To its end; its exit code."""

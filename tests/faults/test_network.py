@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from faults.broker import Broker
 from faults.conftest import MakeTrouble
 from faults.proxy import Proxy

@@ -16,6 +16,7 @@ from faults.tally import Tally
 
 HOOK = Path(__file__).parent / "hook"
 KILLED = -9  # exit code
+SUBSCRIBED = "the broker delivers what is published to this node"
 BURST = 20  # messages between two kills
 
 
@@ -33,6 +34,7 @@ class Trouble:
         self.crash.mkdir()
         self.pictures = self._endless()
         self.kills = 0
+        self.children: list[subprocess.Popen[bytes]] = []  # none outlives the test
         path = os.pathsep.join([str(HOOK), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.node.environ |= {"PYTHONPATH": path, "CRASH_POINTS": str(self.crash)}
 
@@ -83,7 +85,7 @@ class Trouble:
         while self.armed:
             assert time.monotonic() < deadline, f"{role} never came to {point!r} {passes} times"
             stir()
-            self._wait(1.0)
+            self.wait(1.0)
 
     def await_strike(self, over: Callable[[], bool]) -> bool:
         """Until the armed point has struck; False, and disarmed, where it is `over` before."""
@@ -94,7 +96,7 @@ class Trouble:
                 for path in self.crash.iterdir():
                     path.unlink(missing_ok=True)
                 return False
-            self._wait(0.1)
+            self.wait(0.1)
         return True
 
     def until(self, true: Callable[[], object]) -> None:
@@ -102,9 +104,9 @@ class Trouble:
         deadline = time.monotonic() + DEADLINE
         while not true():
             assert time.monotonic() < deadline, self.node.output[-3000:]
-            assert self._wait(0.1) is None, self.node.output[-3000:]
+            assert self.wait(0.1) is None, self.node.output[-3000:]
 
-    def _wait(self, timeout: float) -> int | None:
+    def wait(self, timeout: float) -> int | None:
         """The daemon's exit code, where it ends within `timeout` seconds."""
         assert self.node.process is not None
         try:
@@ -118,11 +120,22 @@ class Trouble:
 
     def revive(self) -> float:
         """The daemon is dead, or about to be: look into its log, and start it; when it died."""
-        assert self._wait(DEADLINE) == KILLED, self.node.output[-3000:]
+        assert self.wait(DEADLINE) == KILLED, self.node.output[-3000:]
         died = time.monotonic()
         self.checker.look()
         self.node.launch()
         return died
+
+    def start(self) -> None:
+        """The daemon, until the broker delivers to it; its peer may not hear it meanwhile."""
+        before = self.node.output.count(SUBSCRIBED) if self.node.process else 0
+        self.node.launch()
+        self.until(lambda: self.node.output.count(SUBSCRIBED) > before)
+
+    def bury(self) -> None:
+        for child in self.children:
+            child.kill()
+            child.wait()
 
     def recover(self) -> None:
         """The same, and time its first prediction."""

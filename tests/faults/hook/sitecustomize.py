@@ -106,6 +106,8 @@ def _install(folder: Path, role: str) -> None:
             holder = getattr(module, owner[0]) if owner else module
             strike = functools.partial(_pass, folder, role, point)
             setattr(holder, name, _wrapped(getattr(holder, name), where, strike))
+        if module.__name__ == "edgecc.store" and "MAX_PAGES" in os.environ:
+            _limit_pages(module.Store)
 
     class OnImport:
         @staticmethod
@@ -123,6 +125,19 @@ def _install(folder: Path, role: str) -> None:
 
     sys.meta_path.insert(0, OnImport)  # type: ignore[arg-type]
     wrap(sys.modules["pathlib"])  # imported above
+
+
+def _limit_pages(store: Any) -> None:
+    """Before each transaction, PRAGMA max_page_count is what the file $MAX_PAGES says."""
+    transaction = store.transaction
+
+    def limited(self: Any) -> Any:
+        with contextlib.suppress(FileNotFoundError):
+            pages = int(Path(os.environ["MAX_PAGES"]).read_text())
+            self._db.execute(f"PRAGMA max_page_count={pages}")
+        return transaction(self)
+
+    store.transaction = limited
 
 
 if "CRASH_POINTS" in os.environ:
