@@ -85,7 +85,7 @@ class Trouble:
         while self.armed:
             assert time.monotonic() < deadline, f"{role} never came to {point!r} {passes} times"
             stir()
-            self.wait(1.0)
+            self.wait(0.3)
 
     def await_strike(self, over: Callable[[], bool]) -> bool:
         """Until the armed point has struck; False, and disarmed, where it is `over` before."""
