@@ -1,6 +1,7 @@
 """The broker's side of the session: lost, expired, taken over, refused, restarted."""
 
 import contextlib
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,14 +9,14 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
-from live import Peer
+from live import DEADLINE, Peer
 from paho.mqtt.enums import CallbackAPIVersion
 
 from faults.broker import OPEN, Broker
 from faults.clock import Clock
 from faults.conftest import MakeTrouble
 from faults.producer import Producer
-from faults.trouble import SUBSCRIBED, Trouble
+from faults.trouble import KILLED, SUBSCRIBED, Trouble
 
 FORGETFUL = (*OPEN, "persistence false")
 DAY = 24 * 3600
@@ -156,3 +157,28 @@ def test_packets_too_large_for_broker_or_node_harm_nobody_else(
     trouble.burst(20)
     trouble.settle()
     assert node.stop() == 0, node.output
+
+
+@pytest.mark.parametrize("point", ["before write", "after commit", "before ack", "after ack"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_labels_that_are_delivered_again_are_logged_once_each_and_in_order(
+    broker: Broker, make_trouble: MakeTrouble, point: str, restarted: bool
+) -> None:
+    """A label may come back to what it was before: it is then no redelivery of the earlier one."""
+    trouble, given = make_trouble(broker.port), ["cat", "dog", "cat", "owl", "cat"]
+    node = trouble.node
+    trouble.start()
+    identity, = trouble.burst(1)
+    trouble.checker.await_stored()
+    trouble.arm("daemon", point)
+    for label in given:
+        node.peer.publish(node.topic("in/t/label"), json.dumps({"id": identity, "label": label}))
+    assert trouble.wait(DEADLINE) == KILLED
+    trouble.count(f"daemon {point}")
+    if restarted:
+        broker.restart(node.peer)
+    trouble.start()
+    node.peer.publish(node.topic("command/ping"), '{"id": "after"}')
+    node.peer.wait(lambda m: m.topic == node.topic("response/ping"))
+    logged = node.rows("SELECT label FROM label ORDER BY seq")
+    assert [label for (label,) in logged] == [trouble.checker.sent[identity], *given]
