@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from live import DEADLINE, npy
+from live import npy
 from PIL import Image
 
 from faults.broker import Broker
@@ -43,16 +43,13 @@ def test_malformed_messages_are_survived_in_bounded_memory(
 
 
 def flood(trouble: Trouble, messages: Iterator[Made], count: int) -> None:
-    """Send so many; the daemon has taken all of them once it answers to a ping sent behind them."""
+    """Send so many, and have them taken in."""
     node = trouble.node
     for number in range(1, count + 1):
         topic, payload = next(messages)
         node.peer.publish(node.topic(topic), payload, wait=False)
         if number % AHEAD == 0 or number == count:
-            heard = len(node.peer.messages)
-            node.peer.publish(node.topic("command/ping"), json.dumps({"id": str(number)}))
-            node.peer.wait(lambda m: m.topic == node.topic("response/ping"), after=heard,
-                           timeout=3 * DEADLINE)
+            trouble.await_answer()
 
 
 def resident(trouble: Trouble) -> int:

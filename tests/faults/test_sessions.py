@@ -1,7 +1,6 @@
 """The broker's side of the session: lost, expired, taken over, refused, restarted."""
 
 import contextlib
-import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from faults.broker import OPEN, Broker
 from faults.clock import Clock
 from faults.conftest import MakeTrouble
 from faults.producer import Producer
-from faults.trouble import KILLED, SUBSCRIBED, Trouble
+from faults.trouble import KILLED, Trouble
 
 FORGETFUL = (*OPEN, "persistence false")
 DAY = 24 * 3600
@@ -107,14 +106,13 @@ def test_a_node_says_that_another_client_has_its_id_and_loses_nothing(
     other.connect("127.0.0.1", broker.port, clean_start=True)
     other.loop_start()
     trouble.tally.faults["duplicate client id"] += 1
-    trouble.until(lambda: "does another device use the name" in node.output)
+    trouble.until(lambda: "does another device" in node.output)
     other.disconnect()
     other.loop_stop()
     node.kill()  # rather than wait for its backoff
     trouble.count("daemon at random")
-    before = node.output.count(SUBSCRIBED)
     trouble.revive()
-    trouble.until(lambda: node.output.count(SUBSCRIBED) > before)
+    trouble.await_answer()
     trouble.burst(50)
     trouble.settle()
 
@@ -124,7 +122,8 @@ def test_receipts_that_an_acl_denies_arrive_once_it_allows_them(
 ) -> None:
     trouble = make_trouble(broker.port)
     acl = tmp_path / "acl"
-    acl.write_text("topic read #\ntopic write edgecc/v1/+/in/#\ntopic write edgecc/v1/+/status\n")
+    allowed = [f"topic write edgecc/v1/+/{rest}/#\n" for rest in ("in", "command", "response")]
+    acl.write_text("topic read #\n" + "".join(allowed))
     acl.chmod(0o600)
     broker.restart(trouble.node.peer, *OPEN, "persistence true", f"acl_file {acl}")
     trouble.start()
@@ -159,7 +158,7 @@ def test_packets_too_large_for_broker_or_node_harm_nobody_else(
     assert node.stop() == 0, node.output
 
 
-@pytest.mark.parametrize("point", ["before write", "after commit", "before ack", "after ack"])
+@pytest.mark.parametrize("point", ["before write", "before ack"])
 @pytest.mark.parametrize("restarted", [False, True])
 def test_labels_that_are_delivered_again_are_logged_once_each_and_in_order(
     broker: Broker, make_trouble: MakeTrouble, point: str, restarted: bool
@@ -172,13 +171,11 @@ def test_labels_that_are_delivered_again_are_logged_once_each_and_in_order(
     trouble.checker.await_stored()
     trouble.arm("daemon", point)
     for label in given:
-        node.peer.publish(node.topic("in/t/label"), json.dumps({"id": identity, "label": label}))
+        trouble.label(identity, label)
     assert trouble.wait(DEADLINE) == KILLED
     trouble.count(f"daemon {point}")
     if restarted:
         broker.restart(node.peer)
     trouble.start()
-    node.peer.publish(node.topic("command/ping"), '{"id": "after"}')
-    node.peer.wait(lambda m: m.topic == node.topic("response/ping"))
     logged = node.rows("SELECT label FROM label ORDER BY seq")
     assert [label for (label,) in logged] == [trouble.checker.sent[identity], *given]

@@ -1,7 +1,9 @@
 """A node in trouble: crash points armed, deaths awaited, recovery timed, and the verdict."""
 
+import json
 import os
 import random
+import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +18,6 @@ from faults.tally import Tally
 
 HOOK = Path(__file__).parent / "hook"
 KILLED = -9  # exit code
-SUBSCRIBED = "the broker delivers what is published to this node"
 BURST = 20  # messages between two kills
 
 
@@ -57,14 +58,17 @@ class Trouble:
             identity = f"s-{len(self.checker.sent)}"
             self.node.send(payload, id=identity, wait=False, label=label if n % 4 < 2 else None)
             if n % 4 == 2:
-                self.node.peer.publish(self.node.topic("in/t/label"), _label(identity, label),
-                                       wait=False)
+                self.label(identity, label)
             self.checker.sent[identity] = label if n % 4 < 3 else None
             ids.append(identity)
             if n == 0:
                 first = payload, label
         self.node.send(first[0], id=ids[0], label=first[1], wait=False)
         return ids
+
+    def label(self, identity: str, label: str) -> None:
+        self.node.peer.publish(self.node.topic("in/t/label"),
+                               json.dumps({"id": identity, "label": label}), wait=False)
 
     # --- death and what follows ---
 
@@ -127,10 +131,21 @@ class Trouble:
         return died
 
     def start(self) -> None:
-        """The daemon, until the broker delivers to it; its peer may not hear it meanwhile."""
-        before = self.node.output.count(SUBSCRIBED) if self.node.process else 0
+        """The daemon, until it answers; it may have said `online` before its peer listened."""
         self.node.launch()
-        self.until(lambda: self.node.output.count(SUBSCRIBED) > before)
+        self.await_answer()
+
+    def await_answer(self) -> None:
+        """Until what was published before is taken in; asked anew where nobody listens yet."""
+        node, token, heard = self.node, secrets.token_hex(8), len(self.node.peer.messages)
+        ping, pong = node.topic("command/ping"), node.topic("response/ping")
+        deadline = time.monotonic() + 3 * DEADLINE
+        while True:
+            node.peer.publish(ping, json.dumps({"id": token}), wait=False)
+            if node.peer.find(lambda m: m.topic == pong and m.json["id"] == token,
+                              after=heard, timeout=1.0):
+                return
+            assert time.monotonic() < deadline, node.output[-3000:]
 
     def bury(self) -> None:
         for child in self.children:
@@ -172,8 +187,3 @@ def plan(
         extra = int(len(points) * random_share / (1 - random_share)) + 1
         chosen += [(moments.choice(roles), None, 1) for _ in range(extra)]
     return chosen[:kills]
-
-
-def _label(identity: str, label: str) -> str:
-    return f'{{"id": "{identity}", "label": "{label}"}}'
-
