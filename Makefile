@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 APT_PACKAGES := mosquitto mosquitto-clients dataset-fashion-mnist
 CONSTRAINTS := deploy/constraints-$(shell uname -m).txt
 
-.PHONY: demo test check setup system clean
+.PHONY: demo test faults check setup system clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -14,6 +14,12 @@ demo: setup
 
 test: setup check
 	$(BIN)/pytest $(if $(CI),--no-skips) $(PYTEST_ARGS)
+
+# Kills, cuts, fills and misleads real processes for the better part of an hour.
+faults: setup
+	$(BIN)/pytest tests/faults --full $(if $(CI),--no-skips) $(PYTEST_ARGS)
+
+test faults: APT_PACKAGES += libfaketime gcc libc6-dev
 
 check: setup
 	$(BIN)/ruff check edgecc tests

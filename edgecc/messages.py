@@ -49,6 +49,7 @@ class Label:
     source: str
     unlearn: bool = False
     redelivered: bool = False  # sent again by the broker: the log may have it already
+    mid: int = 0  # its packet's id, the same when it is sent again
 
 
 @dataclass(frozen=True)
@@ -274,6 +275,7 @@ def _label(message: Inbound, source: str) -> Label:
         source=source,
         unlearn=value.get("unlearn") is True,
         redelivered=message.redelivered,
+        mid=message.mid,
     )
 
 

@@ -102,4 +102,7 @@ MIGRATIONS = [
         DELETE FROM aside WHERE row = OLD.row;
     END;
     """,
+    """
+    ALTER TABLE label ADD COLUMN mid INTEGER;  -- packet id of the message that brought it
+    """,
 ]

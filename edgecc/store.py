@@ -161,17 +161,18 @@ class Store(Reader):
         if label.label is not None and predicted is not None and not self._was_labelled(row):
             hit = predicted == label.label
         seq = self._db.execute(
-            "INSERT INTO label (row, previous, label, source, ts, hit) VALUES (?,?,?,?,?,?)",
-            (row, previous, label.label, label.source, time.time(), hit),
+            "INSERT INTO label (row, previous, label, source, ts, hit, mid) VALUES (?,?,?,?,?,?,?)",
+            (row, previous, label.label, label.source, time.time(), hit, label.mid),
         ).lastrowid
         self._db.execute("UPDATE sample SET label=? WHERE row=?", (label.label, row))
         assert seq is not None
         return LabelEvent(seq, row, previous, label.label), hit
 
     def _logged(self, row: int, label: Label) -> bool:
+        """Whether this very packet is in the log: the label alone may have been given before."""
         found = self._db.execute(
-            "SELECT 1 FROM label WHERE row=? AND label IS ? AND source=? LIMIT 1",
-            (row, label.label, label.source),
+            "SELECT 1 FROM label WHERE row=? AND label IS ? AND source=? AND mid=? LIMIT 1",
+            (row, label.label, label.source, label.mid),
         )
         return found.fetchone() is not None
 

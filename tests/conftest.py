@@ -24,6 +24,8 @@ _names = itertools.count()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test fails the run")
+    parser.addoption("--full", action="store_true",
+                     help="tests/faults in full size, with a table and faults/figures.json")
 
 
 def _skipped(config: pytest.Config) -> list[Any]:

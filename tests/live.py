@@ -69,13 +69,15 @@ class Peer:
         if login:
             self._client.username_pw_set(login["username"], login["password"])
         self._client.max_inflight_messages_set(20)
+        self._client.reconnect_delay_set(1, 1)
         self._client.on_message = self._on_message
-        granted = threading.Event()
-        self._client.on_subscribe = lambda *_: granted.set()
+        self.granted = threading.Event()
+        self._client.on_subscribe = lambda *_: self.granted.set()
+        self._client.on_disconnect = lambda *_: self.granted.clear()
         self._client.on_connect = lambda *_: self._client.subscribe([(f, 1) for f in filters])
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
-        assert granted.wait(DEADLINE), f"{filters} not granted"
+        assert self.granted.wait(DEADLINE), f"{filters} not granted"
 
     def _on_message(self, _client: Any, _user: Any, message: paho.MQTTMessage) -> None:
         with self._news:
@@ -141,6 +143,7 @@ class Node:
     settings: dict[str, Any]
     peer: Peer
     process: subprocess.Popen[bytes] | None = None
+    environ: dict[str, str] = field(default_factory=dict)  # beside this process's own
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
@@ -164,7 +167,7 @@ class Node:
         with (self.folder / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "edgecc", "--config", str(self.config), "start"],
-                stdout=log, stderr=log,
+                stdout=log, stderr=log, env=os.environ | self.environ,
             )
         return self.process
 

@@ -2,23 +2,20 @@
 
 import json
 import os
-import random
 import re
 import select
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from conftest import MakeNode
+from growths import FASHION, SERIES, await_closed, chain, fashion_series
 from live import DEADLINE, Digits, Message, Node
 from nacl.signing import SigningKey
 
-from edgecc import generation, manifest, planner, signing
+from edgecc import generation, planner, signing
 from edgecc import growth as growing
-from edgecc.capture.dataset import load_idx
 from edgecc.growth import Grower
 from edgecc.learn.readout import Readout
 from edgecc.messages import Label
@@ -28,19 +25,12 @@ from edgecc.sample import Input, Sample
 from edgecc.store import Store
 from edgecc.trunk import stem_trunk
 
-FASHION = Path("/usr/share/datasets/fashion-mnist")
-SERIES = {"kind": "sensor", "shape": [1, 196]}
-KILLS = 6
-
 
 @pytest.fixture(scope="module")
 def fashion() -> Digits:
-    """Clothes at 14x14, read row by row as one series: hard for the stem, so blocks help."""
     if not FASHION.exists():
         pytest.skip("Fashion-MNIST is missing: apt install dataset-fashion-mnist")
-    images, labels = load_idx(FASHION)
-    small = images[:3000].reshape(-1, 14, 2, 14, 2).mean((2, 4))
-    return small.reshape(-1, 1, 196).astype(np.float32), labels[:3000]
+    return fashion_series()
 
 
 def training(message: Message) -> bool:
@@ -50,25 +40,6 @@ def training(message: Message) -> bool:
 def verdicts(node: Node) -> list[dict[str, Any]]:
     events = [m.json for m in node.peer.messages if m.topic == node.topic("event")]
     return [event["data"] for event in events if event["type"] == "verdict"]
-
-
-def await_closed(node: Node, number: int) -> None:
-    """Until growth `number` is over; the node's own messages say when to look."""
-    query = "SELECT 1 FROM growth WHERE closed=1 AND number=?"
-    if not node.rows(query, number):
-        node.peer.wait(lambda _: bool(node.rows(query, number)), after=len(node.peer.messages),
-                       timeout=3 * DEADLINE)
-
-
-def chain(node: Node) -> list[str]:
-    """Digests of the node's generations, oldest first; each names its parent's."""
-    found = []
-    for number in generation.numbers(node.state / "generations"):
-        envelope = (node.state / "generations" / generation.name_of(number) / "manifest.json")
-        found.append(manifest.parse(signing.payload_of(envelope.read_bytes())))
-    parents = {one.digest: one.parent for one in found}
-    assert all(parent in parents or parent == "" for parent in parents.values())
-    return [one.digest for one in found]
 
 
 def test_blocks_grow_beside_predictions_and_only_the_learner_has_torch(
@@ -136,53 +107,6 @@ def test_a_killed_learner_is_started_again_and_its_growth_ends(
     assert node.learner not in (killed, None)
     await_closed(node, 1)
     assert [(verdict["growth"], verdict["block"]) for verdict in verdicts(node)][:1] == [(1, 1)]
-
-
-def undisturbed(_node: Node) -> None:
-    pass
-
-
-def six_kills(node: Node) -> None:
-    """Learner and daemon in turn, each a random while after a sign of life of the learner."""
-    moments = random.Random(7)
-    kills = 0
-    while kills < KILLS:
-        for _ in range(moments.randrange(1, 4)):
-            node.peer.wait(lambda m: m.topic.endswith("/train"), after=len(node.peer.messages))
-        if kills % 2:
-            node.kill(after=moments.uniform(0, 0.2))
-            node.start()
-        elif node.learner is not None:
-            os.kill(node.learner, signal.SIGKILL)
-        else:
-            continue
-        kills += 1
-
-
-def grown(
-    node: Node, fashion: Digits, disturb: Callable[[Node], None]
-) -> tuple[list[str], list[tuple[Any, ...]], dict[str, Any]]:
-    """The chain of generations, the verdicts and a prediction after three growths."""
-    images, labels = fashion
-    node.start()
-    node.stream(images[:900], labels[:900])
-    disturb(node)
-    await_closed(node, 5)
-    assert node.rows("SELECT id FROM sample WHERE row <= 900 ORDER BY row") == [
-        (f"d-{n}",) for n in range(900)]
-    body = node.ask(images[2000], generation=len(chain(node)) - 1)
-    judged = node.rows("SELECT * FROM verdict ORDER BY growth, block")
-    return chain(node), judged, {key: body[key] for key in ("label", "top", "generation")}
-
-
-def test_generations_are_the_same_killed_six_times_or_never(
-    make_node: MakeNode, fashion: Digits
-) -> None:
-    settings: dict[str, Any] = {"grow": {"first": 200, "epochs": 12}, "input": SERIES}
-    calm = grown(make_node(**settings), fashion, undisturbed)
-    killed = grown(make_node(**settings), fashion, six_kills)
-    assert len(calm[0]) >= 4, "three stems and at least one grown generation"
-    assert killed == calm
 
 
 def test_an_accepted_generation_serves_even_if_the_daemon_is_killed_before_it_does(

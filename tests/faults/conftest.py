@@ -1,0 +1,64 @@
+"""What the fault tests share; with --full they run in their full size and leave figures."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeNode
+from live import Digits
+
+from faults.broker import Broker
+from faults.clock import LIBRARY, Clock
+from faults.tally import Tally
+from faults.trouble import Trouble
+
+MakeTrouble = Callable[..., Trouble]
+_tally = Tally()
+
+
+@pytest.fixture
+def tally() -> Tally:
+    return _tally
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    """A mosquitto of this test alone, that keeps sessions over a restart."""
+    made = Broker(tmp_path / "broker")
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Clock:
+    """Of the processes that are started with its `environ`."""
+    if LIBRARY is None:
+        pytest.skip("libfaketime is missing: apt install libfaketime")
+    return Clock(tmp_path)
+
+
+@pytest.fixture
+def make_trouble(make_node: MakeNode, tally: Tally, digits: Digits) -> Iterator[MakeTrouble]:
+    """make_trouble(port, ...): a node, not yet started, that is in for something."""
+    made: list[Trouble] = []
+
+    def make(port: int, **changes: Any) -> Trouble:
+        made.append(Trouble(make_node(port, **changes), tally, digits))
+        return made[-1]
+
+    yield make
+    for trouble in made:
+        trouble.bury()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.getoption("--full"):
+        terminalreporter.section("faults")
+        terminalreporter.write("\n".join(_tally.table()) + "\n")
+        _tally.write()
