@@ -89,7 +89,7 @@ class Mqtt:
 class InputConfig:
     kind: Literal["image", "sensor"] = "image"
     shape: tuple[int, ...] = (3, 64, 64)
-    max_pixels: int = 25_000_000
+    max_pixels: int = 3_000_000
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -209,15 +210,23 @@ def _envelope_data(envelope: Mapping[str, Any]) -> tuple[Any, str | None]:
     return data, content_type
 
 
+def _refuse_tag(*_: Any) -> Any:
+    raise ValueError("tags are not accepted")
+
+
+_NO_TAGS = defaultdict[int, Callable[..., Any]](lambda: _refuse_tag)
+
+
 def _cbor(payload: bytes) -> Any:
     try:
         import cbor2
     except ImportError as error:
         raise MessageError("CBOR needs `pip install edgecc[cbor]` on the node") from error
     try:
-        return cbor2.loads(payload)
+        # Keys that are text cannot be made to collide; tags can cost seconds (rationals, sets).
+        return cbor2.loads(payload, strict_hashable_types=True, semantic_decoders=_NO_TAGS)
     except (cbor2.CBORDecodeError, RecursionError, MemoryError) as error:
-        raise MessageError(f"payload is not CBOR: {error}") from error
+        raise MessageError(f"payload is not CBOR: {error.__cause__ or error}") from error
 
 
 def _json(payload: bytes) -> Any:
