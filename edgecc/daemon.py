@@ -186,7 +186,8 @@ class Daemon:
         if isinstance(item, Command):
             answer(self, item)
         elif isinstance(item, Canary):
-            log.info("the broker delivers what is published to this node")
+            if not self.ingest.admission.returned(item.token):
+                log.info("the broker delivers what is published to this node")
         else:
             try:
                 serve(item, self.serving.path(item.generation), self.config.topics, self.outbox)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgecc import predictor as predictors
+from edgecc.admission import Admission
 from edgecc.config import Config
 from edgecc.errors import MessageError
 from edgecc.learn.readout import Features
@@ -24,7 +25,7 @@ from edgecc.messages import (
     Inbound,
     Label,
     decode,
-    id_of,
+    named_by,
     source_of,
     to_json,
 )
@@ -59,6 +60,7 @@ class Rejected:
     message: Inbound
     reason: str
     seq: int | None = None  # its number in quarantine, where it is from there
+    keep: bool = True  # in quarantine; else the sender has all there is of it
 
 
 @dataclass
@@ -76,9 +78,14 @@ class Ingest:
     _events: list[tuple[LabelEvent, Features | None]] = field(default_factory=list)
     _unlearn: list[str] = field(default_factory=list)  # ids that labels ask to unlearn
 
+    def __post_init__(self) -> None:
+        self.admission = Admission(
+            self.config.sources, kept_for=self.config.mqtt.session_expiry,
+            state=self.store.meta("admission"))
+
     def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Canary]:
         """Take in `messages`; returns those that are not about samples, for the daemon."""
-        items = [self._decoded(message) for message in messages]
+        items = [self._admitted(message) for message in messages]
         predictions = self._log(items)
         for message, item in zip(messages, items, strict=True):
             sent = self.link.ack(message)
@@ -103,6 +110,13 @@ class Ingest:
 
     # --- before the commit ---
 
+    def _admitted(self, message: Inbound) -> Any:
+        """As `_decoded`, where its source may send it now; sent again by the broker, it counted."""
+        named = source_of(message, self.config.topics)
+        counts = message.topic.startswith(self.config.topics / "in/") and not message.redelivered
+        reason = self.admission.over_rate(named) if counts and named != "canary" else None
+        return self._decoded(message) if reason is None else Rejected(message, reason, keep=False)
+
     def _decoded_again(self, seq: int, ts: float, message: Inbound) -> Any:
         """As `_decoded`; where a message did not say when it is from, then when it came."""
         item = self._decoded(replace(message, user={"ts": str(ts), **message.user}))
@@ -114,6 +128,8 @@ class Ingest:
         started = time.perf_counter()
         try:
             meant = decode(message, topics=self.config.topics, spec=self.config.input_spec)
+            if isinstance(meant, Label) or (isinstance(meant, Sample) and meant.label is not None):
+                self.admission.check_label(meant.source, meant.label)
         except MessageError as error:
             return Rejected(message, str(error))
         return self._predicted(meant, started) if isinstance(meant, Sample) else meant
@@ -148,6 +164,8 @@ class Ingest:
                 seq for (seq, _, _), item in zip(out_of, items, strict=False)
                 if not isinstance(item, Rejected))
             self.watch.save()
+            if self.admission.limits:
+                self.store.set_meta("admission", self.admission.state())
             for source, entries in receipts.items():
                 self.outbox.put(self.config.topics.out(source, "receipt"), to_json(entries))
             self.outbox.settle()
@@ -167,12 +185,13 @@ class Ingest:
             self._ask(item)
 
     def _reject(self, item: Rejected) -> dict[str, Any]:
-        identity = id_of(item.message, self.config.topics)
+        receipt = named_by(item.message, self.config.topics)
+        identity = receipt["id"]
         if item.seq is not None:
             self.store.still_quarantined(item.seq, item.reason)
-        elif not self.store.is_forgotten(identity):
+        elif item.keep and not self.store.is_forgotten(identity):
             self.store.quarantine(item.message, item.reason)
-        return {"id": identity, "status": "rejected", "reason": item.reason}
+        return receipt | {"status": "rejected", "reason": item.reason}
 
     def _ask(self, command: Command) -> None:
         """Durable before its ack: what was asked to be unlearnt is, whatever is killed."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgecc import sample as samples
-from edgecc.errors import MessageError
+from edgecc.errors import MessageError, shown
 from edgecc.sample import Input, Sample
 from edgecc.topics import Topics, check_source, decode_label
 
@@ -124,18 +124,22 @@ def id_of(message: Inbound, topics: Topics) -> str:
     return content_id(source, label, message.payload)
 
 
+def named_by(message: Inbound, topics: Topics) -> dict[str, Any]:
+    """`id`, and of a label `label`: what a receipt calls a message that was refused."""
+    if topics.below_root(message.topic)[2:] == ["label"]:
+        try:
+            value = _object(message)
+            label = value.get("label")
+            return {"id": _check_id(value.get("id")),
+                    "label": label[:MAX_LABEL] if isinstance(label, str) else None}
+        except MessageError:
+            return {"id": content_id(source_of(message, topics), None, message.payload)}
+    return {"id": id_of(message, topics)}
+
+
 def content_id(source: str, label: str | None, payload: bytes) -> str:
     head = f"{source}\0{label or ''}\0".encode()
     return hashlib.sha256(head + payload).hexdigest()
-
-
-def shown(value: Any) -> str:
-    """A foreign value, short and safe to print: some numbers have no decimal form."""
-    if isinstance(value, str | bytes):
-        return repr(value[:80])
-    if value is None or isinstance(value, float) or (type(value) is int and abs(value) < 2**63):
-        return repr(value)
-    return f"of type {type(value).__name__}"
 
 
 def to_json(value: Any) -> bytes:

@@ -17,12 +17,13 @@ _SETTLE = 1.0  # seconds after which arrived outbox rows are deleted even withou
 _RETAIN_EVERY = 500  # samples
 _EVICT_AT_ONCE = 500  # samples a turn, so that none takes long
 _FORGET_EVERY = 3600.0  # seconds
+_MARK = 10.0  # seconds; see admission.py
 
 
 class Upkeep:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._last = dict.fromkeys(("settle", "health", "forget"), 0.0)
+        self._last = dict.fromkeys(("settle", "health", "forget", "mark"), 0.0)
         self._looked_at = 0  # samples stored when retention last ran
 
     def turn(self) -> None:
@@ -32,6 +33,9 @@ class Upkeep:
                 daemon.outbox.settle()
         if daemon.outbox.window and self._due("health", daemon.announcer.HEALTH_EVERY):
             daemon.announcer.health()
+        if daemon.ingest.admission.limits and daemon.outbox.window and self._due("mark", _MARK):
+            daemon.link.publish(
+                daemon.config.topics / "in/canary", daemon.ingest.admission.mark().encode())
         if not daemon.forgetting.busy:
             self._retain()
         if self._due("forget", _FORGET_EVERY):

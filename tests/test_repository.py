@@ -20,7 +20,7 @@ _OWN_DEFAULT = ("node", "state_dir")  # from host and home, null in the referenc
 def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
     found: dict[str, object] = {}
     for name, value in tree.items():
-        inner = _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {
+        inner = _flat(value, f"{prefix}{name}.") if value and isinstance(value, dict) else {
             prefix + name: value}
         found |= inner
     return found
