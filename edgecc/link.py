@@ -9,7 +9,6 @@ import logging
 import queue
 import random
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterable
@@ -23,6 +22,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from edgecc import tls
 from edgecc.config import Mqtt
 from edgecc.messages import Inbound
 
@@ -48,6 +48,7 @@ class Connected:
 class Disconnected:
     reason: str
     refused: bool = False  # the broker said no to these credentials or this client
+    lasting: bool = False  # TLS fails until somebody changes something
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Link:
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._changing = threading.Lock()  # held while `connection` changes or an ack is queued
-        self.connection = 0
+        self.connection = self._greeted = 0  # the newest, and the newest that the broker answered
         self.dropped = 0  # QoS 0 messages that arrived faster than they were taken
         self._client = Client(
             CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTv5, manual_ack=True
@@ -97,8 +98,7 @@ class Link:
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.password)
         if settings.tls:
-            client.tls_set(settings.ca, settings.cert, settings.key,
-                           tls_version=ssl.PROTOCOL_TLS_CLIENT)
+            client.tls_set_context(tls.context(settings))
         if will is not None:
             properties = _properties(PacketTypes.WILLMESSAGE)
             properties.WillDelayInterval = will.delay
@@ -184,7 +184,8 @@ class Link:
                 self._connect()
                 self._loop()
             except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-                self._events.put(Disconnected(f"{type(error).__name__}: {error}"))
+                found = tls.explain(error, self._settings)
+                self._events.put(Disconnected(found.reason, lasting=found.lasting))
             if time.monotonic() - started > _STABLE:
                 ceiling = _BACKOFF[0]
             self._stopping.wait(random.uniform(0, ceiling))
@@ -215,6 +216,7 @@ class Link:
     def _on_connect(
         self, _client: Client, _user: Any, flags: Any, reason: ReasonCode, found: Any
     ) -> None:
+        self._greeted = self.connection
         if reason.is_failure:
             self._events.put(Disconnected(str(reason), refused=reason.value in _AUTH_REASONS))
             return
@@ -229,7 +231,11 @@ class Link:
     ) -> None:
         taken_over = reason.value == _SESSION_TAKEN_OVER
         text = f"{reason}: another client uses this id" if taken_over else str(reason)
-        self._events.put(Disconnected(text, refused=taken_over))
+        lasting = False
+        if self._settings.tls and self._greeted != self.connection:
+            found = tls.ask_why(self._settings, text)
+            text, lasting = found.reason, found.lasting
+        self._events.put(Disconnected(text, refused=taken_over, lasting=lasting))
 
     def _on_message(self, _client: Client, _user: Any, message: MQTTMessage) -> None:
         if message.qos == 0 and self._events.qsize() > 4 * self._receive_maximum:
