@@ -77,6 +77,15 @@ def test_every_file_that_the_readme_links_to_is_there() -> None:
         assert (ROOT / target).exists(), target
 
 
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+(?:\.py)?)`", (ROOT / "docs/threat-model.md").read_text()))
+    assert len(named) > 15
+    files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    there = {*files, *(name for text in files.values() for name in re.findall(
+        r"^def (test_\w+)", text, re.MULTILINE))}
+    assert named - there == set()
+
+
 def test_the_readme_names_functions_that_exist() -> None:
     """The table that follows one sample points at module.function."""
     table = (ROOT / "README.md").read_text().split("## Following one sample")[1].split("## ")[0]
