@@ -95,6 +95,7 @@ class Announcer:
             "classes": [] if predictor is None else predictor.readout.classes,
             "backlog": max(0, store.last_label() - cursor),
             "behind": max(0, store.last_label() - cursor), "taken": dict(daemon.ingest.taken),
+            "refused": dict(daemon.ingest.admission.refused),
             "distrusted": daemon.watch.sources.distrusted,
             "growths_open": len(store.open_growths()), "unlearning": daemon.forgetting.busy,
             "swapping": daemon.serving.successor is not None, "paused": daemon.paused,

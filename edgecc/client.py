@@ -141,7 +141,8 @@ class Client:
             return AuthError(
                 f"the broker at {self._place} says {event.reason}: check mqtt.username and password"
             )
-        return BrokerError(f"no connection to the broker at {self._place}: {event.reason}")
+        kind = AuthError if event.lasting else BrokerError
+        return kind(f"no connection to the broker at {self._place}: {event.reason}")
 
     @property
     def _place(self) -> str:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import yaml
-
-from edgecc.errors import ConfigError
+from edgecc import settings
+from edgecc.errors import ConfigError, shown
 from edgecc.sample import Input
+from edgecc.settings import Values
 from edgecc.topics import Topics, check_id
 
 _UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -28,17 +28,22 @@ _BOUNDS = {  # what the protocol, or sense, allows
     "trust.tolerance": (0, 0.9), "trust.rate": (1e-12, 0.1), "drift.delta": (1e-9, 0.5),
     "unknown.rate": (0, 0.5),
 }
+_HOST = re.compile(r"[\w.:%-]{1,255}")
 PATCHES = "patches"
 LITE0_DEPTH = r"efficientnet-lite0(?::([1-9]|1[0-6]))?"
 _STEM = rf"{PATCHES}|{LITE0_DEPTH}|.+\.tflite(?::.+)?"
-_VARIABLE = re.compile(r"\$\{(\w+)(?::\?([^}]*))?\}")
+_TEXTS = {"node", "prefix", "state_dir", "stem", "mqtt.host", "mqtt.username", "mqtt.password",
+          "mqtt.ca", "mqtt.cert", "mqtt.key"}  # taken as written: a password may be 0123
+_SOURCE = re.compile(r"sources\.(\*|[a-z0-9-]{1,64})\.(labels|rate)")
+_RATE = re.compile(r"(\d{1,9})/(s|min|h|day)")
+_INTERVALS = {"s": 1, "min": 60, "h": 3600, "day": 86400}
 
 
 def parse_size(text: str | int) -> int:
     """Bytes of '512MiB', '4 GiB' or a plain number."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]iB|B|)\s*", str(text))
     if not match:
-        raise ValueError(f"{text!r} is no size: write bytes or 512KiB, 512MiB, 4GiB")
+        raise ValueError(f"{shown(text)} is no size: write bytes or 512KiB, 512MiB, 4GiB")
     return int(float(match[1]) * _UNITS[match[2]])
 
 
@@ -67,7 +72,7 @@ def size(default: str) -> Any:
 
 
 def secret() -> Any:
-    return field(default=None, metadata={"secret": True})
+    return field(default=None, repr=False, metadata={"secret": True})
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Mqtt:
 class InputConfig:
     kind: Literal["image", "sensor"] = "image"
     shape: tuple[int, ...] = (3, 64, 64)
-    max_pixels: int = 25_000_000
+    max_pixels: int = 3_000_000
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,42 @@ class Unknown:
 
 
 @dataclass(frozen=True)
+class Rate:
+    """Messages, and the unit of time in which so many may come."""
+
+    count: int
+    unit: str
+
+    @property
+    def per_second(self) -> float:
+        return self.count / _INTERVALS[self.unit]
+
+    def __str__(self) -> str:
+        return f"{self.count}/{self.unit}"
+
+
+def parse_rate(text: Any) -> Rate:
+    match = _RATE.fullmatch(str(text))
+    if not match or not int(match[1]):
+        raise ValueError(f"{shown(text)} is no rate: write 10/s, 600/min, 1000/h or 5000/day")
+    return Rate(int(match[1]), match[2])
+
+
+def parse_labels(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise ValueError(f"{shown(value)} is not a list of labels, as in [cat, dog]")
+    return tuple(value)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one source may send."""
+
+    labels: tuple[str, ...] | None = field(default=None, metadata={"parse": parse_labels})
+    rate: Rate | None = field(default=None, metadata={"parse": parse_rate, "show": str})
+
+
+@dataclass(frozen=True)
 class Config:
     node: str = field(default_factory=_default_node)
     prefix: str = "edgecc/v1"
@@ -141,6 +182,7 @@ class Config:
     trust: Trust = Trust()
     drift: DriftConfig = DriftConfig()
     unknown: Unknown = Unknown()
+    sources: Mapping[str, Source] = field(default_factory=dict)  # by name; "*": all others
 
     @property
     def topics(self) -> Topics:
@@ -165,10 +207,10 @@ def load(
 ) -> Config:
     """The configuration from a file (or none), the environment and dotted flags."""
     environ = os.environ if environ is None else environ
-    values: dict[str, tuple[Any, str]] = {}
+    values: Values = {}
     if path is not None:
-        values |= _read(path, environ)
-    values |= _from_environment(environ)
+        values |= settings.from_file(path, environ, _kind_of)
+    values |= settings.from_environment(environ, _kind_of)
     values |= {key: (value, "a flag") for key, value in (flags or {}).items()}
     _reject_unknown(values)
     config: Config = _build(Config, values)
@@ -193,105 +235,48 @@ def show(config: Any) -> dict[str, Any]:
 
 
 def _shown(value: Any, metadata: Mapping[str, Any]) -> Any:
-    if is_dataclass(value):
-        return show(value)
-    if metadata.get("secret") and value is not None:
+    if isinstance(value, Mapping):
+        return {name: show(one) for name, one in value.items()}
+    if value is None or (is_dataclass(value) and "show" not in metadata):
+        return value and show(value)
+    if metadata.get("secret"):
         return "********"
     if "show" in metadata:
         return metadata["show"](value)
     return list(value) if isinstance(value, tuple) else value
 
 
-def _read(path: Path, environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
-    try:
-        text = path.read_text()
-        loader = _loader(path)(text)
-        root = loader.get_single_node()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; edgecc init writes it") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    if root is None:
-        return {}
-    if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{path}: expected `key: value` lines")
-    return dict(_flatten(loader, root, "", path, environ))
+def _kind_of(key: str) -> Literal["text", "texts", "value"]:
+    if key.startswith("sources."):
+        return "texts" if key.endswith(".labels") else "text"
+    return "text" if key in _TEXTS else "value"
 
 
-def _loader(path: Path) -> type[yaml.SafeLoader]:
-    class Loader(yaml.SafeLoader):
-        pass
-
-    Loader.add_constructor(
-        "!secret", lambda _, node: _secret(path, str(node.value))
-    )
-    return Loader
-
-
-def _secret(path: Path, name: str) -> Any:
-    file = path.parent / "secrets.yaml"
-    try:
-        known = yaml.safe_load(file.read_text()) or {}
-    except OSError as error:
-        raise ConfigError(f"{path}: !secret {name} needs {file}: {error.strerror}") from error
-    if not isinstance(known, dict) or name not in known:
-        raise ConfigError(f"{file} has no key {name!r}")
-    return known[name]
-
-
-def _flatten(
-    loader: yaml.SafeLoader,
-    mapping: yaml.MappingNode,
-    prefix: str,
-    path: Path,
-    environ: Mapping[str, str],
-) -> Iterator[tuple[str, tuple[Any, str]]]:
-    for key_node, node in mapping.value:
-        key = f"{prefix}{loader.construct_object(key_node)}"
-        place = f"{path}:{key_node.start_mark.line + 1}"
-        if isinstance(node, yaml.MappingNode):
-            yield from _flatten(loader, node, key + ".", path, environ)
-        else:
-            value = loader.construct_object(node, deep=True)
-            if value is None and any(known.startswith(key + ".") for known in keys()):
-                continue  # a section with nothing but comments
-            yield key, (_substitute(value, environ, place), place)
-
-
-def _substitute(value: Any, environ: Mapping[str, str], place: str) -> Any:
-    def replace(match: re.Match[str]) -> str:
-        if match[1] not in environ:
-            raise ConfigError(f"{place}: {match[1]} is not set: {match[2] or 'export it'}")
-        return environ[match[1]]
-
-    return _VARIABLE.sub(replace, value) if isinstance(value, str) else value
-
-
-def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, tuple[Any, str]]]:
-    for name, text in environ.items():
-        if name.startswith("EDGECC_"):
-            key = name.removeprefix("EDGECC_").lower().replace("__", ".")
-            try:
-                yield key, (yaml.safe_load(text), name)
-            except yaml.YAMLError as error:
-                raise ConfigError(f"{name}={text!r} is not YAML: {error}") from error
-
-
-def _reject_unknown(values: Mapping[str, tuple[Any, str]]) -> None:
-    known = list(keys())
-    for key, (_, place) in values.items():
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
+def _reject_unknown(values: Values) -> None:
+    known = [key for key in keys() if key != "sources"]
+    for key, (value, place) in values.items():
+        section = value is None and any(
+            name.startswith(key + ".") for name in (*known, "sources."))
+        if key not in known and not section and not _SOURCE.fullmatch(key):
+            close = difflib.get_close_matches(key, [*known, *_source_keys(key)], n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
-            raise ConfigError(f"{place}: unknown key {key!r}{hint}")
+            raise ConfigError(f"{place}: unknown key {shown(key)}{hint}")
 
 
-def _build(kind: type, values: Mapping[str, tuple[Any, str]], prefix: str = "") -> Any:
+def _source_keys(key: str) -> list[str]:
+    """What may stand below the name of a source, where `key` begins with one."""
+    name = key.split(".")[1:2]
+    return [f"sources.{name[0]}.{item.name}" for item in fields(Source)] if name else []
+
+
+def _build(kind: type, values: Values, prefix: str = "") -> Any:
     hints = get_type_hints(kind)
     chosen: dict[str, Any] = {}
     for item in fields(kind):
         key, hint = prefix + item.name, hints[item.name]
-        if is_dataclass(hint) and isinstance(hint, type):
+        if item.name == "sources":
+            chosen[item.name] = _build_sources(values)
+        elif is_dataclass(hint) and isinstance(hint, type):
             chosen[item.name] = _build(hint, values, key + ".")
         elif values.get(key, (None, ""))[0] is not None:  # null: the default
             value, place = values[key]
@@ -300,6 +285,11 @@ def _build(kind: type, values: Mapping[str, tuple[Any, str]], prefix: str = "") 
             except (ValueError, TypeError) as error:
                 raise ConfigError(f"{place}: {key}: {error}") from error
     return kind(**chosen)
+
+
+def _build_sources(values: Values) -> dict[str, Source]:
+    names = dict.fromkeys(key.split(".")[1] for key in values if _SOURCE.fullmatch(key))
+    return {name: _build(Source, values, f"sources.{name}.") for name in names}
 
 
 def _coerce(value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
@@ -316,20 +306,20 @@ def _coerce(value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
 def _coerce_plain(value: Any, hint: Any, options: tuple[Any, ...]) -> Any:
     if get_origin(hint) is Literal:
         if value not in options:
-            raise ValueError(f"{value!r} is not one of {', '.join(options)}")
+            raise ValueError(f"{shown(value)} is not one of {', '.join(options)}")
         return value
     if hint is int:
         return _whole(value)
     if hint is float and type(value) is int:
         value = float(value)
     if not isinstance(value, hint):
-        raise ValueError(f"{value!r} is not a {hint.__name__}")
+        raise ValueError(f"{shown(value)} is not a {hint.__name__}")
     return value
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is not a whole number")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"{shown(value)} is not a whole number")
     return value
 
 
@@ -352,6 +342,9 @@ def _check(config: Config) -> None:
                           "[0, 1] or [-1, 1]")
     if config.input.kind == "sensor" and config.grow.first < 64:
         raise ConfigError("grow.first must be at least 64: the first 64 windows set the scale")
+    if config.mqtt.host is not None and not _HOST.fullmatch(config.mqtt.host):
+        raise ConfigError("mqtt.host is not the name or address of a machine; port, user and "
+                          "password have keys of their own")
     if not config.mqtt.tls and (config.mqtt.ca or config.mqtt.cert or config.mqtt.key):
         raise ConfigError("mqtt.ca, cert or key are set, but mqtt.tls is false: set it to true")
     if config.disk_budget < 16 * 2**20:

@@ -198,7 +198,8 @@ class Daemon:
         if isinstance(item, Command):
             answer(self, item)
         elif isinstance(item, Canary):
-            self.session.returned(item.token)
+            if not self.ingest.admission.returned(item.token):
+                self.session.returned(item.token)
         else:
             try:
                 serve(item, self.serving.path(item.generation), self.config.topics, self.outbox)

@@ -15,6 +15,8 @@
         └── Untrusted                  no valid signature by a known key
 """
 
+from typing import Any
+
 
 class EdgeccError(Exception):
     exit_code = 1
@@ -66,3 +68,13 @@ class Incompatible(CheckpointError):
 
 class Untrusted(CheckpointError):
     pass
+
+
+def shown(value: Any) -> str:
+    """A foreign value, short and safe to print: some numbers have no decimal form."""
+    if isinstance(value, str | bytes):
+        return repr(value[:80])
+    short = type(value) is int and abs(value) < 2**63
+    if value is None or short or isinstance(value, float | bool):
+        return repr(value)
+    return f"of type {type(value).__name__}"

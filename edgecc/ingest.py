@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgecc import predictor as predictors
+from edgecc.admission import Admission
 from edgecc.config import Config
-from edgecc.errors import MessageError
+from edgecc.errors import MessageError, shown
 from edgecc.learn.readout import Features
 from edgecc.link import Link
 from edgecc.messages import (
@@ -26,8 +27,7 @@ from edgecc.messages import (
     Inbound,
     Label,
     decode,
-    id_of,
-    shown,
+    named_by,
     source_of,
     to_json,
 )
@@ -64,6 +64,7 @@ class Rejected:
     message: Inbound
     reason: str
     seq: int | None = None  # its number in quarantine, where it is from there
+    keep: bool = True  # in quarantine; else the sender has all there is of it
 
 
 @dataclass
@@ -87,13 +88,16 @@ class Ingest:
         self._topics, self._spec = self.config.topics, self.config.input_spec
         self._beside = ThreadPoolExecutor(1, "packing")
         self._classes = self.store.labels_named()
+        self.admission = Admission(
+            self.config.sources, kept_for=self.config.mqtt.session_expiry,
+            state=self.store.meta("admission"))
 
     def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Canary]:
         """Take in `messages`; returns those that are not about samples, for the daemon.
 
         Once they are committed and acked, the list is empty.
         """
-        items = self._understood([self._decoded(message) for message in messages])
+        items = self._understood([self._admitted(message) for message in messages])
         predictions = self._log(items)
         for message, item in zip(messages, items, strict=True):
             sent = self.link.ack(message)
@@ -119,6 +123,13 @@ class Ingest:
 
     # --- before the commit ---
 
+    def _admitted(self, message: Inbound) -> Any:
+        """As `_decoded`, where its source may send it now; sent again by the broker, it counted."""
+        named = source_of(message, self._topics)
+        counts = message.topic.startswith(self._topics / "in/") and not message.redelivered
+        reason = self.admission.over_rate(named) if counts and named != "canary" else None
+        return self._decoded(message) if reason is None else Rejected(message, reason, keep=False)
+
     def _decoded_again(self, seq: int, ts: float, message: Inbound) -> Any:
         """As `_decoded`; where a message did not say when it is from, then when it came."""
         item = self._decoded(replace(message, user={"ts": str(ts), **message.user}))
@@ -127,6 +138,8 @@ class Ingest:
     def _decoded(self, message: Inbound) -> Decoded | Rejected:
         try:
             meant = decode(message, topics=self._topics, spec=self._spec)
+            if isinstance(meant, Label) or (isinstance(meant, Sample) and meant.label is not None):
+                self.admission.check_label(meant.source, meant.label)
         except MessageError as error:
             return Rejected(message, str(error))
         if isinstance(meant, Sample) and (reason := self._one_too_many(meant.label)):
@@ -186,6 +199,8 @@ class Ingest:
                 if not isinstance(item, Rejected))
             self.store.trim_quarantine()
             self.watch.save()
+            if self.admission.limits:
+                self.store.set_meta("admission", self.admission.state())
             for source, entries in receipts.items():
                 for payload in _split(entries, self.outbox.limit):
                     self.outbox.put(self._topics.out(source, "receipt"), payload)
@@ -206,12 +221,13 @@ class Ingest:
             self._ask(item)
 
     def _reject(self, item: Rejected) -> dict[str, Any]:
-        identity = id_of(item.message, self._topics)
+        receipt = named_by(item.message, self._topics)
+        identity = receipt["id"]
         if item.seq is not None:
             self.store.still_quarantined(item.seq, item.reason)
-        elif not self.store.is_forgotten(identity):
+        elif item.keep and not self.store.is_forgotten(identity):
             self.store.quarantine(item.message, item.reason)
-        return {"id": identity, "status": "rejected", "reason": item.reason}
+        return receipt | {"status": "rejected", "reason": item.reason}
 
     def _ask(self, command: Command) -> None:
         """Durable before its ack: what was asked to be unlearnt is, whatever is killed."""

@@ -8,7 +8,6 @@ to be taken than were planned for, the thread stops reading, and TCP holds the r
 
 import logging
 import queue
-import ssl
 import threading
 import time
 from collections import deque
@@ -23,6 +22,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from edgecc import tls
 from edgecc.backoff import Backoff
 from edgecc.config import Mqtt
 from edgecc.messages import Inbound
@@ -49,6 +49,7 @@ class Disconnected:
     reason: str
     refused: bool = False  # the broker said no to these credentials or this client
     too_large: bool = False  # it got a packet above its limit
+    lasting: bool = False  # TLS fails until somebody changes something
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Link:
         self._messages: deque[Inbound] = deque()
         self._stopping = threading.Event()
         self._changing = threading.Lock()  # held while `connection` changes or an ack is queued
-        self.connection = 0
+        self.connection = self._greeted = 0  # the newest, and the newest that the broker answered
         self.dropped = 0  # QoS 0 messages that arrived faster than they were taken
         self.rounds = 0  # of the network thread: while it lives and moves, there are more
         self._received, self._acked = 0, 0  # bytes
@@ -102,8 +103,7 @@ class Link:
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.password)
         if settings.tls:
-            client.tls_set(settings.ca, settings.cert, settings.key,
-                           tls_version=ssl.PROTOCOL_TLS_CLIENT)
+            client.tls_set_context(tls.context(settings))
         if will is not None:
             properties = _properties(PacketTypes.WILLMESSAGE)
             properties.WillDelayInterval = will.delay
@@ -195,6 +195,9 @@ class Link:
             try:
                 self._connect()
                 self._loop()
+            except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+                found = tls.explain(error, self._settings)
+                self._events.put(Disconnected(found.reason, lasting=found.lasting))
             except Exception as error:  # whatever a broker may send, the thread goes on
                 log.debug("connection %d", self.connection, exc_info=True)
                 self._events.put(Disconnected(f"{type(error).__name__}: {error}"))
@@ -237,6 +240,7 @@ class Link:
     def _on_connect(
         self, _client: Client, _user: Any, flags: Any, reason: ReasonCode, found: Any
     ) -> None:
+        self._greeted = self.connection
         if reason.is_failure:
             self._say_lost(reason)
             return
@@ -252,6 +256,9 @@ class Link:
     ) -> None:
         if flags.is_disconnect_packet_from_server:
             self._say_lost(reason)
+        elif self._settings.tls and self._greeted != self.connection:
+            found = tls.ask_why(self._settings, str(reason))
+            self._events.put(Disconnected(found.reason, lasting=found.lasting))
         else:
             self._events.put(Disconnected("the connection was lost"))
 

@@ -7,12 +7,13 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from edgecc import sample as samples
-from edgecc.errors import MessageError
+from edgecc.errors import MessageError, shown
 from edgecc.sample import Input, Sample
 from edgecc.topics import Topics, check_source, decode_label
 
@@ -132,18 +133,22 @@ def _levels(message: Inbound, topics: Topics) -> list[str]:
         return []
 
 
+def named_by(message: Inbound, topics: Topics) -> dict[str, Any]:
+    """`id`, and of a label `label`: what a receipt calls a message that was refused."""
+    if _levels(message, topics)[2:] == ["label"]:
+        try:
+            value = _object(message)
+            label = value.get("label")
+            return {"id": _check_id(value.get("id")),
+                    "label": label[:MAX_LABEL] if isinstance(label, str) else None}
+        except MessageError:
+            return {"id": content_id(source_of(message, topics), None, message.payload)}
+    return {"id": id_of(message, topics)}
+
+
 def content_id(source: str, label: str | None, payload: bytes) -> str:
     head = f"{source}\0{label or ''}\0".encode()
     return hashlib.sha256(head + payload).hexdigest()
-
-
-def shown(value: Any) -> str:
-    """A foreign value, short and safe to print: some numbers have no decimal form."""
-    if isinstance(value, str | bytes):
-        return repr(value[:80])
-    if value is None or isinstance(value, float) or (type(value) is int and abs(value) < 2**63):
-        return repr(value)
-    return f"of type {type(value).__name__}"
 
 
 def to_json(value: Any) -> bytes:
@@ -218,15 +223,23 @@ def _envelope_data(envelope: Mapping[str, Any]) -> tuple[Any, str | None]:
     return data, content_type
 
 
+def _refuse_tag(*_: Any) -> Any:
+    raise ValueError("tags are not accepted")
+
+
+_NO_TAGS = defaultdict[int, Callable[..., Any]](lambda: _refuse_tag)
+
+
 def _cbor(payload: bytes) -> Any:
     try:
         import cbor2
     except ImportError as error:
         raise MessageError("CBOR needs `pip install edgecc[cbor]` on the node") from error
     try:
-        return cbor2.loads(payload)
+        # Keys that are text cannot be made to collide; tags can cost seconds (rationals, sets).
+        return cbor2.loads(payload, strict_hashable_types=True, semantic_decoders=_NO_TAGS)
     except (cbor2.CBORDecodeError, RecursionError, MemoryError) as error:
-        raise MessageError(f"payload is not CBOR: {error}") from error
+        raise MessageError(f"payload is not CBOR: {error.__cause__ or error}") from error
 
 
 def _json(payload: bytes) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgecc.errors import BudgetError
+from edgecc.picture import BYTES_A_PIXEL
 from edgecc.sample import Input
 from edgecc.stem import map_shape
 
@@ -203,6 +204,8 @@ def _sized(candidate: Plan, spec: Input, max_payload: int, costs: Costs) -> Plan
         "daemon: classes": costs.classes_daemon * classes,
         "daemon: messages in flight": candidate.receive_maximum * min(max_payload, 64 * 1024),
     }
+    if spec.kind == "image":
+        where["daemon: largest picture"] = spec.max_pixels * BYTES_A_PIXEL
     stem = candidate.stem_map
     model = 0 if stem is None else costs.stem + costs.stems * stem.memory
     if model:

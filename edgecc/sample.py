@@ -6,7 +6,6 @@ image of height one, so everything after this file treats both alike.
 
 import io
 import json
-import struct
 import zlib
 from dataclasses import dataclass
 from tokenize import TokenError
@@ -15,13 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecc import picture
 from edgecc.errors import MessageError
 
 Array = NDArray[Any]
-_PICTURE_ERRORS = (  # what Pillow's decoders raise on broken files
-    OSError, SyntaxError, ValueError, LookupError, TypeError, OverflowError, struct.error,
-    zlib.error,
-)
 _NPY_ERRORS = (  # the header is parsed as Python
     ValueError, EOFError, TypeError, OverflowError, SyntaxError, LookupError, TokenError,
     RecursionError, MemoryError,
@@ -30,11 +26,11 @@ _NPY_ERRORS = (  # the header is parsed as Python
 
 @dataclass(frozen=True)
 class Input:
-    """What the model takes: kind, shape as configured, and the largest picture to decode."""
+    """What the model takes: kind, shape as configured, and how many pixels may be decoded."""
 
     kind: Literal["image", "sensor"]
     shape: tuple[int, ...]
-    max_pixels: int = 25_000_000
+    max_pixels: int = 3_000_000
 
     def check(self) -> None:
         wanted = 3 if self.kind == "image" else 2
@@ -136,27 +132,9 @@ def _parse_json(payload: bytes) -> Any:
 
 
 def _decode_picture(payload: bytes, spec: Input) -> Array:
-    from PIL import Image, UnidentifiedImageError
-
-    channels, height, width = spec.model_shape
     if spec.kind != "image":
         raise MessageError("a picture arrived but input.kind is sensor")
-    try:
-        with Image.open(io.BytesIO(payload), formats=("JPEG", "PNG")) as picture:
-            if picture.width * picture.height > spec.max_pixels:
-                raise MessageError(
-                    f"picture of {picture.width}x{picture.height} is over input.max_pixels"
-                )
-            mode = "L" if channels == 1 else "RGB"
-            picture.draft(mode, (width, height))
-            wide = picture.mode.startswith("I")  # 16 bits, which convert would clip to white
-            eight = picture.point(lambda value: value / 256) if wide else picture
-            resized = eight.convert(mode).resize((width, height), Image.Resampling.BOX)
-            return np.asarray(resized).reshape(height, width, channels).transpose(2, 0, 1)
-    except UnidentifiedImageError as error:
-        raise MessageError("picture cannot be decoded: neither JPEG nor PNG") from error
-    except (*_PICTURE_ERRORS, Image.DecompressionBombError) as error:
-        raise MessageError(f"picture cannot be decoded: {error}") from error
+    return picture.decode(payload, spec.model_shape, spec.max_pixels)
 
 
 def _decode_npy(payload: bytes, spec: Input) -> Array:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from edgecc.errors import ConfigError, MessageError
-from edgecc.messages import Command, shown
+from edgecc.errors import ConfigError, MessageError, shown
+from edgecc.messages import Command
 from edgecc.topics import check_source
 
 _WANTED = 'unlearn needs {"args": {"ids": [..]}}, or "source", "since" (seconds since 1970) or both'

@@ -91,6 +91,8 @@ class Session:
         self._canary_due = float("inf")
         if event.refused:
             raise AuthError(f"the broker refuses this node: {event.reason}")
+        if event.lasting and not self._ever_connected:  # what has worked may work again
+            raise AuthError(f"no connection to the broker: {event.reason}")
         if config.mqtt.host is None and not self._ever_connected:
             raise ConfigError(
                 f"no broker on localhost:{config.mqtt.port} ({event.reason}): set mqtt.host "

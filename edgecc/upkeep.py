@@ -18,12 +18,13 @@ _AGAIN = 5.0  # seconds between two tries of what the broker refuses
 _RETAIN_EVERY = 500  # samples
 _EVICT_AT_ONCE = 500  # samples a turn, so that none takes long
 _FORGET_EVERY = 3600.0  # seconds
+_MARK = 10.0  # seconds; see admission.py
 
 
 class Upkeep:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._last = dict.fromkeys(("settle", "health", "forget", "again"), 0.0)
+        self._last = dict.fromkeys(("settle", "health", "forget", "again", "mark"), 0.0)
         self._looked_at = 0  # samples stored when retention last ran
 
     def turn(self) -> None:
@@ -35,6 +36,9 @@ class Upkeep:
             daemon.outbox.again()
         if daemon.outbox.window and self._due("health", daemon.announcer.HEALTH_EVERY):
             daemon.announcer.health()
+        if daemon.ingest.admission.limits and daemon.outbox.window and self._due("mark", _MARK):
+            daemon.link.publish(
+                daemon.config.topics / "in/canary", daemon.ingest.admission.mark().encode())
         if not daemon.forgetting.busy:
             self._retain()
         if self._due("forget", _FORGET_EVERY):

@@ -29,7 +29,7 @@ sensors = st.builds(
     st.integers(1, 16), st.integers(1, 4000),
 )
 specs = images | sensors
-budgets = st.integers(100 * MIB, 4096 * MIB)
+budgets = st.integers(112 * MIB, 4096 * MIB)
 payloads = st.integers(1024, 8 * MIB)
 MARGIN = Costs().margin
 

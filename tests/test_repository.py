@@ -20,7 +20,7 @@ _OWN_DEFAULT = ("node", "state_dir")  # from host and home, null in the referenc
 def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
     found: dict[str, object] = {}
     for name, value in tree.items():
-        inner = _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {
+        inner = _flat(value, f"{prefix}{name}.") if value and isinstance(value, dict) else {
             prefix + name: value}
         found |= inner
     return found
@@ -84,6 +84,15 @@ def test_the_readme_names_the_tests_of_every_promise() -> None:
 def test_every_file_that_the_readme_links_to_is_there() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / "README.md").read_text()):
         assert (ROOT / target).exists(), target
+
+
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+(?:\.py)?)`", (ROOT / "docs/threat-model.md").read_text()))
+    assert len(named) > 15
+    files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    there = {*files, *(name for text in files.values() for name in re.findall(
+        r"^def (test_\w+)", text, re.MULTILINE))}
+    assert named - there == set()
 
 
 def test_the_readme_names_functions_that_exist() -> None:
