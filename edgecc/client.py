@@ -28,6 +28,7 @@ class Client:
         self._published: dict[int, str | None] = {}
         self._subscribed: list[list[str]] = []
         self.window = 0
+        self.max_payload: int | None = None  # bytes that the broker takes in one message
 
     def __enter__(self) -> "Client":
         self._link.start()
@@ -131,6 +132,7 @@ class Client:
                 self._subscribed.append(event.refused)
             elif isinstance(event, Connected):
                 self.window = event.window
+                self.max_payload = event.max_payload
             elif isinstance(event, Disconnected):
                 raise self._lost(event)
         if deadline is not None and time.monotonic() > deadline:

@@ -74,9 +74,7 @@ def adopt(folder: Path, generations: Path, key: SigningKey, *, floor: int = 0) -
     signed = folder / "signed.part"
     write_file(signed, signing.sign(numbered.to_json(), key))
     signed.replace(folder / MANIFEST)  # after a crash: with or without its signature, but whole
-    _sync(folder)
-    folder.rename(generations / name_of(numbered.number))
-    _sync(generations)
+    rename(folder, generations / name_of(numbered.number))
     return numbered
 
 
@@ -245,7 +243,7 @@ def _checked_file(path: Path, file: manifests.File) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise Corrupt(f"{path}: {error.strerror}") from error
-    found = manifests.describe(path)
+    found = manifests.describe(data)
     if found != file:
         raise Corrupt(
             f"{path}: SHA-256 {found.sha256[:16]}…, manifest says {str(file.sha256)[:16]}…"
@@ -259,6 +257,13 @@ def unsigned(folder: Path) -> Manifest | None:
         return manifests.parse(signing.payload_of(read_manifest(folder)))
     except CheckpointError:
         return None
+
+
+def rename(part: Path, target: Path) -> None:
+    """A folder whose files are durable, under its final name once this returns."""
+    _sync(part)
+    part.rename(target)
+    _sync(target.parent)
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _BACKOFF = (1.0, 120.0)  # seconds: the first ceiling of the jitter, and the last
 _STABLE = 60.0  # seconds connected after which backoff starts again from the first
+BESIDE_PAYLOAD = 2048  # bytes of topic and properties in a packet that is sent
 _PACKET_OVERHEAD = 64 * 1024  # bytes of topic and properties beside the payload
 _DEFAULT_WINDOW = 20
 _SESSION_TAKEN_OVER = 0x8E
@@ -42,6 +43,11 @@ class Connected:
     session_present: bool
     window: int  # QoS 1 messages the broker takes at once
     max_packet: int | None  # bytes
+
+    @property
+    def max_payload(self) -> int | None:
+        """Bytes that fit a packet with a topic and properties."""
+        return None if self.max_packet is None else self.max_packet - BESIDE_PAYLOAD
 
 
 @dataclass(frozen=True)

@@ -58,12 +58,11 @@ class Manifest:
         return json.dumps(asdict(self) | {"digest": self.digest}, sort_keys=True).encode()
 
     def with_files(self, folder: Path) -> "Manifest":
-        return replace(self, files={name: describe(folder / name) for name in FILES})
+        return replace(self, files={name: describe((folder / name).read_bytes()) for name in FILES})
 
 
-def describe(path: Path) -> File:
+def describe(data: bytes) -> File:
     """Size and digests of a file, whole and by chunk."""
-    data = path.read_bytes()
     chunks = [data[i : i + CHUNK] for i in range(0, len(data), CHUNK)]
     return File(len(data), _sha256(data), tuple(_sha256(chunk) for chunk in chunks))
 

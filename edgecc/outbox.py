@@ -15,7 +15,6 @@ from edgecc.store import Store
 _WAITING = 2000  # volatile messages; the oldest are dropped beyond
 _WAITING_BYTES = 8 * 2**20
 _MAX_TOPIC = 1024  # bytes
-_BESIDE_PAYLOAD = 2048  # bytes of topic and properties in a packet
 
 
 @dataclass
@@ -55,9 +54,9 @@ class Outbox:
         self._volatile.clear()
         self._bytes = 0
 
-    def connected(self, window: int, max_packet: int | None) -> None:
+    def connected(self, window: int, max_payload: int | None) -> None:
         self.window, self._sent = window, 0  # what was refused is tried again
-        self.max_payload = None if max_packet is None else max_packet - _BESIDE_PAYLOAD
+        self.max_payload = max_payload
 
     def disconnected(self) -> None:
         """paho sends again what was in flight, once it is connected."""

@@ -38,7 +38,7 @@ class Session:
     def _on_connected(self, event: Connected) -> None:
         log.info("connected to the broker, connection %d", event.connection)
         daemon = self._daemon
-        daemon.outbox.connected(event.window, event.max_packet)
+        daemon.outbox.connected(event.window, event.max_payload)
         filters = daemon.config.topics.subscriptions()
         before = json.loads(daemon.store.meta("filters", "[]"))
         if stale := [name for name in before if name not in filters]:
