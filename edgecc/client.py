@@ -151,6 +151,9 @@ class Client:
 
 
 def _data(verb: str, value: dict[str, Any]) -> Any:
+    """What the node answered; its refusal, with the exit code that goes with it."""
     if value.get("status") != "ok":
-        raise EdgeccError(f"{verb}: {value.get('error') or value.get('code')}")
+        error = EdgeccError(f"{verb}: {value.get('error') or value.get('code')}")
+        error.exit_code = int(value.get("code") or 1)
+        raise error
     return value.get("data")

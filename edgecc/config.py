@@ -134,6 +134,7 @@ class Config:
     seed: int = 0
     stem: str = PATCHES
     stem_pixels: tuple[float, ...] = (0.0, 1.0)
+    trusted_keys: tuple[str, ...] = ()
     mqtt: Mqtt = Mqtt()
     input: InputConfig = InputConfig()
     grow: Grow = Grow()
@@ -351,6 +352,10 @@ def _check(config: Config) -> None:
                           "[0, 1] or [-1, 1]")
     if config.input.kind == "sensor" and config.grow.first < 64:
         raise ConfigError("grow.first must be at least 64: the first 64 windows set the scale")
+    for key in config.trusted_keys:
+        if not re.fullmatch(r"[0-9a-f]{64}", key):
+            raise ConfigError(f"trusted_keys: {key!r} is not a public key in hex, as `edgecc keys "
+                              "show` prints it")
     if not config.mqtt.tls and (config.mqtt.ca or config.mqtt.cert or config.mqtt.key):
         raise ConfigError("mqtt.ca, cert or key are set, but mqtt.tls is false: set it to true")
     if config.disk_budget < 16 * 2**20:

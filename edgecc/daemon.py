@@ -22,16 +22,18 @@ from edgecc.forgetting import Forgetting
 from edgecc.ingest import Ingest
 from edgecc.keys import open_or_make
 from edgecc.link import Event, Link, Will
-from edgecc.messages import Canary, ChunkRequest, Command, Inbound
+from edgecc.messages import Canary, Chunk, ChunkRequest, Command, Inbound
 from edgecc.orders import Orders
 from edgecc.outbox import Outbox
 from edgecc.prequential import WINDOW, Prequential
+from edgecc.pushing import Pushing
 from edgecc.serving import Serving
 from edgecc.session import Session
 from edgecc.store import Store
 from edgecc.supervisor import Supervisor
 from edgecc.systemd import notify
 from edgecc.transfer import serve
+from edgecc.trial import Trial
 from edgecc.trunk import planned
 from edgecc.upkeep import Upkeep
 from edgecc.watch import Watch
@@ -94,6 +96,7 @@ class Daemon:
         self.session, self.upkeep = Session(self), Upkeep(self)
         self.forgetting = Forgetting(self)
         self.orders = Orders(self)
+        self.trial, self.pushing = Trial(self), Pushing(self)
         self._record_start()
         self.orders.sweep()
         for what in (signal.SIGTERM, signal.SIGINT):
@@ -164,6 +167,7 @@ class Daemon:
         self._take_in(events)
         self.orders.follow()
         self._swap()
+        self.trial.step()
         self.forgetting.step()
         self._refresh()
         self.orders.give()
@@ -182,9 +186,11 @@ class Daemon:
             for item in self.ingest.batch(messages):
                 self._answer(item)
 
-    def _answer(self, item: Command | ChunkRequest | Canary) -> None:
+    def _answer(self, item: Command | ChunkRequest | Chunk | Canary) -> None:
         if isinstance(item, Command):
             answer(self, item)
+        elif isinstance(item, Chunk):
+            self.pushing.take(item.payload)
         elif isinstance(item, Canary):
             log.info("the broker delivers what is published to this node")
         else:

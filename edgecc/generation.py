@@ -87,8 +87,11 @@ def find(generations: Path, digest: str) -> int | None:
     return None
 
 
-def load(folder: Path, trusted: list[VerifyKey], spec: Input | None = None) -> Generation:
-    """The generation in `folder`, fully checked; `spec` is the input it must fit."""
+def load(
+    folder: Path, trusted: list[VerifyKey], spec: Input | None = None, *, most: int | None = None
+) -> Generation:
+    """The generation in `folder`, fully checked; `spec` is the input, `most` the features that it
+    must fit."""
     manifest = manifests.parse(signing.open_envelope(read_manifest(folder), trusted))
     data = {name: _checked_file(folder / name, file) for name, file in manifest.files.items()}
     wanted = None if spec is None else {"kind": spec.kind, "shape": list(spec.shape)}
@@ -98,6 +101,8 @@ def load(folder: Path, trusted: list[VerifyKey], spec: Input | None = None) -> G
         if not (math.isfinite(manifest.alpha) and math.isfinite(manifest.temperature)):
             raise Corrupt(f"{folder}: alpha {manifest.alpha}, temperature {manifest.temperature}")
         trunk = _trunk(manifest, load_tensors(data["blocks.safetensors"]), data["trunk.tflite"])
+        if most is not None and trunk.dim > most:
+            raise Incompatible(f"{folder} has {trunk.dim} features, memory_budget is for {most}")
         sums = load_tensors(data["readout.safetensors"])
         readout = readout_from(sums, manifest.classes, trunk.dim)
     except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
@@ -155,13 +160,15 @@ def _raw(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if b.shape != (classes, d) or triangle.shape != (d * (d + 1) // 2,):
         raise ValueError(f"A {triangle.shape}, B {b.shape} for {d - 1} features, {classes} classes")
+    if not triangle.dtype == b.dtype == np.float64:
+        raise ValueError(f"A {triangle.dtype}, B {b.dtype} are not float64")
     if not (np.isfinite(triangle).all() and np.isfinite(b).all()):
         raise ValueError("sums are not finite")
     a = np.zeros((d, d))
     for i in range(d):
         start = i * (i + 1) // 2
         a[i, : i + 1] = a[: i + 1, i] = triangle[start : start + i + 1]
-    return a, b.astype(np.float64)
+    return a, b
 
 
 def base_manifest(node: str, spec: Input, **rest: Any) -> Manifest:
@@ -203,12 +210,15 @@ def _describe_blocks(trunk: Trunk) -> list[dict[str, Any]]:
 
 def _trunk(manifest: Manifest, tensors: dict[str, NDArray[Any]], model: bytes) -> Trunk:
     for name, tensor in tensors.items():
-        if not np.isfinite(tensor).all():
-            raise Corrupt(f"{name} holds NaN or infinity")
+        if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
+            raise Corrupt(f"{name} is {tensor.dtype}, not float32, or holds NaN or infinity")
     layers = tuple(_layers(manifest, tensors))
     first = manifest.blocks[0]["input_range"]
     bounds = [first, *(block["range"] for block in manifest.blocks)]
     spec = Input(manifest.node_input["kind"], tuple(manifest.node_input["shape"]))
+    channels = spec.model_shape[:1]
+    if not tensors["input.mean"].shape == tensors["input.std"].shape == channels:
+        raise Corrupt(f"input.mean and input.std are not of {channels} channels")
     stem = manifest.blocks[0].get("model")
     return Trunk(
         shape=spec.model_shape, mean=tensors["input.mean"], std=tensors["input.std"],

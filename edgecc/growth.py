@@ -238,6 +238,7 @@ class Grower:
             alpha=judged.answers.alpha, temperature=judged.answers.temperature,
             recipe=self.growth.recipe, plan=self.plan.describe(),
             metrics={"held_out": judged.answers.accuracy},
+            others=[] if self.sums is None else about.others,
         )
         folder = self.folder / "candidate"
         written = generation.write(

@@ -19,6 +19,7 @@ from edgecc.link import Link
 from edgecc.messages import (
     PREDICTION_SCHEMA,
     Canary,
+    Chunk,
     ChunkRequest,
     Command,
     Inbound,
@@ -76,7 +77,7 @@ class Ingest:
     _events: list[tuple[LabelEvent, Features | None]] = field(default_factory=list)
     _unlearn: list[str] = field(default_factory=list)  # ids that labels ask to unlearn
 
-    def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Canary]:
+    def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Chunk | Canary]:
         """Take in `messages`; returns those that are not about samples, for the daemon."""
         items = [self._decoded(message) for message in messages]
         predictions = self._log(items)
@@ -85,7 +86,8 @@ class Ingest:
             self.acked += sent and isinstance(item, Predicted | Rejected)
         self._publish(predictions)
         self._learn()
-        return [item for item in items if isinstance(item, Command | ChunkRequest | Canary)]
+        return [item for item in items
+                if isinstance(item, Command | ChunkRequest | Chunk | Canary)]
 
     def retry(self, kept: list[tuple[int, float, Inbound]]) -> list[dict[str, Any]]:
         """Take in messages from quarantine once more; what became of each, by its number there.
@@ -110,7 +112,7 @@ class Ingest:
 
     def _decoded(
         self, message: Inbound
-    ) -> Predicted | Label | Command | ChunkRequest | Canary | Rejected:
+    ) -> Predicted | Label | Command | ChunkRequest | Chunk | Canary | Rejected:
         started = time.perf_counter()
         try:
             meant = decode(message, topics=self.config.topics, spec=self.config.input_spec)

@@ -14,6 +14,7 @@ from typing import Any
 from edgecc.errors import Corrupt, Incompatible
 
 SCHEMA = "edgecc.checkpoint/2"  # 1 had sums of other features, not packed
+ELSEWHERE = -1  # number of a growth that was another node's
 CHUNK = 64 * 1024  # bytes
 FILES = ("blocks.safetensors", "readout.safetensors", "trunk.tflite")
 _CONTENT = (
@@ -37,7 +38,7 @@ class Manifest:
     parent: str  # digest of the generation before, "" for the first
     created: float  # seconds since 1970
     cursor: int  # newest label in the readout
-    growth: int  # which growth of the trunk made the blocks, 0 for the bare stem
+    growth: int  # which growth of the trunk made the blocks, 0: the bare stem; or ELSEWHERE
     blocks: list[dict[str, Any]]  # stem first: method, shape, pool, grid, int8 range
     classes: list[str]
     alpha: float
@@ -46,6 +47,7 @@ class Manifest:
     plan: Mapping[str, Any]
     metrics: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, File] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)  # keys of nodes whose samples it knows too
     schema: str = SCHEMA
 
     @property
@@ -81,6 +83,8 @@ def parse(data: bytes) -> Manifest:
         known = {item.name for item in fields(Manifest)}
         manifest = Manifest(**{key: value[key] for key in known & value.keys()})
         manifest = replace(manifest, files=_files(value["files"]))
+        if not all(isinstance(one, str) for one in manifest.others):
+            raise TypeError(f"others {manifest.others!r} are not names of keys")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Corrupt(f"manifest cannot be read: {error!r}") from error
     if said != manifest.digest:
@@ -93,7 +97,9 @@ def _files(value: Mapping[str, Any]) -> dict[str, File]:
         raise Corrupt(f"manifest names files {sorted(value)}, expected {sorted(FILES)}")
     files = {name: File(f["size"], f["sha256"], tuple(f["chunks"])) for name, f in value.items()}
     for name, file in files.items():
-        if type(file.size) is not int or len(file.chunks) != -(-file.size // CHUNK):
+        if type(file.size) is not int or file.size < 0 or not all(
+            isinstance(chunk, str) for chunk in file.chunks
+        ) or len(file.chunks) != -(-file.size // CHUNK):
             raise Corrupt(f"{name}: {file.size} bytes do not make {len(file.chunks)} chunks")
     return files
 

@@ -75,11 +75,18 @@ class ChunkRequest:
 
 
 @dataclass(frozen=True)
+class Chunk:
+    """`checkpoint/put`: bytes that belong where their digest says."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True)
 class Canary:
     token: str
 
 
-Decoded = Sample | Label | Command | ChunkRequest | Canary
+Decoded = Sample | Label | Command | ChunkRequest | Chunk | Canary
 
 
 def decode(message: Inbound, *, topics: Topics, spec: Input) -> Decoded:
@@ -98,8 +105,8 @@ def decode(message: Inbound, *, topics: Topics, spec: Input) -> Decoded:
             return Canary(message.payload.decode("ascii", "replace"))
         case ["command", verb]:
             return _command(message, verb)
-        case ["checkpoint", "get"]:
-            return _chunk_request(message)
+        case ["checkpoint", "get" | "put" as way]:
+            return _chunk_request(message) if way == "get" else Chunk(message.payload)
     raise MessageError(f"nothing listens on {message.topic!r}")
 
 

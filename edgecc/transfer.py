@@ -4,9 +4,12 @@ Nothing but a verified generation ever appears under its final name. No file nam
 the wire: a checkpoint has the three files that a checkpoint has.
 """
 
+import hashlib
 import secrets
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from nacl.signing import VerifyKey
 
@@ -66,6 +69,57 @@ def pull(
     with naming(target):
         generation.rename(part, target)
     return found
+
+
+def push(
+    client: Client, topics: Topics, folder: Path, *, force: bool, timeout: float,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Send the generation in `folder` to the node, which checks and tries it; what it found out.
+
+    The node wants chunks by their digests. It is the one that must trust who signed them.
+    """
+    envelope = generation.read_manifest(folder)
+    offered = manifest.parse(signing.payload_of(envelope))
+    places = {digest: (folder / name, index) for name, file in offered.files.items()
+              for index, digest in enumerate(file.chunks)}
+    args = {"manifest": envelope.decode(), "force": force}
+    _check_fits(client, max(len(to_json(args)), CHUNK))
+    total, least, tries = sum(file.size for file in offered.files.values()), len(places) + 1, 0
+    while "wants" in (found := dict(client.command("push", args, timeout=timeout))):
+        progress(max(0, total - found["missing"] * CHUNK), total)
+        tries = 0 if found["missing"] < least else tries + 1
+        least = min(least, found["missing"])
+        if tries == _TRIES:
+            raise NotRunning(f"chunks do not reach {topics.root}: only an operator may publish on "
+                             f"{topics / 'checkpoint/put'}")
+        _send(client, topics, [places[digest] for digest in found["wants"]], found["wants"])
+    return found
+
+
+def _send(
+    client: Client, topics: Topics, places: list[tuple[Path, int]], digests: list[str]
+) -> None:
+    """Chunks by file and number, within the broker's window; Corrupt where one is not its digest's.
+    """
+    under_way: deque[int] = deque()
+    for (path, index), digest in zip(places, digests, strict=True):
+        with path.open("rb") as file:
+            file.seek(index * CHUNK)
+            chunk = file.read(CHUNK)
+        if hashlib.sha256(chunk).hexdigest() != digest:
+            raise Corrupt(f"{path}: chunk {index} is not what the manifest says")
+        if len(under_way) == client.window:
+            client.arrived(under_way.popleft(), wait=True)
+        under_way.append(client.publish(topics / "checkpoint/put", chunk, expiry=_EXPIRY))
+    for mid in under_way:
+        client.arrived(mid, wait=True)
+
+
+def _check_fits(client: Client, size: int) -> None:
+    if client.max_payload is not None and size > client.max_payload:
+        raise BrokerError(f"the broker takes at most {client.max_payload} bytes of payload, this "
+                          f"needs {size}: raise its max_packet_size")
 
 
 def _pulled_before(target: Path, trusted: list[VerifyKey]) -> Generation:
@@ -158,8 +212,8 @@ class _Fetch:
 
 def _piece_size(client: Client) -> int:
     """The largest size of a piece that the broker takes in one packet."""
-    for size in PIECES:
-        if client.max_payload is None or size <= client.max_payload:
-            return size
-    raise BrokerError(f"the broker takes at most {client.max_payload} bytes of payload, a piece of "
-                      f"a checkpoint has {PIECES[-1]}: raise its max_packet_size")
+    large, small = PIECES
+    if client.max_payload is None or large <= client.max_payload:
+        return large
+    _check_fits(client, small)
+    return small

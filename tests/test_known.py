@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from edgecc import generation, known, planner
 from edgecc.errors import Corrupt
+from edgecc.following import learn_event
 from edgecc.generation import Generation
 from edgecc.growth import Grower
 from edgecc.learn.readout import Readout
@@ -20,7 +21,6 @@ from edgecc.reader import Growth
 from edgecc.retention import evict
 from edgecc.rows import Rows
 from edgecc.sample import Input, Sample
-from edgecc.serving import learn_event
 from edgecc.store import Store
 from edgecc.trunk import stem_trunk
 
