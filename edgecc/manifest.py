@@ -83,7 +83,9 @@ def parse(data: bytes) -> Manifest:
         known = {item.name for item in fields(Manifest)}
         manifest = Manifest(**{key: value[key] for key in known & value.keys()})
         manifest = replace(manifest, files=_files(value["files"]))
-        if not all(isinstance(one, str) for one in manifest.others):
+        if not isinstance(manifest.others, list) or not all(
+            isinstance(one, str) for one in manifest.others
+        ):
             raise TypeError(f"others {manifest.others!r} are not names of keys")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Corrupt(f"manifest cannot be read: {error!r}") from error

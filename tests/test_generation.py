@@ -1,5 +1,6 @@
 """A checkpoint folder: what is written comes back bit for bit, and what is damaged never loads."""
 
+import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from edgecc.errors import CheckpointError, Corrupt, Incompatible, Untrusted
 from edgecc.generation import Generation, adopt, load, numbers, prune, write
 from edgecc.interpreter import Interpreter
 from edgecc.learn.readout import Readout, to_whole
-from edgecc.manifest import FILES, Manifest
+from edgecc.manifest import FILES, Manifest, parse
 from edgecc.planner import Plan
 from edgecc.sample import Input
 from edgecc.trunk import Trunk, stem_trunk
@@ -186,6 +187,30 @@ def test_any_flipped_bit_is_refused(tmp_path: Path, small: Made, name: str) -> N
                 load(path.parent, TRUSTED, SPEC)
     path.write_bytes(sound)
     load(path.parent, TRUSTED, SPEC)
+
+
+def test_p15_every_byte_of_every_file_flipped_in_turn_is_detected(
+    tmp_path: Path, small: Made
+) -> None:
+    """All of the manifest, and where the other files begin, by loading the checkpoint; every byte
+    of these files by the check that loading begins with, of which `load` is shown to hold."""
+    folder = save(tmp_path, small)
+    found = parse(signing.payload_of((folder / "manifest.json").read_bytes()))
+    for name in (*FILES, "manifest.json"):
+        path = folder / name
+        sound = path.read_bytes()
+        with path.open("r+b", buffering=0) as file:
+            for place, byte in enumerate(sound):
+                os.pwrite(file.fileno(), bytes([byte ^ 1 << place % 8]), place)
+                if name == "manifest.json" or place < 64:
+                    with pytest.raises((Corrupt, Untrusted)):
+                        load(folder, TRUSTED, SPEC)
+                else:
+                    with pytest.raises(Corrupt, match="SHA-256"):
+                        generation._checked_file(path, found.files[name])
+                os.pwrite(file.fileno(), bytes([byte]), place)
+        assert path.read_bytes() == sound
+    load(folder, TRUSTED, SPEC)
 
 
 def test_no_bit_of_the_signature_is_left_unlooked_at(tmp_path: Path, small: Made) -> None:

@@ -93,7 +93,26 @@ def test_what_is_not_finite_is_corrupt_whoever_signed_it(
         load(weighted, TRUSTED, SPEC)
 
 
+@pytest.mark.parametrize(("name", "tensor", "dtype"), [
+    ("blocks.safetensors", "0.bias", np.float64), ("blocks.safetensors", "0.conv.0", np.int8),
+    ("readout.safetensors", "A", np.float32), ("readout.safetensors", "B", np.int64),
+])
+def test_a_tensor_of_another_type_is_corrupt(
+    weighted: Path, name: str, tensor: str, dtype: Any
+) -> None:
+    change(weighted, name, lambda t: t.update({tensor: t[tensor].astype(dtype)}))
+    with pytest.raises(Corrupt, match="float"):
+        load(weighted, TRUSTED, SPEC)
+
+
+def test_more_features_than_wanted_are_incompatible(folder: Path, small: Made) -> None:
+    load(folder, TRUSTED, SPEC, most=small[0].dim)
+    with pytest.raises(Incompatible, match="memory_budget"):
+        load(folder, TRUSTED, SPEC, most=small[0].dim - 1)
+
+
 @pytest.mark.parametrize(("name", "edit"), [
+    ("blocks.safetensors", lambda t: t.update({"input.mean": np.zeros(3, np.float32)})),
     ("blocks.safetensors", lambda t: t.pop("0.conv.0")),
     ("blocks.safetensors", lambda t: t.pop("input.mean")),
     ("blocks.safetensors", lambda t: t.update({"0.conv.0": t["0.conv.0"][:, :, :3]})),
@@ -104,7 +123,7 @@ def test_what_is_not_finite_is_corrupt_whoever_signed_it(
     ("readout.safetensors", lambda t: t.update(B=t["B"][:, :-1])),
     ("readout.safetensors", lambda t: t.update(B=t["B"][0])),
     ("readout.safetensors", lambda t: t.update(A=t["A"][:3], B=t["B"][:, :2])),
-], ids=range(10))
+], ids=range(11))
 def test_tensors_that_do_not_fit_the_manifest_are_corrupt(
     weighted: Path, name: str, edit: Callable[[Tensors], object]
 ) -> None:
@@ -142,6 +161,7 @@ def test_a_tensor_header_that_lies_about_its_length_is_corrupt(
 @pytest.mark.parametrize("lie", [
     {"size": 1}, {"size": 2**40}, {"size": -1}, {"size": "1"}, {"size": None}, {"sha256": "0" * 64},
     {"sha256": None}, {"chunks": ()}, {"chunks": ("0" * 64,)}, {"chunks": ("0" * 64,) * 9},
+    {"chunks": (None,)}, {"chunks": ([],)}, {"size": -1, "chunks": ()},
 ], ids=str)
 def test_a_manifest_that_lies_about_a_file_is_corrupt(folder: Path, lie: dict[str, Any]) -> None:
     found = said(folder)
@@ -157,14 +177,16 @@ JUNK = [None, "x", -1.5, True, [], [[]], {}, {"a": 1}, [{}], float("nan"), 2**70
 
 @pytest.mark.parametrize("junk", JUNK, ids=str)
 @pytest.mark.parametrize(
-    "field", ["node_input", "blocks", "classes", "alpha", "temperature", "files", "schema"])
+    "field",
+    ["node_input", "blocks", "classes", "alpha", "temperature", "files", "schema", "others"])
 def test_a_field_of_another_kind_is_refused_by_name(folder: Path, field: str, junk: Any) -> None:
     found = said(folder)
     if field != "files":
         found = replace(found, **{field: junk})
     lying = json.loads(found.to_json()) | {field: junk}
     (folder / "manifest.json").write_bytes(sign(json.dumps(lying).encode(), KEY))
-    if field in ("alpha", "temperature") and junk in (-1.5, True, 2**70):
+    numbers = field in ("alpha", "temperature") and junk in (-1.5, True, 2**70)
+    if numbers or (field == "others" and junk == []):
         load(folder, TRUSTED, SPEC)
         return
     with pytest.raises((Corrupt, Incompatible)):
