@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from edgecc import manifest
-from edgecc.errors import StoreError
+from edgecc.errors import Corrupt, StoreError
 from edgecc.manifest import File
 
 
@@ -25,6 +25,8 @@ class Assembly:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             os.ftruncate(self._descriptor, min(os.fstat(self._descriptor).st_size, file.size))
         self._have = set(self._found())
+        self._whole, self._hashed = hashlib.sha256(), 0  # of the chunks before this one
+        self._hash_on(0, b"")
 
     def __enter__(self) -> "Assembly":
         return self
@@ -50,7 +52,21 @@ class Assembly:
             if os.pwrite(self._descriptor, chunk, index * manifest.CHUNK) < len(chunk):
                 raise OSError(None, "no space left")
         self._have.add(index)
+        self._hash_on(index, chunk)
         return True
+
+    def check_whole(self) -> None:
+        """Corrupt where all chunks are here and do not make the file that was vouched for."""
+        if self._whole.hexdigest() != self.file.sha256:
+            raise Corrupt(f"{self.path}: its chunks are the manifest's, its SHA-256 is not")
+
+    def _hash_on(self, index: int, chunk: bytes) -> None:
+        """The digest of the whole as far as there is no gap; `chunk` need not be read again."""
+        while self._hashed in self._have:
+            data = chunk if self._hashed == index and chunk else os.pread(
+                self._descriptor, manifest.CHUNK, self._hashed * manifest.CHUNK)
+            self._whole.update(data)
+            self._hashed += 1
 
     def missing(self) -> list[int]:
         return [i for i in range(len(self.file.chunks)) if i not in self._have]

@@ -64,9 +64,8 @@ def pull(
         part.mkdir(parents=True, exist_ok=True)
     _fetch_files(client, topics, offered, part, progress)
     with naming(part):
+        found = generation.opened(offered, {name: (part / name).read_bytes() for name in FILES})
         generation.write_file(part / MANIFEST, envelope)
-    found = generation.load(part, trusted)
-    with naming(target):
         generation.rename(part, target)
     return found
 
@@ -141,6 +140,7 @@ def _fetch_files(
             while assembly.missing():
                 fetch.step()
                 progress(done + assembly.size, total)
+            assembly.check_whole()
         done += file.size
     client.unsubscribe([chunks])
 

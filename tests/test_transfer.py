@@ -8,7 +8,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -198,6 +198,7 @@ class Pull(RuleBasedStateMachine):
                 self.fetch.step()  # nothing has come yet: it asks again
                 for index in reversed(range(self.pieces())):
                     self.send(str(index), self.piece_of(index))
+            self.assembly.check_whole()
         assert (self.folder / NAME).read_bytes() == self.wanted
         assert os.listdir(self.folder) == [NAME]
         shutil.rmtree(self.folder)
@@ -205,6 +206,14 @@ class Pull(RuleBasedStateMachine):
 
 Pull.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 test_p14_chunks_in_any_order_twice_damaged_or_after_a_kill_end_as_the_exact_bytes = Pull.TestCase
+
+
+def test_chunks_that_make_another_whole_than_was_vouched_for_are_corrupt(tmp_path: Path) -> None:
+    file = replace(manifest.describe(b"x" * 10), sha256="0" * 64)
+    with Assembly(tmp_path / NAME, file) as assembly:
+        assert assembly.keep(0, b"x" * 10)
+        with pytest.raises(Corrupt, match=NAME):
+            assembly.check_whole()
 
 
 def test_a_node_that_is_silent_or_damages_everything_is_named_after_some_tries(
