@@ -22,7 +22,7 @@ allow_anonymous true
 user {user}
 persistence true
 persistence_location {folder}/
-autosave_interval 60
+{saving}
 max_queued_messages 20000
 max_queued_bytes 268435456
 max_inflight_messages 100
@@ -70,11 +70,12 @@ class Mosquitto:
 
     name = "mosquitto"
 
-    def __init__(self, binary: str, folder: Path, port: int) -> None:
+    def __init__(
+        self, binary: str, folder: Path, port: int, saving: str = "autosave_interval 60"
+    ) -> None:
         path = folder / "mosquitto.conf"
-        path.write_text(
-            _MOSQUITTO.format(port=port, folder=folder.resolve(), user=getpass.getuser())
-        )
+        path.write_text(_MOSQUITTO.format(
+            port=port, folder=folder.resolve(), user=getpass.getuser(), saving=saving))
         self._process = subprocess.Popen(
             [binary, "-c", str(path)], stderr=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C is for the daemon, which says goodbye through this broker
@@ -85,6 +86,10 @@ class Mosquitto:
                 self.stop()
                 raise BrokerError(f"mosquitto does not start: see {folder}/mosquitto.log")
             time.sleep(0.02)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def stop(self) -> None:
         self._process.terminate()
@@ -120,13 +125,15 @@ class Embedded:
         self._broker.stop()
 
 
-def start_local(folder: Path, port: int) -> Mosquitto | Embedded:
+def start_local(
+    folder: Path, port: int, saving: str = "autosave_interval 60"
+) -> Mosquitto | Embedded:
     """A broker on loopback `port`, its files in `folder`; stop() ends it."""
     folder.mkdir(parents=True, exist_ok=True)
     if _listens(port):
         raise BrokerError(f"port {port} is taken: set mqtt.port, or use the broker that is there")
     binary = find_mosquitto()
-    return Mosquitto(binary, folder, port) if binary else Embedded(folder, port)
+    return Mosquitto(binary, folder, port, saving) if binary else Embedded(folder, port)
 
 
 def _listens(port: int) -> bool:

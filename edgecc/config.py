@@ -131,6 +131,7 @@ class Config:
     memory_budget: int = size("512MiB")
     disk_budget: int = size("4GiB")
     keep_generations: int = 8
+    predict: bool = True
     seed: int = 0
     stem: str = PATCHES
     stem_pixels: tuple[float, ...] = (0.0, 1.0)

@@ -37,6 +37,7 @@ from edgecc.learn.network import Network
 from edgecc.learn.norms import EPS
 from edgecc.learn.readout import Readout
 from edgecc.planner import Plan
+from edgecc.plausible import plausible
 from edgecc.reader import Growth
 from edgecc.recipe import Recipe
 from edgecc.rows import Draws, Maps, Rows
@@ -83,7 +84,7 @@ class Grower:
         return trunk
 
     def _trained(self, stem: Trunk) -> Network:
-        maps, training = Maps(stem, self.rows), self.rows.training
+        maps, training = Maps(stem, self.rows), plausible(stem, self.rows, self._generator(3, 0))
         network = self._network(list(methods_on(
             maps, self.plan, self.recipe, len(self.rows.classes), self._generator(2, 0))))
         steps = int(self.recipe.epochs * len(training) / self.plan.batch)

@@ -7,6 +7,7 @@ A prediction is in the log before anything is learnt from its sample.
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,6 +23,7 @@ from edgecc.messages import (
     Chunk,
     ChunkRequest,
     Command,
+    Decoded,
     Inbound,
     Label,
     decode,
@@ -53,6 +55,7 @@ class Predicted:
     features: Features | None
     body: bytes
     label: str | None
+    packed: bytes | None = None  # the sample's
 
 
 @dataclass
@@ -77,9 +80,13 @@ class Ingest:
     _events: list[tuple[LabelEvent, Features | None]] = field(default_factory=list)
     _unlearn: list[str] = field(default_factory=list)  # ids that labels ask to unlearn
 
+    def __post_init__(self) -> None:
+        self._topics, self._spec = self.config.topics, self.config.input_spec
+        self._beside = ThreadPoolExecutor(1, "packing")
+
     def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Chunk | Canary]:
         """Take in `messages`; returns those that are not about samples, for the daemon."""
-        items = [self._decoded(message) for message in messages]
+        items = self._understood([self._decoded(message) for message in messages])
         predictions = self._log(items)
         for message, item in zip(messages, items, strict=True):
             sent = self.link.ack(message)
@@ -95,7 +102,7 @@ class Ingest:
         In one transaction with what is stored they leave it; those still bad stay, with the reason
         that they have now.
         """
-        items = [self._decoded_again(*one) for one in kept]
+        items = self._understood([self._decoded_again(*one) for one in kept])
         predictions = self._log(items, out_of=kept)
         self._publish(predictions)
         self._learn()
@@ -110,19 +117,28 @@ class Ingest:
         item = self._decoded(replace(message, user={"ts": str(ts), **message.user}))
         return Rejected(message, item.reason, seq) if isinstance(item, Rejected) else item
 
-    def _decoded(
-        self, message: Inbound
-    ) -> Predicted | Label | Command | ChunkRequest | Chunk | Canary | Rejected:
-        started = time.perf_counter()
+    def _decoded(self, message: Inbound) -> Decoded | Rejected:
         try:
-            meant = decode(message, topics=self.config.topics, spec=self.config.input_spec)
+            return decode(message, topics=self._topics, spec=self._spec)
         except MessageError as error:
             return Rejected(message, str(error))
-        return self._predicted(meant, started) if isinstance(meant, Sample) else meant
 
-    def _predicted(self, sample: Sample, started: float) -> Predicted:
-        predictor = self.serving.predictor
-        if predictor is None:  # a sensor whose scale is not known before its first window
+    def _understood(self, items: list[Decoded | Rejected]) -> list[Any]:
+        """`items`, every sample predicted here and packed by another thread meanwhile."""
+        samples = [item for item in items if isinstance(item, Sample)]
+        packing = self._beside.submit(lambda: [sample.pack() for sample in samples])
+        predicted = [
+            self._predicted(item) if isinstance(item, Sample) else item for item in items]
+        packed = iter(packing.result())
+        for item in predicted:
+            if isinstance(item, Predicted):
+                item.packed = next(packed)
+        return predicted
+
+    def _predicted(self, sample: Sample) -> Predicted:
+        """Without a prediction where none is wanted, or a sensor's scale is not known yet."""
+        predictor, started = self.serving.predictor, time.perf_counter()
+        if predictor is None or not self.config.predict:
             return Predicted(sample, None, b"", None)
         features = predictor.features(sample.x)
         far = self.unknown.far(self.serving.number)
@@ -151,7 +167,7 @@ class Ingest:
                 if not isinstance(item, Rejected))
             self.watch.save()
             for source, entries in receipts.items():
-                self.outbox.put(self.config.topics.out(source, "receipt"), to_json(entries))
+                self.outbox.put(self._topics.out(source, "receipt"), to_json(entries))
             self.outbox.settle()
         self.taken.update(_counted(receipts))
         return predictions
@@ -164,12 +180,12 @@ class Ingest:
         elif isinstance(item, Label):
             receipts[item.source].append(self._commit_label(item))
         elif isinstance(item, Rejected):
-            receipts[source_of(item.message, self.config.topics)].append(self._reject(item))
+            receipts[source_of(item.message, self._topics)].append(self._reject(item))
         elif isinstance(item, Command) and item.verb == "unlearn" and not item.retain:
             self._ask(item)
 
     def _reject(self, item: Rejected) -> dict[str, Any]:
-        identity = id_of(item.message, self.config.topics)
+        identity = id_of(item.message, self._topics)
         if item.seq is not None:
             self.store.still_quarantined(item.seq, item.reason)
         elif not self.store.is_forgotten(identity):
@@ -186,7 +202,7 @@ class Ingest:
         self, item: Predicted, predictions: list[tuple[str, bytes]]
     ) -> dict[str, Any]:
         sample = item.sample
-        row = self.store.add_sample(sample)
+        row = self.store.add_sample(sample, item.packed)
         if row is None:
             body = self.store.prediction_of(sample.id)
             if body is not None:
@@ -249,7 +265,7 @@ class Ingest:
     # --- after the commit ---
 
     def _publish(self, predictions: Iterable[tuple[str, bytes]]) -> None:
-        topics = self.config.topics
+        topics = self._topics
         newest: dict[str, bytes] = {}
         for source, body in predictions:
             self.outbox.send(topics.out(source, "prediction"), body)

@@ -117,8 +117,9 @@ def judge_extended(
             stored.learn(features, label)
             sample.learn(features, label, weight=weights[target])
     fit = fitted(sample, dim, rows=count)
+    del sample  # matrices, which memory is planned without
     signal = extend(stored, gone, fit)
-    del sample, fit  # matrices, which memory is planned without
+    del fit
     share = trust(stored, signal, held, rows.judges)
     stored.B[:, dim + 1 :] += np.rint(share * signal)
     readout = stored.copy()

@@ -8,16 +8,16 @@ connection is dropped: its packet id might by now belong to another message.
 import logging
 import queue
 import random
-import socket
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from paho.mqtt.client import Client, MQTTMessage, MQTTv5
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.client import Client
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -25,6 +25,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edgecc.config import Mqtt
 from edgecc.messages import Inbound
+from edgecc.wire import Wire
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ _BACKOFF = (1.0, 120.0)  # seconds: the first ceiling of the jitter, and the las
 _STABLE = 60.0  # seconds connected after which backoff starts again from the first
 BESIDE_PAYLOAD = 2048  # bytes of topic and properties in a packet that is sent
 _PACKET_OVERHEAD = 64 * 1024  # bytes of topic and properties beside the payload
-_DEFAULT_WINDOW = 20
+_WINDOW = 64  # QoS 1 messages on their way to the broker at once, where it takes as many
 _SESSION_TAKEN_OVER = 0x8E
 _AUTH_REASONS = {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C}
 
@@ -87,14 +88,12 @@ class Link:
         self._settings, self._clean = settings, clean
         self._receive_maximum = receive_maximum
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._messages: deque[Inbound] = deque()
         self._stopping = threading.Event()
         self._changing = threading.Lock()  # held while `connection` changes or an ack is queued
         self.connection = 0
         self.dropped = 0  # QoS 0 messages that arrived faster than they were taken
-        self._client = Client(
-            CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTv5, manual_ack=True
-        )
-        self._client.max_inflight_messages_set(0)  # our outbox keeps to the broker's window
+        self._client = Wire(client_id, self._on_message, lambda: self.connection)
         self._prepare(will)
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
 
@@ -110,11 +109,7 @@ class Link:
             properties.WillDelayInterval = will.delay
             client.will_set(will.topic, will.payload, qos=1, retain=True, properties=properties)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
-        client.on_message, client.on_publish = self._on_message, self._on_publish
-        client.on_subscribe = self._on_subscribe
-        client.on_socket_open = _send_at_once
-        # With this set, paho never writes from the thread that publishes; the loop does.
-        client.on_socket_register_write = lambda *_: None
+        client.on_publish, client.on_subscribe = self._on_publish, self._on_subscribe
 
     # --- the owner's side ---
 
@@ -122,18 +117,17 @@ class Link:
         self._thread.start()
 
     def take(self, limit: int, timeout: float) -> list[Event]:
-        """Up to `limit` events; waits `timeout` seconds for the first."""
+        """Up to `limit` messages, after all else; waits `timeout` seconds for the first."""
         events: list[Event] = []
-        try:
-            first = self._events.get(timeout=timeout) if timeout > 0 else self._events.get_nowait()
-            while len(events) < limit:
+        with suppress(queue.Empty):
+            first = self._events.get(block=not self._messages and timeout > 0, timeout=timeout)
+            while True:
                 if first is not None:
                     events.append(first)
                 first = self._events.get_nowait()
-            if first is not None:
-                events.append(first)
-        except queue.Empty:
-            pass
+        while self._messages and limit > 0:
+            events.append(self._messages.popleft())
+            limit -= 1
         return events
 
     def wake(self) -> None:
@@ -145,13 +139,14 @@ class Link:
         expiry: int | None = None, **properties: Any,
     ) -> int:
         """Hand over one message; its packet id comes back in a Published event."""
-        found = _properties(PacketTypes.PUBLISH)
-        if expiry is not None:
-            found.MessageExpiryInterval = expiry
-        for name, value in properties.items():
-            if value is not None:
-                setattr(found, name, value)
-        return self._client.publish(topic, payload, qos, retain, properties=found).mid
+        properties["MessageExpiryInterval"] = expiry
+        given = {name: value for name, value in properties.items() if value is not None}
+        found = _properties(PacketTypes.PUBLISH) if given else None
+        for name, value in given.items():
+            setattr(found, name, value)
+        mid = self._client.publish(topic, payload, qos, retain, properties=found).mid
+        self._client.wake()
+        return mid
 
     def ack(self, message: Inbound) -> bool:
         """True where a PUBACK was handed over: QoS 1, and still the same connection."""
@@ -159,14 +154,17 @@ class Link:
             if message.qos == 0 or message.connection != self.connection:
                 return False
             self._client.ack(message.mid, message.qos)
-            return True
+        self._client.wake()
+        return True
 
     def subscribe(self, filters: Iterable[str]) -> None:
         options = SubscribeOptions(qos=1)
         self._client.subscribe([(name, options) for name in filters])
+        self._client.wake()
 
     def unsubscribe(self, filters: list[str]) -> None:
         self._client.unsubscribe(filters)
+        self._client.wake()
 
     @property
     def alive(self) -> bool:
@@ -177,6 +175,7 @@ class Link:
         """Send what is queued, disconnect and end the thread."""
         self._client.disconnect()
         self._stopping.set()
+        self._client.wake()
         if self._thread.is_alive():
             self._thread.join(timeout=10)
 
@@ -209,12 +208,11 @@ class Link:
         )
 
     def _loop(self) -> None:
-        while self._client.loop(timeout=0.5) == 0 and not self._stopping.is_set():
+        while self._client.turn(0.5) and not self._stopping.is_set():
             pass
         deadline = time.monotonic() + 5
-        while self._client.want_write() and time.monotonic() < deadline:
-            if self._client.loop(timeout=0.1) != 0:
-                return
+        while self._client.unsent and time.monotonic() < deadline and self._client.turn(0.1):
+            pass
 
     # --- callbacks: an event on the queue, nothing else ---
 
@@ -224,11 +222,10 @@ class Link:
         if reason.is_failure:
             self._events.put(Disconnected(str(reason), refused=reason.value in _AUTH_REASONS))
             return
-        window = getattr(found, "ReceiveMaximum", _DEFAULT_WINDOW)
+        window = min(getattr(found, "ReceiveMaximum", _WINDOW), _WINDOW)
         packet = getattr(found, "MaximumPacketSize", None)
-        self._events.put(
-            Connected(self.connection, flags.session_present, min(window, _DEFAULT_WINDOW), packet)
-        )
+        self._client.keep_to(window)
+        self._events.put(Connected(self.connection, flags.session_present, window, packet))
 
     def _on_disconnect(
         self, _client: Client, _user: Any, _flags: Any, reason: ReasonCode, _found: Any
@@ -237,22 +234,13 @@ class Link:
         text = f"{reason}: another client uses this id" if taken_over else str(reason)
         self._events.put(Disconnected(text, refused=taken_over))
 
-    def _on_message(self, _client: Client, _user: Any, message: MQTTMessage) -> None:
-        if message.qos == 0 and self._events.qsize() > 4 * self._receive_maximum:
+    def _on_message(self, message: Inbound) -> None:
+        if message.qos == 0 and len(self._messages) > 4 * self._receive_maximum:
             self.dropped += 1
             return
-        found = message.properties
-        self._events.put(
-            Inbound(
-                topic=message.topic, payload=bytes(message.payload), mid=message.mid,
-                qos=message.qos, retain=message.retain, redelivered=message.dup,
-                connection=self.connection,
-                content_type=getattr(found, "ContentType", None),
-                response_topic=getattr(found, "ResponseTopic", None),
-                correlation=getattr(found, "CorrelationData", None),
-                user=dict(getattr(found, "UserProperty", [])),
-            )
-        )
+        self._messages.append(message)
+        if len(self._messages) == 1:
+            self.wake()
 
     def _on_publish(
         self, _client: Client, _user: Any, mid: int, reason: ReasonCode, _found: Any
@@ -264,12 +252,6 @@ class Link:
         self, _client: Client, _user: Any, _mid: int, reasons: list[ReasonCode], _found: Any
     ) -> None:
         self._events.put(Subscribed([str(reason) for reason in reasons if reason.is_failure]))
-
-
-def _send_at_once(_client: Client, _user: Any, connection: Any) -> None:
-    """Without this, small packets wait up to 40 ms for the peer's delayed ACK."""
-    if isinstance(connection, socket.socket):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _properties(packet: int) -> Properties:

@@ -14,6 +14,8 @@ from edgecc.store import Store
 
 _WAITING = 2000  # volatile messages; the oldest are dropped beyond
 _WAITING_BYTES = 8 * 2**20
+_AHEAD = 256  # small messages handed to the link, which sends them as the window allows
+_SMALL = 4096  # bytes
 _MAX_TOPIC = 1024  # bytes
 
 
@@ -87,9 +89,9 @@ class Outbox:
 
     def pump(self) -> None:
         """Hand over as much as the broker's window allows, durable messages first."""
-        room = self.window - len(self._in_flight)
-        if room <= 0:
+        if not self.window:
             return
+        room = max(0, self.window - len(self._in_flight))
         waiting = set(self._in_flight.values()) | set(self._arrived)
         for row, topic, payload, retain in self.store.outbox(self._sent, room):
             self._sent = row
@@ -105,11 +107,16 @@ class Outbox:
             payload = self._retained.pop(topic)
             if self._fits(topic, payload):
                 self._in_flight[self.link.publish(topic, payload, retain=True)] = 0
-        while self._volatile and len(self._in_flight) < self.window:
+        while self._volatile and self._takes(self._volatile[0][1]):
             topic, payload, options = self._volatile.popleft()
             self._bytes -= len(payload)
             if self._fits(topic, payload):
                 self._in_flight[self.link.publish(topic, payload, **options)] = 0
+
+    def _takes(self, payload: bytes) -> bool:
+        """True where the link may have one more: it never has much that could be dropped."""
+        ahead = _AHEAD if len(payload) <= _SMALL else 0
+        return len(self._in_flight) < self.window + ahead
 
     def _fits(self, topic: str, payload: bytes) -> bool:
         """paho does not check the broker's MaximumPacketSize and would loop for ever."""

@@ -152,7 +152,8 @@ def _code(line: Floats) -> tuple[int, Bytes]:
     into it as so many zeros before a one; then the rests, `shift` bits each, lowest first."""
     whole = line.astype(np.int64)
     counted = (whole << 1) ^ (whole >> 63)
-    shift = int(np.log2(max(1.0, 0.69 * float(counted.mean())))) if len(line) else 0
+    total = (int((counted >> 20).sum()) << 20) + int((counted & 0xFFFFF).sum())  # past 64 bits
+    shift = max(1, total * 69 // (100 * max(1, len(line)))).bit_length() - 1
     ones = np.cumsum((counted >> shift) + 1) - 1
     bits = np.zeros(len(line) and int(ones[-1]) + 1, np.uint8)
     bits[ones] = 1

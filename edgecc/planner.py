@@ -16,6 +16,11 @@ from edgecc.stem import map_shape
 MIB = 2**20
 _FLOAT64 = 8
 _FLOAT32 = 4
+_WIDTHS = (  # of the first, the second and the dense block; the stem's filters, and a batch
+    (64, 128, 512, 16, 64), (48, 96, 384, 16, 64), (32, 64, 256, 16, 64), (32, 48, 192, 16, 64),
+    (24, 48, 128, 16, 32), (24, 32, 96, 12, 32), (16, 32, 64, 8, 16),
+)
+_ALONE = ((28, 6), (20, 5), (15, 4), (8, 3))  # filters and grid of a stem without blocks
 _MODEL_FEATURES = 512  # of a stem that is a model, where a grid above 1x1 would give more
 
 
@@ -150,14 +155,11 @@ def grid_of(size: list[int], grid: int) -> int:
 
 def _ladder(blocks: int, spec: Input) -> Iterator[Plan]:
     """Plans from the widest to the stem alone, sizes still unknown."""
-    for first, second, dense, filters, batch in (
-        (64, 128, 512, 16, 64), (48, 96, 384, 16, 64), (32, 64, 256, 16, 64),
-        (32, 48, 192, 16, 64), (24, 48, 128, 16, 32), (24, 32, 96, 12, 32), (16, 32, 64, 8, 16),
-    ):
+    for first, second, dense, filters, batch in _WIDTHS if blocks else ():
         grown = tuple(_grown(blocks, first, second, dense))
         yield Plan(filters, 3, grown, batch, _in_flight(spec), {})
-    yield Plan(15, 4, (), 16, _in_flight(spec), {})
-    yield Plan(8, 3, (), 16, _in_flight(spec), {})
+    for filters, grid in _ALONE:
+        yield Plan(filters, grid, (), 16, _in_flight(spec), {})
 
 
 def _grown(blocks: int, first: int, second: int, dense: int) -> Iterator[Block]:

@@ -11,12 +11,18 @@ from numpy.typing import NDArray
 from edgecc.generation import Generation
 from edgecc.interpreter import Interpreter
 from edgecc.learn.novelty import Novelty
-from edgecc.learn.readout import Features, Floats, Readout, probabilities, scores, to_whole
+from edgecc.learn.readout import (
+    Features,
+    Floats,
+    Readout,
+    early_penalty,
+    probabilities,
+    scores,
+    to_whole,
+)
 from edgecc.manifest import Manifest
 
 TOP = 3
-_PRIOR = 350.0  # of the belief that weights are small, over labels^1.5; docs/experiments.md
-_MOST = 0.3
 
 
 @dataclass(frozen=True)
@@ -110,8 +116,7 @@ def penalty(manifest: Manifest, readout: Readout) -> float:
     """Alpha as a growth has judged it; before any, a stronger one while labels are few."""
     if manifest.growth:
         return manifest.alpha
-    labels = max(1.0, float(readout.counts.sum()))
-    return manifest.alpha + float(min(_MOST, _PRIOR / labels**1.5))
+    return manifest.alpha + early_penalty(float(readout.counts.sum()))
 
 
 def to_message(prediction: Prediction, *, schema: str, sample_id: str, ts: float) -> bytes:

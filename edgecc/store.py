@@ -21,6 +21,8 @@ from edgecc.sample import Sample
 from edgecc.schema import MIGRATIONS
 
 HELD_OUT_IN = 20  # one labelled sample in twenty judges candidates and is never trained on
+_PAGE = 1024  # bytes; a sample touches ten pages, and each is written whole at every commit
+_WAL = 4 * 2**20  # bytes of it after which it is worked into the file
 QUARANTINE_ROWS = 1000  # the newest are kept; the counter counts all
 
 
@@ -36,7 +38,9 @@ class Store(Reader):
             raise StoreError(f"cannot open {path}: {error}") from error
 
     def _open_writer(self) -> None:
+        self._db.execute(f"PRAGMA page_size={_PAGE}")  # of a new file
         self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute(f"PRAGMA wal_autocheckpoint={_WAL // _PAGE}")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("PRAGMA secure_delete=ON")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -91,14 +95,15 @@ class Store(Reader):
 
     # --- writing, inside a transaction ---
 
-    def add_sample(self, sample: Sample) -> int | None:
-        """The new row; None where this id was stored before."""
+    def add_sample(self, sample: Sample, packed: bytes | None = None) -> int | None:
+        """The new row; None where this id was stored before. packed: the sample's, if at hand."""
         key = key_of(sample.id)
         if self._db.execute(
             "SELECT 1 FROM sample WHERE key=? UNION ALL SELECT 1 FROM gone WHERE key=?", (key, key)
         ).fetchone():
             return None
-        held, payload = int.from_bytes(key[:4], "big") % HELD_OUT_IN == 0, sample.pack()
+        held = int.from_bytes(key[:4], "big") % HELD_OUT_IN == 0
+        payload = packed or sample.pack()
         row = self._db.execute(
             "INSERT INTO sample (key, id, source, ts, held, bytes) VALUES (?,?,?,?,?,?)",
             (key, sample.id, sample.source, sample.ts, held, len(payload)),

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from edgecc.bench import metrics
 from edgecc.bench.cells import Cell, Cells
 from edgecc.bench.device import Device, Kept
-from edgecc.bench.one_pass import WIDEST, one_megabyte
+from edgecc.bench.one_pass import one_megabyte
 from edgecc.bench.rivals import EndToEnd, lda_weights, replayed
 from edgecc.bench.streams import Stream, split
 from edgecc.learn.blocks import Linear, PoolConv
@@ -57,9 +57,9 @@ def test_classes_arrive_two_at_a_time_and_every_sample_once(digits: Stream) -> N
 
 def test_one_megabyte_is_the_size_of_all_files_and_the_widest_that_fits() -> None:
     """After 60 samples sums have few digits, so that the widest fits."""
-    found = one_megabyte(name="digits", seed=0, limit=60)
+    found = one_megabyte(name="digits", seed=0, limit=60, filters=48, waves=25, widest=38)
     assert 400_000 < sum(found["state"].values()) <= 10**6
-    assert found["mixed"] == WIDEST
+    assert found["mixed"] == 38
 
 
 def test_flips_are_as_many_as_asked_and_shuffling_keeps_the_counts(digits: Stream) -> None:

@@ -70,15 +70,15 @@ def test_the_plan_counts_what_a_solve_and_a_training_batch_hold(
         assert found.learner_limit == 0
 
 
-# one block alone makes fewer features than the wider stem that stands in where none fits
-@given(budgets, budgets, specs, st.sampled_from([0, 2, 3, 4]))
+@given(budgets, budgets, specs, st.integers(0, 4))
 @settings(deadline=None, max_examples=400)
-def test_more_budget_never_gives_a_smaller_readout_or_fewer_blocks(
+def test_more_budget_never_gives_fewer_blocks_or_with_as_many_a_smaller_readout(
     one: int, other: int, spec: Input, blocks: int
 ) -> None:
     less, more = (planned(budget, spec, blocks=blocks) for budget in sorted((one, other)))
-    assert readout_dim(more, spec) >= readout_dim(less, spec)
     assert len(more.blocks) >= len(less.blocks)
+    if len(more.blocks) == len(less.blocks):
+        assert readout_dim(more, spec) >= readout_dim(less, spec)
     assert more.batch >= less.batch
     assert sum(block.channels for block in more.blocks) >= sum(
         block.channels for block in less.blocks)

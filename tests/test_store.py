@@ -298,3 +298,16 @@ def test_what_cannot_be_opened_or_written_is_a_store_error(tmp_path: Path) -> No
     reader.close()
     with pytest.raises(StoreError, match="cannot open"):
         Reader(tmp_path / "other.db")
+
+
+def test_a_sample_at_a_time_writes_little_to_disk(store: Store, tmp_path: Path) -> None:
+    """Every commit writes the pages that it touches whole, which is what wears out a card."""
+    log = tmp_path / "log.db-wal"
+    before = log.stat().st_size
+    for n in range(100):
+        with store.transaction():
+            row = store.add_sample(sample(f"s{n}"))
+            assert row is not None
+            store.add_prediction(row, "cat", b"{}")
+            store.add_label(Label(f"s{n}", "cat", "door"))
+    assert (log.stat().st_size - before) / 100 < 16_000

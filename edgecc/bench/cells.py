@@ -18,14 +18,15 @@ from typing import Any
 import click
 
 import edgecc
+from edgecc import manifest
 from edgecc.bench import figures
 
 _PACKAGE = Path(edgecc.__file__).parent
 _CORE = (
-    "learn/**/*.py", "growth.py", "judging.py", "rows.py", "recipe.py", "stem.py", "trunk.py",
-    "compile.py", "graph.py", "interpreter.py", "predictor.py", "generation.py", "packing.py",
-    "made_up.py", "planner.py", "bench/device.py", "bench/rivals.py", "bench/streams.py",
-    "bench/one_pass.py", "bench/many_passes.py",
+    "learn/**/*.py", "growth.py", "plausible.py", "judging.py", "rows.py", "recipe.py", "stem.py",
+    "trunk.py", "compile.py", "graph.py", "interpreter.py", "predictor.py", "packing.py",
+    "made_up.py", "bench/device.py", "bench/rivals.py", "bench/streams.py", "bench/one_pass.py",
+    "bench/many_passes.py",
 )
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -49,12 +50,13 @@ class Cell:
         return f"{self.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
 
     def __str__(self) -> str:
-        return " ".join([self.name, *(f"{name}={value}" for name, value in self.arguments.items())])
+        told = [f"{name}={value}" for name, value in self.arguments.items() if name != "plan"]
+        return " ".join([self.name, *told])
 
 
 def revision() -> str:
-    """Digest of the sources that a figure depends on."""
-    digest = hashlib.sha256()
+    """Digest of the sources that a figure depends on, and of the format that state is sized in."""
+    digest = hashlib.sha256(manifest.SCHEMA.encode())
     for path in sorted(path for pattern in _CORE for path in _PACKAGE.glob(pattern)):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]

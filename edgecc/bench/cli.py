@@ -74,3 +74,14 @@ def few_shot(quick: bool, stems: tuple[str, ...], json_path: Path | None) -> Non
     from edgecc.bench.few_shot import run
 
     run(json_path, quick=quick, stems=stems)
+
+
+@bench.command()
+@_quick
+@_out
+@_json
+def delivery(quick: bool, out: Path, json_path: Path | None) -> None:
+    """What durability costs: a node beside plain paho on the same broker (about five minutes)."""
+    from edgecc.bench.delivery import run
+
+    run(quick=quick, out=out, json_path=json_path)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
+from edgecc import planner
 from edgecc.bench import figures, metrics
 from edgecc.bench.cells import Cell, Cells, Found
 from edgecc.bench.one_pass import (
@@ -22,13 +23,17 @@ from edgecc.bench.one_pass import (
     stem_alone,
     stream,
 )
+from edgecc.sample import Input
 
+MIB = 2**20
+BUDGET = 1536 * MIB
 METHODS = (
     "contextual", "contextual-hardest", "contextual-random", "contextual-bias",
     "contextual-scale", "spela", "supervised", "backpropagation",
 )
 ROOMS = {"4 MB": 4_000_000, "0.4 MB": 400_000}  # of stored samples
 REPLAY = (200, 500, 1000, 5000, 0)  # samples; none is the naive net
+ONE_MEGABYTE = {"filters": 48, "waves": 25, "widest": 38}  # docs/experiments.md
 DRAWS = 10  # replay draws per received sample, in all growths together
 
 
@@ -71,13 +76,14 @@ def run(
 
 def ours(scale: Scale) -> dict[str, list[Cell]]:
     """The whole stream: cells of edgecc, its control and its oracles; what matters most first."""
-    setting = {"name": scale.name, "limit": scale.limit, "epochs": scale.epochs}
+    setting = {"name": scale.name, "limit": scale.limit, "epochs": scale.epochs,
+               "plan": planned()}
     pairs = [setting | {"seed": seed} for seed in range(scale.pairs)]
     alone = [{"name": scale.name, "limit": scale.limit, "seed": one["seed"]} for one in pairs]
     return {
         "streams": [Cell(stream, pair | {"first": scale.first}) for pair in pairs],
         "controls": [Cell(control, pair) for pair in pairs],
-        "one_megabyte": [Cell(one_megabyte, pair) for pair in alone],
+        "one_megabyte": [Cell(one_megabyte, pair | ONE_MEGABYTE) for pair in alone],
         "alone": [Cell(stem_alone, pair) for pair in alone],
         **{label: [Cell(final, pair | {"room": room}) for pair in pairs]
            for label, room in ROOMS.items()},
@@ -86,9 +92,16 @@ def ours(scale: Scale) -> dict[str, list[Cell]]:
     }
 
 
+def planned() -> dict[str, Any]:
+    """What `BUDGET` buys."""
+    spec = Input("image", (1, 28, 28))
+    return planner.plan(BUDGET, spec, max_payload=MIB, blocks=3).describe()
+
+
 def compared(scale: Scale) -> dict[str, list[Cell]]:
     """A part of the stream: cells of every method and of the rivals."""
-    small = {"name": scale.name, "limit": scale.compared, "epochs": scale.epochs, "seed": 0}
+    small = {"name": scale.name, "limit": scale.compared, "epochs": scale.epochs,
+             "plan": planned(), "seed": 0}
     return {
         "methods": [Cell(final, small | {"method": method}) for method in scale.methods],
         "shuffled": [Cell(final, small | {"shuffled": True})],

@@ -1,6 +1,7 @@
 """A node for a bench: its own broker, a daemon as a user would start it, and a client."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import click
 
 from edgecc import broker, config
+from edgecc.broker import Embedded, Mosquitto
 from edgecc.client import Client
 from edgecc.config import Config
 from edgecc.errors import EdgeccError
@@ -31,14 +33,54 @@ grow: {{first: {first}, mirror: {mirror}}}
 
 @dataclass
 class Node:
-    """A running daemon. Verdicts are printed as they come; all events are kept."""
+    """A daemon and its broker. Verdicts are printed as they come; all events are kept."""
 
     work: Path
     config: Config
-    process: "subprocess.Popen[bytes]"
+    broker: Mosquitto | Embedded
     client: Client
-    ready: float  # seconds from the start of the process to `online` over MQTT
+    ready: float = 0.0  # seconds from the first start of the process to `online` over MQTT
     events: list[dict[str, Any]] = field(default_factory=list)
+
+    def launch(self, **environ: str) -> None:
+        """Start the daemon, and do not wait for it."""
+        with (self.work / "daemon.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "edgecc", "--log-format", "json", "--config",
+                 str(self.work / "edgecc.yaml"), "start"],
+                stdout=log, stderr=log, env=os.environ | environ,
+            )
+
+    def start(self, **environ: str) -> float:
+        """Start the daemon; seconds until it said `online` over MQTT."""
+        while self.client.next_message(0.05) is not None:
+            pass  # of an earlier life
+        started = time.monotonic()
+        self.launch(**environ)
+        while self.process.poll() is None:
+            message = self.client.next_message(1.0)
+            if message is not None and message.payload == b"online" and not message.retain:
+                return time.monotonic() - started
+        raise EdgeccError("the daemon did not start; see daemon.log in the bench's folder")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def connected_at(self) -> float:
+        """When the daemon last connected, seconds since 1970, by its log."""
+        lines = (self.work / "daemon.log").read_text().splitlines()
+        connects = (json.loads(line) for line in lines if "connected to the broker, " in line)
+        return max(float(said["ts"]) for said in connects)
+
+    def stop(self) -> None:
+        """End the daemon as systemd would."""
+        self.process.send_signal(signal.SIGTERM)
+        if self.process.wait(timeout=60) != 0:
+            raise EdgeccError(
+                f"the daemon ended with {self.process.returncode}; see {self.work}/daemon.log")
 
     def command(self, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
         """Run an edgecc command as a user would."""
@@ -75,42 +117,33 @@ class Node:
 
 
 @contextmanager
-def running(work: Path, **settings: Any) -> Iterator[Node]:
-    """A broker and a daemon in fresh folders below `work`; `settings` fill the configuration."""
+def running(
+    work: Path, *, saving: str = "autosave_interval 60", **settings: Any
+) -> Iterator[Node]:
+    """A broker and a daemon in fresh folders below `work`; `settings` fill the configuration.
+
+    saving: when mosquitto writes what it holds to disk, in its own words.
+    """
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     port = broker.free_port()
     text = _CONFIG.format(state=(work / "state").resolve(), port=port, **settings)
     (work / "edgecc.yaml").write_text(text)
     found = config.load(work / "edgecc.yaml", environ={})
-    local = broker.start_local(work / "broker", port)
+    local = broker.start_local(work / "broker", port, saving)
     click.echo(f"{local.name} on 127.0.0.1:{port}")
-    log = (work / "daemon.log").open("wb")
-    started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edgecc", "--config", str(work / "edgecc.yaml"), "start"],
-        stdout=log, stderr=log,
-    )
+    node = None
     try:
         with Client(found) as client:
             client.subscribe([found.topics / part for part in ("status", "health", "event")])
-            ready = _await_online(client, process, started)
-            yield Node(work, found, process, client, ready)
-        process.send_signal(signal.SIGTERM)
-        if process.wait(timeout=60) != 0:
-            raise EdgeccError(f"the daemon ended with {process.returncode}; see {work}/daemon.log")
+            node = Node(work, found, local, client)
+            node.ready = node.start()
+            yield node
+        node.stop()
     finally:
-        process.kill()
+        if node is not None:
+            node.process.kill()
         local.stop()
-        log.close()
-
-
-def _await_online(client: Client, process: "subprocess.Popen[bytes]", started: float) -> float:
-    while process.poll() is None:
-        message = client.next_message(1.0)
-        if message is not None and message.payload == b"online":
-            return time.monotonic() - started
-    raise EdgeccError("the daemon did not start; see daemon.log in the bench's folder")
 
 
 def _verdict(verdict: dict[str, Any]) -> str:

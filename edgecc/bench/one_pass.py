@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from edgecc import planner
 from edgecc.bench import metrics
 from edgecc.bench.device import Device
 from edgecc.bench.rivals import EndToEnd, replayed, streaming_lda
@@ -15,19 +14,19 @@ from edgecc.planner import Plan
 from edgecc.recipe import Recipe
 from edgecc.sample import Input
 
-MIB = 2**20
-BUDGET = 1536 * MIB
 _REFRESH = 500  # samples between two solutions of the readout while predicting before learning
 STEM_ALONE = Plan(57, 6, (), 16, 64, {})  # 4104 features
-WIDEST = 38  # mixtures; more than fit into 1 MB after 60,000 samples
 _MOST_EPOCHS = 30.0  # over few stored samples
 
 
+Planned = dict[str, Any]  # what the planner chose, as `Plan.describe` tells it
+
+
 def stream(
-    *, name: str, seed: int, limit: int | None, epochs: float, first: int
+    *, name: str, seed: int, limit: int | None, plan: Planned, epochs: float, first: int
 ) -> dict[str, Any]:
     """The whole stream, growing at labels first·2^(r-1), everything kept."""
-    data, device = _device(name, seed, limit, epochs, first=first)
+    data, device = _device(name, seed, limit, plan, epochs, first=first)
     matrix, right, shares = [], 0, (np.bincount(data.targets) / len(data)).tolist()
     for position, (x, target) in enumerate(zip(data.images, data.targets, strict=True)):
         if position % _REFRESH == 0:
@@ -47,12 +46,12 @@ def stream(
 
 
 def final(
-    *, name: str, seed: int, limit: int | None, epochs: float,
+    *, name: str, seed: int, limit: int | None, plan: Planned, epochs: float,
     method: str = "contextual", room: int | None = None, flips: float = 0.0,
     shuffled: bool = False,
 ) -> dict[str, Any]:
     """The last growth alone: it starts from the stem, so what grew before does not matter."""
-    data, device = _device(name, seed, limit, epochs, method=method, room=room)
+    data, device = _device(name, seed, limit, plan, epochs, method=method, room=room)
     arriving = data.flipped(flips, seed=seed) if flips else data
     arriving = arriving.shuffled(seed=seed) if shuffled else arriving
     _learn_all(device, arriving)
@@ -65,18 +64,20 @@ def final(
             "draws": device.draws / len(data), "verdicts": device.verdicts}
 
 
-def control(*, name: str, seed: int, limit: int | None, epochs: float) -> dict[str, Any]:
+def control(
+    *, name: str, seed: int, limit: int | None, plan: Planned, epochs: float
+) -> dict[str, Any]:
     """Blocks never trained, three seeds; all else the same."""
-    data, device = _device(name, seed, limit, epochs)
+    data, device = _device(name, seed, limit, plan, epochs)
     _learn_all(device, data)
     return device.control(data)
 
 
 def joint(
-    *, name: str, seed: int, limit: int | None, epochs: float, experiences: int
+    *, name: str, seed: int, limit: int | None, plan: Planned, epochs: float, experiences: int
 ) -> dict[str, Any]:
     """An oracle: the classes seen so far at once, in random order, with all the draws."""
-    whole, device = _device(name, seed, limit, 2 * epochs)
+    whole, device = _device(name, seed, limit, plan, 2 * epochs)
     part = whole.first(experiences)
     _learn_all(device, part.mixed(seed=seed))
     device.grow()
@@ -88,11 +89,13 @@ def stem_alone(*, name: str, seed: int, limit: int | None) -> dict[str, Any]:
     return _alone(split(name, seed=seed, limit=limit), STEM_ALONE, seed)
 
 
-def one_megabyte(*, name: str, seed: int, limit: int | None) -> dict[str, Any]:
-    """The widest stem and readout of which, with no stored samples, all files are under 1 MB."""
+def one_megabyte(
+    *, name: str, seed: int, limit: int | None, filters: int, waves: int, widest: int
+) -> dict[str, Any]:
+    """As many mixtures of filters as leave all files under 1 MB, no sample being stored."""
     data = split(name, seed=seed, limit=limit)
-    for mixed in range(WIDEST, 0, -1):
-        plan = Plan(48, 7, (), 16, 64, {}, stem_mixed=mixed, stem_waves=25)
+    for mixed in range(widest, 0, -1):
+        plan = Plan(filters, 7, (), 16, 64, {}, stem_mixed=mixed, stem_waves=waves)
         found = _alone(data, plan, seed)
         if sum(found["state"].values()) <= 10**6:
             return found | {"mixed": mixed}
@@ -106,31 +109,33 @@ def _alone(data: Stream, plan: Plan, seed: int) -> dict[str, Any]:
 
 
 def lda_alone(
-    *, name: str, seed: int, limit: int | None, epochs: float
+    *, name: str, seed: int, limit: int | None, plan: Planned, epochs: float
 ) -> dict[str, Any]:
-    data, device = _device(name, seed, limit, epochs)
+    data, device = _device(name, seed, limit, plan, epochs)
     _learn_all(device, data, keep=False)
     return streaming_lda(device, data) | {"state": device.state()}
 
 
 def replay(
-    *, name: str, seed: int, limit: int | None, epochs: float, room: int, draws: int
+    *, name: str, seed: int, limit: int | None, plan: Planned, epochs: float, room: int,
+    draws: int,
 ) -> dict[str, Any]:
     """The same network by backpropagation, online."""
     data = split(name, seed=seed, limit=limit)
     recipe = replace(_recipe(seed, epochs), method="supervised")
-    return replayed(data, _plan(data), recipe, room=room, draws=draws if room else 1)
+    return replayed(
+        data, Plan.restored(plan), recipe, room=room, draws=draws if room else 1)
 
 
 def _device(
-    name: str, seed: int, limit: int | None, epochs: float, *, first: int = 10**9,
-    method: str = "contextual", room: int | None = None,
+    name: str, seed: int, limit: int | None, plan: Planned, epochs: float, *,
+    first: int = 10**9, method: str = "contextual", room: int | None = None,
 ) -> tuple[Stream, Device]:
     data = split(name, seed=seed, limit=limit)
     taught = "supervised" if method == "backpropagation" else method
     recipe = replace(_recipe(seed, epochs), method=taught)
-    plan = _plan(data) if room is None else _plan_of_room(data, room)
-    return data, Device(_spec(data), plan, recipe, first=first, room=room)
+    chosen = Plan.restored(plan) if room is None else _plan_of_room(Plan.restored(plan), room)
+    return data, Device(_spec(data), chosen, recipe, first=first, room=room)
 
 
 def _recipe(seed: int, epochs: float) -> Recipe:
@@ -141,18 +146,13 @@ def _spec(data: Stream) -> Input:
     return Input("image", tuple(data.images.shape[1:]))
 
 
-def _plan(data: Stream) -> Plan:
-    return planner.plan(BUDGET, _spec(data), max_payload=MIB, blocks=3)
-
-
-def _plan_of_room(data: Stream, room: int) -> Plan:
+def _plan_of_room(plan: Plan, room: int) -> Plan:
     """A wider stem, which alone knows the samples that left; 1380 MiB by the planner's costs.
 
     Under a megabyte so few stay that blocks on such a stem have nothing to add.
     """
     if room < 1_000_000:
         return STEM_ALONE
-    plan = _plan(data)
     first, second, dense = plan.blocks
     return replace(plan, stem_filters=64, stem_grid=4, where={},
                    blocks=(first, replace(second, grid=2), dense))

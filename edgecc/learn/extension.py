@@ -117,10 +117,11 @@ def extend(stored: Readout, gone: Readout, fit: Fit) -> Floats:
     both = cross @ fit.M.T
     both += a_gone[0, 0] * fit.residual
     both += both.T.copy()  # symmetric to the bit
+    both /= 2
     a[:d, :d] += a_gone
     a[d:, :d] += np.rint(cross)
     a[:d, d:] += np.rint(cross).T
-    a[d:, d:] += np.rint(both / 2)
+    a[d:, d:] += np.rint(both, out=both)
     b[:, :d] += b_gone
     b[:, d:] += np.rint(b_gone @ fit.M.T)
     return np.asarray(b_gone[:, :1] * fit.means)

@@ -18,6 +18,7 @@ FEATURE_SCALE = 64  # features are rounded to 1/64 ...
 FEATURE_MAX = 2**14 - 1  # ... and clipped, so A is exact for at least 33 million samples
 ALPHAS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 PRIOR_POWER = 0.5  # how far class frequencies are corrected for; docs/experiments.md
+_PRIOR = 350.0  # of the belief that weights are small, over labels^1.5; docs/experiments.md
 _WAITING = 256  # learnt samples in one product: 256 · 255² < 2²⁴
 
 Floats = NDArray[np.float64]
@@ -152,6 +153,11 @@ def probabilities(values: Floats, temperature: float) -> Floats:
     z = temperature * (values - values.max(axis=-1, keepdims=True))
     e = np.exp(z)
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
+def early_penalty(labels: float) -> float:
+    """What a penalty is more while labels are few."""
+    return float(min(0.3, _PRIOR / max(1.0, labels) ** 1.5))
 
 
 def best_alpha(

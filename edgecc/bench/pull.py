@@ -1,0 +1,87 @@
+"""How fast a checkpoint is pulled, beside the same bytes from one plain paho client to another."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from edgecc import generation, transfer
+from edgecc.bench.node import Node
+from edgecc.client import Client
+from edgecc.growth import Grower
+from edgecc.keys import Keys
+from edgecc.manifest import CHUNK, Manifest
+from edgecc.planner import Plan
+from edgecc.reader import Growth, Reader
+from edgecc.rows import Rows
+
+_MB = 10**6
+_TOPIC = "bare/raw"
+
+
+def pulled(node: Node, labels: int, rounds: int) -> dict[str, Any]:
+    """Of a checkpoint with all planned blocks; `labels` are in its readout."""
+    node.stop()
+    offered = _offer(node, labels)
+    node.start()
+    size = sum(file.size for file in offered.files.values())
+    ours, raw = [], []
+    for _ in range(rounds):
+        raw.append(size / _MB / _raw_seconds(node.config.mqtt.port, size))
+        ours.append(size / _MB / _pull_seconds(node, offered.number))
+    return {
+        "pull_mb_per_s": median(ours), "raw_mb_per_s": median(raw), "pulled_mb": size / _MB,
+        "pull_ratio": median(a / b for a, b in zip(ours, raw, strict=True)),
+    }
+
+
+def _offer(node: Node, labels: int) -> Manifest:
+    """A generation whose blocks were never trained, of the size that trained ones have."""
+    config, keys = node.config, Keys(node.config.state)
+    folder = config.state / "generations"
+    number = max(generation.numbers(folder))
+    served = generation.load(folder / generation.name_of(number), keys.trusted, config.input_spec)
+    rows = Rows.at(Reader(config.state / "log.sqlite"), config.input_spec, labels)
+    with tempfile.TemporaryDirectory(dir=node.work) as work:
+        grower = Grower(
+            Growth(1, labels, {"epochs": 0}), served, rows, seed=0, folder=Path(work),
+            plan=Plan.restored(served.manifest.plan), report=lambda _: None)
+        trunk = grower.grown()
+        manifest = generation.base_manifest(
+            config.node, config.input_spec, parent=served.manifest.digest,
+            plan=served.manifest.plan, recipe=served.manifest.recipe)
+        candidate = Path(work) / "candidate"
+        generation.write(
+            candidate, manifest=manifest, trunk=trunk, readout=grower.judge(trunk).readout)
+        return generation.adopt(candidate, folder, keys.signing)
+
+
+def _pull_seconds(node: Node, number: int) -> float:
+    config = node.config
+    with tempfile.TemporaryDirectory(dir=node.work) as folder, Client(config) as client:
+        started = time.perf_counter()
+        transfer.pull(
+            client, config.topics, number, folder=Path(folder), trusted=Keys(config.state).trusted,
+            progress=lambda *_: None)
+        return time.perf_counter() - started
+
+
+def _raw_seconds(port: int, size: int) -> float:
+    """From the first publish to the last message received, in messages of a chunk's size."""
+    count = -(-size // CHUNK)
+    subprocess.run(_bare("receive", port, "raw", _TOPIC, 0), check=True, stdout=subprocess.DEVNULL)
+    receiver = subprocess.Popen(
+        _bare("receive", port, "raw", _TOPIC, count), stdout=subprocess.PIPE)
+    assert receiver.stdout is not None
+    receiver.stdout.readline()  # it is connected
+    done = subprocess.run(
+        _bare("publish", port, _TOPIC, size // count, count), check=True, stdout=subprocess.PIPE)
+    last, _ = receiver.communicate(timeout=60)
+    return float(last) - float(done.stdout.split()[0])
+
+
+def _bare(what: str, port: int, *arguments: Any) -> list[str]:
+    return [sys.executable, "-m", "edgecc.bench.bare", what, str(port), *map(str, arguments)]
