@@ -28,6 +28,7 @@ class Client:
         self._published: dict[int, str | None] = {}
         self._subscribed: list[list[str]] = []
         self.window = 0
+        self.max_payload: int | None = None  # bytes that the broker takes in one message
 
     def __enter__(self) -> "Client":
         self._link.start()
@@ -131,6 +132,7 @@ class Client:
                 self._subscribed.append(event.refused)
             elif isinstance(event, Connected):
                 self.window = event.window
+                self.max_payload = event.max_payload
             elif isinstance(event, Disconnected):
                 raise self._lost(event)
         if deadline is not None and time.monotonic() > deadline:
@@ -150,6 +152,9 @@ class Client:
 
 
 def _data(verb: str, value: dict[str, Any]) -> Any:
+    """What the node answered; its refusal, with the exit code that goes with it."""
     if value.get("status") != "ok":
-        raise EdgeccError(f"{verb}: {value.get('error') or value.get('code')}")
+        error = EdgeccError(f"{verb}: {value.get('error') or value.get('code')}")
+        error.exit_code = int(value.get("code") or 1)
+        raise error
     return value.get("data")

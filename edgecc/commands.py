@@ -12,6 +12,7 @@ from edgecc.messages import Command
 from edgecc.reloading import AT_RUN_TIME, differences, taken_over
 from edgecc.reply import refuse, reply
 from edgecc.topics import check_source
+from edgecc.trial import Wanted
 
 if TYPE_CHECKING:
     from edgecc.daemon import Daemon
@@ -22,26 +23,25 @@ _RETRIED_AT_ONCE = 32  # messages out of quarantine, so that no turn takes long
 
 
 def answer(daemon: Daemon, command: Command) -> None:
-    """Run a verb and publish its answer; a retained command is ignored."""
+    """Run a verb and publish its answer, now or when it is done; a retained command is ignored."""
     if command.retain:
         log.warning("retained command %r ignored: clear it on the broker", command.verb)
         return
     outbox, topics = daemon.outbox, daemon.config.topics
     try:
-        if command.verb == "unlearn":
-            found = daemon.forgetting.answer(command)
-            if found is None:
-                return  # it is answered when it is done
+        if command.verb in LATER:
+            found = LATER[command.verb](daemon, command)
         else:
             found = _verb(command.verb)(daemon, dict(command.args))
-        reply(outbox, topics, command, found)
+        if found is not None:
+            reply(outbox, topics, command, found)
     except EdgeccError as error:
         refuse(outbox, topics, command, error)
 
 
 def _verb(name: str) -> Callable[[Daemon, Args], Any]:
     if name not in VERBS:
-        known = ", ".join(sorted([*VERBS, "unlearn"]))
+        known = ", ".join(sorted([*VERBS, *LATER]))
         raise MessageError(f"unknown verb {name!r}; known: {known}")
     return VERBS[name]
 
@@ -63,28 +63,38 @@ def _resume(daemon: Daemon, _args: Args) -> Any:
 
 def _checkpoint(daemon: Daemon, _args: Args) -> Any:
     """Save the live readout as a generation and serve that."""
-    _wait_for_unlearning(daemon)
+    daemon.trial.check_free()
     if daemon.serving.predictor is None:
         raise MessageError("there is nothing to save yet; send a first sample")
-    if daemon.serving.successor is not None:
-        raise MessageError("a new generation is about to serve; ask again in a moment")
     daemon.serving.catch_up_fully()
     manifest = daemon.serving.save_live()
-    _await_turn(daemon, manifest.number)
+    with daemon.store.transaction():
+        daemon.store.set_meta("successor", manifest.number)
+    daemon.serving.roll_to(manifest.number)  # over a restart as well
     return {"generation": manifest.number, "digest": manifest.digest}
 
 
-def _rollback(daemon: Daemon, args: Args) -> Any:
-    number = args.get("generation")
+def _rollback(daemon: Daemon, command: Command) -> None:
+    """Serve an earlier generation again, if it is not worse or by force."""
+    number = command.args.get("generation")
     if type(number) is not int:
         raise MessageError('rollback needs {"args": {"generation": N}}')
-    _wait_for_unlearning(daemon)
+    daemon.trial.check_free()
     if not daemon.serving.path(number).exists():
         raise MessageError(f"no generation {number}; see `edgecc checkpoint list`")
-    manifest = daemon.serving.load(number).manifest
-    daemon.orders.abandon(manifest.growth)
-    _await_turn(daemon, number)
-    return {"generation": manifest.number, "digest": manifest.digest}
+    candidate = daemon.serving.ready(number)
+    manifest = candidate.generation.manifest
+    daemon.trial.begin(Wanted(
+        command, candidate, lambda: manifest,
+        {"generation": number, "digest": manifest.digest}))
+
+
+def _push(daemon: Daemon, command: Command) -> Any:
+    return daemon.pushing.answer(command)
+
+
+def _unlearn(daemon: Daemon, command: Command) -> Any:
+    return daemon.forgetting.answer(command)
 
 
 def _wait_for_unlearning(daemon: Daemon) -> None:
@@ -126,7 +136,7 @@ def _retry(daemon: Daemon, args: Args) -> Any:
 
 def _reload(daemon: Daemon, _args: Args) -> Any:
     """Take up from the configuration what can change at run time; name what needs a restart."""
-    _wait_for_unlearning(daemon)
+    daemon.trial.check_free()
     fresh = daemon.reread()
     changed = differences(daemon.given, fresh)
     taken = [key for key in changed if key in AT_RUN_TIME]
@@ -138,15 +148,10 @@ def _reload(daemon: Daemon, _args: Args) -> Any:
     return {"taken_up": taken, "needs_restart": [key for key in changed if key not in taken]}
 
 
-def _await_turn(daemon: Daemon, number: int) -> None:
-    """It serves once its readout knows every label; a restart does not forget it."""
-    with daemon.store.transaction():
-        daemon.store.set_meta("successor", number)
-    daemon.serving.roll_to(number)
-
-
 VERBS: dict[str, Callable[[Daemon, Args], Any]] = {
     "ping": _ping, "pause": _pause, "resume": _resume, "checkpoint": _checkpoint,
-    "rollback": _rollback, "sources": _sources, "trust": _trust,
-    "retry": _retry, "reload": _reload,
+    "sources": _sources, "trust": _trust, "retry": _retry, "reload": _reload,
+}
+LATER: dict[str, Callable[[Daemon, Command], Any]] = {  # answered when it is done, where None
+    "push": _push, "rollback": _rollback, "unlearn": _unlearn,
 }

@@ -176,6 +176,7 @@ class Config:
     seed: int = 0
     stem: str = PATCHES
     stem_pixels: tuple[float, ...] = (0.0, 1.0)
+    trusted_keys: tuple[str, ...] = ()
     mqtt: Mqtt = Mqtt()
     input: InputConfig = InputConfig()
     grow: Grow = Grow()
@@ -345,6 +346,10 @@ def _check(config: Config) -> None:
     if config.mqtt.host is not None and not _HOST.fullmatch(config.mqtt.host):
         raise ConfigError("mqtt.host is not the name or address of a machine; port, user and "
                           "password have keys of their own")
+    for key in config.trusted_keys:
+        if not re.fullmatch(r"[0-9a-f]{64}", key):
+            raise ConfigError(f"trusted_keys: {key!r} is not a public key in hex, as `edgecc keys "
+                              "show` prints it")
     if not config.mqtt.tls and (config.mqtt.ca or config.mqtt.cert or config.mqtt.key):
         raise ConfigError("mqtt.ca, cert or key are set, but mqtt.tls is false: set it to true")
     if config.disk_budget < 16 * 2**20:

@@ -23,12 +23,13 @@ from edgecc.forgetting import Forgetting
 from edgecc.ingest import Ingest
 from edgecc.keys import open_or_make
 from edgecc.link import Event, Link, Said, Will
-from edgecc.messages import Canary, ChunkRequest, Command, Inbound
+from edgecc.messages import Canary, Chunk, ChunkRequest, Command, Inbound
 from edgecc.one_input import check_input
 from edgecc.orders import Orders
 from edgecc.outbox import Outbox
 from edgecc.planner import most_classes
 from edgecc.prequential import WINDOW, Prequential
+from edgecc.pushing import Pushing
 from edgecc.serving import Serving
 from edgecc.session import Session
 from edgecc.shortage import Shortage, is_full
@@ -36,6 +37,7 @@ from edgecc.store import Store
 from edgecc.supervisor import Supervisor
 from edgecc.systemd import notify
 from edgecc.transfer import serve
+from edgecc.trial import Trial
 from edgecc.trunk import planned
 from edgecc.upkeep import Upkeep
 from edgecc.watch import Watch
@@ -101,12 +103,14 @@ class Daemon:
             limit=self.plan.learner_limit, idle=config.grow.idle_exit, wake=self.link.wake
         )
         self.session, self.shortage = Session(self), Shortage(self)
+        self.trial, self.pushing = Trial(self), Pushing(self)
         self.watchdog = Watchdog(lambda: self.link.rounds, self.supervisor.progress)
         self.store.on_progress(self.watchdog.feed)
 
     def revive(self) -> None:
         """What the node knows, from its log and its generations."""
         config, before = self.config, getattr(self, "ingest", None)
+        self.trial.interrupt()
         self.serving = Serving(config, self.plan, self.store, self.keys, self._stem)
         self.serving.open()
         right, total = self.store.hit_counts()
@@ -160,6 +164,7 @@ class Daemon:
         self._take_in(self.link.take(256, 0.0 if busy else _PATIENCE))
         self.orders.follow()
         self._swap()
+        self.trial.step()
         self.forgetting.step()
         self._refresh()
         self.orders.give()
@@ -194,9 +199,11 @@ class Daemon:
             self.link.ack(message)
             self._messages.remove(message)
 
-    def _answer(self, item: Command | ChunkRequest | Canary) -> None:
+    def _answer(self, item: Command | ChunkRequest | Chunk | Canary) -> None:
         if isinstance(item, Command):
             answer(self, item)
+        elif isinstance(item, Chunk):
+            self.pushing.take(item.payload)
         elif isinstance(item, Canary):
             if not self.ingest.admission.returned(item.token):
                 self.session.returned(item.token)

@@ -161,6 +161,7 @@ class Forgetting:
 
     def _scrub(self, request: Request) -> bool:
         plan = request.plan
+        self._daemon.pushing.clear()
         if plan["rewrite"]:
             self._rewrite(request.number)
         if not self._store.scrub():

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,19 +94,28 @@ def load(
     must fit."""
     manifest = manifests.parse(signing.open_envelope(read_manifest(folder), trusted))
     data = {name: _checked_file(folder / name, file) for name, file in manifest.files.items()}
+    return opened(manifest, data, spec, most=most)
+
+
+def opened(
+    manifest: Manifest, data: Mapping[str, bytes], spec: Input | None = None, *,
+    most: int | None = None,
+) -> Generation:
+    """What these files hold, once signature and digests are known to be right."""
     wanted = None if spec is None else {"kind": spec.kind, "shape": list(spec.shape)}
+    place = f"generation {manifest.number}"
     if wanted is not None and manifest.node_input != wanted:
-        raise Incompatible(f"{folder} is for {manifest.node_input}, this node takes {wanted}")
+        raise Incompatible(f"{place} is for {manifest.node_input}, this node takes {wanted}")
     try:
         if not (math.isfinite(manifest.alpha) and math.isfinite(manifest.temperature)):
-            raise Corrupt(f"{folder}: alpha {manifest.alpha}, temperature {manifest.temperature}")
+            raise Corrupt(f"{place}: alpha {manifest.alpha}, temperature {manifest.temperature}")
         trunk = _trunk(manifest, load_tensors(data["blocks.safetensors"]), data["trunk.tflite"])
         if most is not None and trunk.dim > most:
-            raise Incompatible(f"{folder} has {trunk.dim} features, memory_budget is for {most}")
+            raise Incompatible(f"{place} has {trunk.dim} features, memory_budget is for {most}")
         sums = load_tensors(data["readout.safetensors"])
         readout = readout_from(sums, manifest.classes, trunk.dim)
     except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise Corrupt(f"{folder}: tensors do not fit the manifest: {error!r}") from error
+        raise Corrupt(f"{place}: tensors do not fit the manifest: {error!r}") from error
     return Generation(manifest, trunk, data["trunk.tflite"], readout)
 
 

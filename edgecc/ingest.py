@@ -21,6 +21,7 @@ from edgecc.link import Link
 from edgecc.messages import (
     PREDICTION_SCHEMA,
     Canary,
+    Chunk,
     ChunkRequest,
     Command,
     Decoded,
@@ -92,7 +93,7 @@ class Ingest:
             self.config.sources, kept_for=self.config.mqtt.session_expiry,
             state=self.store.meta("admission"))
 
-    def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Canary]:
+    def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Chunk | Canary]:
         """Take in `messages`; returns those that are not about samples, for the daemon.
 
         Once they are committed and acked, the list is empty.
@@ -105,7 +106,8 @@ class Ingest:
         messages.clear()
         self._publish(predictions)
         self._learn()
-        return [item for item in items if isinstance(item, Command | ChunkRequest | Canary)]
+        return [item for item in items
+                if isinstance(item, Command | ChunkRequest | Chunk | Canary)]
 
     def retry(self, kept: list[tuple[int, float, Inbound]]) -> list[dict[str, Any]]:
         """Take in messages from quarantine once more; what became of each, by its number there.

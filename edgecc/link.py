@@ -30,6 +30,7 @@ from edgecc.wire import Wire
 
 log = logging.getLogger(__name__)
 
+BESIDE_PAYLOAD = 2048  # bytes of topic and properties in a packet that is sent
 _PACKET_OVERHEAD = 64 * 1024  # bytes of topic and properties beside the payload
 _WINDOW = 64  # QoS 1 messages on their way to the broker at once, where it takes as many
 _SESSION_TAKEN_OVER, _PACKET_TOO_LARGE = 0x8E, 0x95
@@ -42,6 +43,11 @@ class Connected:
     session_present: bool
     window: int  # QoS 1 messages the broker takes at once
     max_packet: int | None  # bytes
+
+    @property
+    def max_payload(self) -> int | None:
+        """Bytes that fit a packet with a topic and properties."""
+        return None if self.max_packet is None else self.max_packet - BESIDE_PAYLOAD
 
 
 @dataclass(frozen=True)

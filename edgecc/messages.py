@@ -21,6 +21,7 @@ SAMPLE_SCHEMA = "edgecc.sample/1"
 PREDICTION_SCHEMA = "edgecc.prediction/1"
 MAX_LABEL = 128  # bytes of UTF-8
 MAX_ID = 256  # bytes of UTF-8
+PIECES = (64 * 1024, 32 * 1024)  # bytes of a chunk of a checkpoint in one message
 _MAX_NUMBER = 2**31  # of a generation or a chunk
 
 
@@ -65,13 +66,21 @@ class Command:
 
 @dataclass(frozen=True)
 class ChunkRequest:
-    """`checkpoint/get`: chunks of one file that `client` still misses."""
+    """`checkpoint/get`: of one file, in pieces of `size` bytes, those that `client` misses."""
 
     client: str
     transfer: str
     generation: int
     file: str
     chunks: tuple[int, ...]
+    size: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """`checkpoint/put`: bytes that belong where their digest says."""
+
+    payload: bytes
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ class Canary:
     token: str
 
 
-Decoded = Sample | Label | Command | ChunkRequest | Canary
+Decoded = Sample | Label | Command | ChunkRequest | Chunk | Canary
 
 
 def decode(message: Inbound, *, topics: Topics, spec: Input) -> Decoded:
@@ -98,8 +107,8 @@ def decode(message: Inbound, *, topics: Topics, spec: Input) -> Decoded:
             return Canary(message.payload.decode("ascii", "replace"))
         case ["command", verb]:
             return _command(message, verb)
-        case ["checkpoint", "get"]:
-            return _chunk_request(message)
+        case ["checkpoint", "get" | "put" as way]:
+            return _chunk_request(message) if way == "get" else Chunk(message.payload)
     raise MessageError(f"nothing listens on {message.topic!r}")
 
 
@@ -314,6 +323,9 @@ def _chunk_request(message: Inbound) -> ChunkRequest:
         type(i) is int and 0 <= i < _MAX_NUMBER for i in (number, *chunks)
     ):
         raise MessageError("generation is not a number, or chunks not a list of chunk numbers")
+    size = value.get("size", PIECES[0])
+    if size not in PIECES:
+        raise MessageError(f"size {shown(size)} is not one of {PIECES}")
     names = client, transfer = str(value.get("client")), str(value.get("transfer"))
     if not all(name.isascii() and name.isalnum() and len(name) <= 64 for name in names):
         raise MessageError("client and transfer must be up to 64 letters and digits")
@@ -323,4 +335,5 @@ def _chunk_request(message: Inbound) -> ChunkRequest:
         generation=int(value["generation"]),
         file=str(value.get("file")),
         chunks=tuple(chunks[:64]),
+        size=int(size),
     )

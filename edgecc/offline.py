@@ -12,11 +12,11 @@ import numpy as np
 from edgecc import generation, sample
 from edgecc.config import Config
 from edgecc.errors import CheckpointError, ConfigError, MessageError
+from edgecc.following import learn_event, revive
 from edgecc.keys import Keys
 from edgecc.predictor import Predictor
 from edgecc.reader import Reader
 from edgecc.sample import Input
-from edgecc.serving import learn_event, revive
 from edgecc.trust import keys_for_folder
 
 

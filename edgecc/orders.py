@@ -37,7 +37,7 @@ class Orders:
         daemon = self._daemon
         if daemon.paused or not daemon.supervisor.ready or daemon.serving.successor is not None:
             return
-        if daemon.forgetting.busy:
+        if daemon.forgetting.busy or daemon.trial.busy:
             return
         live = daemon.serving.predictor
         for growth in daemon.store.open_growths()[:1]:
@@ -45,9 +45,9 @@ class Orders:
                 daemon.supervisor.give(self._order(growth))
 
     def follow(self) -> None:
-        """Take in what the learner has said."""
+        """Take in what the learner has said, once no trial needs what serves to stay."""
         supervisor = self._daemon.supervisor
-        while not supervisor.said.empty():
+        while not self._daemon.trial.busy and not supervisor.said.empty():
             message = supervisor.said.get()
             if message is None:
                 self._ended()
@@ -81,7 +81,8 @@ class Orders:
         )
 
     def _keep_known(self, growth: Growth) -> int | None:
-        """Where rows were evicted: save what serves still knows of them; at which label it does.
+        """Where rows were evicted, or are another node's: save what serves knows of them; at which
+        label it does.
 
         The live readout, or that of its generation where rows have left that were labelled after
         the growth's cursor (it is grown anew): of these the growth must know nothing.
@@ -89,9 +90,12 @@ class Orders:
         serving, store = self._daemon.serving, self._daemon.store
         path = self._folder(growth.number) / KNOWN
         path.unlink(missing_ok=True)
-        if serving.predictor is None or not store.evicted_after(0):
+        if serving.predictor is None:
             return None
-        digest = serving.predictor.generation.manifest.digest
+        now = serving.predictor.generation.manifest
+        if not (now.others or store.evicted_after(0)):
+            return None
+        digest = now.digest
         readout, cursor = serving.predictor.readout, serving.predictor.cursor
         if store.evicted_after(growth.cursor):
             saved = serving.load(serving.number)

@@ -139,6 +139,12 @@ class Reader:
             "WHERE m.row = l.row AND m.seq <= ?) ORDER BY l.row", (cursor,)
         )
 
+    def held_out(self, limit: int) -> list[tuple[int, str]]:
+        """(row, label) of up to `limit` samples that are held out, those of the least id hash."""
+        return self._db.execute(
+            "SELECT row, label FROM sample WHERE held AND label IS NOT NULL AND NOT unlearnt "
+            "ORDER BY key LIMIT ?", (limit,)).fetchall()
+
     def usage(self) -> dict[str, tuple[int, int]]:
         """(rows, bytes) kept of each label, '' for unlabelled samples."""
         found = self._db.execute("SELECT label, rows, bytes FROM usage WHERE rows > 0")

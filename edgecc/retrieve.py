@@ -12,10 +12,12 @@ import click
 from edgecc import generation, transfer
 from edgecc.client import Client
 from edgecc.config import Config, format_size
-from edgecc.errors import NotRunning
+from edgecc.errors import CheckpointError, EdgeccError, NotRunning
 from edgecc.generation import Generation
 from edgecc.signing import key_id
 from edgecc.trust import KEY_FILE, keys_for_folder, pin
+
+TRIAL_PATIENCE = 900.0  # seconds in which a node learns its log by another trunk
 
 
 def list_offers(config: Config, as_json: bool) -> None:
@@ -40,7 +42,7 @@ def pull(
     with Client(config) as client:
         offers = _offers(client, config)
         if number is None:
-            number = max((int(offer["generation"]) for offer in offers), default=-1)
+            number = _newest(offers, folder)
         info = client.retained(config.topics / "info")
         trusted, new = pin(folder, info, key)
         for one in new:
@@ -59,6 +61,37 @@ def verify(folder: Path, key: str | None, as_json: bool) -> None:
 def command(config: Config, verb: str, args: dict[str, Any]) -> Any:
     with Client(config) as client:
         return client.command(verb, args, timeout=60.0)
+
+
+def push(config: Config, folder: Path, *, force: bool) -> None:
+    with Client(config) as client:
+        _check_online(client, config)
+        found = transfer.push(client, config.topics, folder, force=force, timeout=TRIAL_PATIENCE,
+                              progress=_progress)
+    _print_trial(found)
+
+
+def rollback(config: Config, number: int, *, force: bool) -> None:
+    with Client(config) as client:
+        _check_online(client, config)
+        found = client.command(
+            "rollback", {"generation": number, "force": force}, timeout=TRIAL_PATIENCE)
+    _print_trial(found)
+
+
+def _check_online(client: Client, config: Config) -> None:
+    """So that nobody waits long for a node that is not there."""
+    if client.retained(config.topics / "status") != b"online":
+        raise NotRunning(f"{config.topics.root} is not online: run `edgecc start` there")
+
+
+def _print_trial(found: dict[str, Any]) -> None:
+    """What a node found out about a generation; an error where that serves no better."""
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    if not found["swapped"]:
+        raise EdgeccError(
+            f"of {found['held_rows']} held-out samples it gets {found['held_out']:.1%} right, what "
+            f"serves {found['held_out_serving']:.1%}: not swapped; --force swaps all the same")
 
 
 def sources(config: Config, as_json: bool) -> None:
@@ -107,6 +140,16 @@ def _offers(client: Client, config: Config) -> list[dict[str, Any]]:
         raise NotRunning(f"{config.topics.root} offers no checkpoints; is `edgecc start` running?")
     offers: list[dict[str, Any]] = json.loads(payload)
     return offers
+
+
+def _newest(offers: list[dict[str, Any]], folder: Path) -> int:
+    """The newest on offer; going back behind what was pulled must be asked for."""
+    offered = max((int(offer["generation"]) for offer in offers), default=-1)
+    pulled = max(generation.numbers(folder), default=-1) if folder.exists() else -1
+    if offered < pulled:
+        raise CheckpointError(f"generation {offered} is the newest on offer, {folder} has "
+                              f"{pulled}: `edgecc checkpoint pull {offered}` goes back")
+    return offered
 
 
 def _progress(done: int, total: int) -> None:

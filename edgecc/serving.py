@@ -14,15 +14,15 @@ import numpy as np
 
 from edgecc import generation, known
 from edgecc.config import PATCHES, Config
-from edgecc.errors import CheckpointError, Corrupt
+from edgecc.errors import CheckpointError
+from edgecc.following import forget, learn_event, revive, snapshot
 from edgecc.generation import Generation
 from edgecc.keys import Keys
 from edgecc.learn.readout import Features, Readout
 from edgecc.manifest import Manifest
 from edgecc.planner import Plan
 from edgecc.predictor import Predictor
-from edgecc.reader import LabelEvent, Reader
-from edgecc.sample import Input
+from edgecc.reader import LabelEvent
 from edgecc.stem_model import Stem
 from edgecc.store import Store
 from edgecc.trunk import Trunk, stem_trunk
@@ -47,6 +47,7 @@ class Serving:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.predictor: Predictor | None = None
         self.successor: Predictor | None = None
+        self.candidate: Predictor | None = None  # learns the log too, and may never serve
         self.stem_changed = False  # true at a start with another stem than before
         self.unusable: dict[int, str] = {}  # generations that failed their checks at the start
 
@@ -100,9 +101,14 @@ class Serving:
         return f"{PATCHES} mirrored" if self._config.grow.mirror else PATCHES
 
     @property
+    def stem_digest(self) -> str | None:
+        """Of the model that is the configured stem; None for patches."""
+        return None if self._stem is None else self._stem.model.digest
+
+    @property
     def needed(self) -> set[int]:
         """Generations in use, which must not be pruned."""
-        used = (self.predictor, self.successor)
+        used = (self.predictor, self.successor, self.candidate)
         return {one.generation.manifest.number for one in used if one is not None}
 
     @property
@@ -118,10 +124,16 @@ class Serving:
 
     def catch_up(self) -> bool:
         """One slice of labels not yet learnt; True while there is more to do."""
-        behind = [p for p in (self.predictor, self.successor) if p is not None and self._behind(p)]
+        behind = self.behind
         for predictor in behind:
             self._learn_slice(predictor)
         return bool(behind)
+
+    @property
+    def behind(self) -> list[Predictor]:
+        """Those that do not know every label yet."""
+        ones = (self.predictor, self.successor, self.candidate)
+        return [one for one in ones if one is not None and self._behind(one)]
 
     def catch_up_fully(self) -> None:
         """All labels, in what serves now."""
@@ -148,14 +160,24 @@ class Serving:
     def adopt(self, candidate: Path, digest: str) -> int | None:
         """Number of what the learner left in `candidate`, signed now or before a crash."""
         if candidate.exists():
-            return self._adopted(candidate).number
+            return self.take_in(candidate).number
         return generation.find(self.folder, digest)
 
     def roll_to(self, number: int) -> Manifest:
         """Serve generation `number` again, once it has caught up."""
-        self.successor = Predictor(self.load(number))
-        forget(self.successor, self._store)
+        self.successor = self.ready(number)
         return self.successor.generation.manifest
+
+    def ready(self, number: int) -> Predictor:
+        """Generation `number`, to learn the log after its cursor."""
+        predictor = Predictor(self.load(number))
+        forget(predictor, self._store)
+        return predictor
+
+    def take_turn(self, candidate: Predictor, manifest: Manifest) -> None:
+        """Serve what has been tried, under the number that its `manifest` has here."""
+        candidate.generation = replace(candidate.generation, manifest=manifest)
+        self.successor = candidate
 
     def remove(self, numbers: Iterable[int]) -> None:
         for number in numbers:
@@ -169,7 +191,7 @@ class Serving:
             self._config.node, self._spec, parent=now.manifest.digest,
             cursor=self.predictor.cursor, growth=now.manifest.growth, alpha=now.manifest.alpha,
             temperature=now.manifest.temperature, recipe=now.manifest.recipe,
-            plan=now.manifest.plan, metrics=now.manifest.metrics,
+            plan=now.manifest.plan, metrics=now.manifest.metrics, others=now.manifest.others,
         )
         return self._publishable(manifest, now.trunk, readout, now.model)
 
@@ -236,11 +258,19 @@ class Serving:
     ) -> Manifest:
         part = self._config.state / _PART
         generation.write(part, manifest=manifest, trunk=trunk, readout=readout, model=model)
-        return self._adopted(part)
+        return self.take_in(part)
 
-    def _adopted(self, folder: Path) -> Manifest:
+    def take_in(self, folder: Path) -> Manifest:
+        """Number, sign and keep the generation in `folder`, and note how its labels count."""
         floor = int(self._store.meta("removed_through", -1)) + 1  # a number is used once
-        return generation.adopt(folder, self.folder, self._keys.signing, floor=floor)
+        adopted = generation.adopt(folder, self.folder, self._keys.signing, floor=floor)
+        with self._store.transaction():
+            self._store.set_meta(f"made {adopted.digest}", self._store.meta("epoch", 0))
+        return adopted
+
+    def counts_as_now(self, digest: str) -> bool:
+        """True where it was made on this log, and the labels have kept their numbers since."""
+        return bool(self._store.meta(f"made {digest}") == self._store.meta("epoch", 0))
 
     # --- a quick start ---
 
@@ -258,51 +288,3 @@ class Serving:
         for path in self._config.state.glob("live*.safetensors"):
             if path != keep:
                 path.unlink()
-
-
-def snapshot(state: Path, store: Reader) -> Path:
-    """The saved live readout; by another name once the labels are numbered anew."""
-    epoch = store.meta("epoch", 0)
-    return state / (f"live-{epoch}.safetensors" if epoch else "live.safetensors")
-
-
-def revive(state: Path, predictor: Predictor, store: Reader) -> None:
-    """Go on from what the node knew last, and from nothing that was unlearnt since."""
-    _restore_snapshot(state, predictor, store)
-    forget(predictor, store)
-
-
-def forget(predictor: Predictor, store: Reader) -> None:
-    """Begin anew where this readout has learnt what was unlearnt, and erased, after it was saved.
-
-    Its trunk then learns all that is stored.
-    """
-    if store.knows_forgotten(predictor.cursor):
-        predictor.restore(Readout(predictor.readout.dim), 0)
-
-
-def _restore_snapshot(state: Path, predictor: Predictor, store: Reader) -> None:
-    """Take the saved live readout, where it is one of this generation."""
-    path = snapshot(state, store)
-    if not path.exists():
-        return
-    try:
-        digest, readout, cursor = known.read(path, predictor.readout.dim)
-    except Corrupt as error:
-        log.warning("%s; replaying the log instead", error)
-        return
-    if digest == predictor.generation.manifest.digest and not store.knows_forgotten(cursor):
-        predictor.restore(readout, cursor)
-
-
-def learn_event(
-    predictor: Predictor, event: LabelEvent, features: Features | None, store: Reader, spec: Input
-) -> None:
-    """One label of the log; features are computed again where they are not at hand."""
-    if features is None:
-        packed = store.payload(event.row)
-        if packed is None:  # evicted: a saved readout has it
-            predictor.cursor = event.seq
-            return
-        features = predictor.features(spec.unpack(packed))
-    predictor.learn(features, event.label, event.previous, event.seq)

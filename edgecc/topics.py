@@ -64,7 +64,7 @@ class Topics:
     def subscriptions(self) -> list[str]:
         """What the daemon subscribes to."""
         kinds = ["in/+/sample", "in/+/sample/+", "in/+/label", "in/canary"]
-        return [self / rest for rest in [*kinds, "command/+", "checkpoint/get"]]
+        return [self / rest for rest in [*kinds, "command/+", "checkpoint/get", "checkpoint/put"]]
 
     def below_root(self, topic: str) -> list[str]:
         """Levels of `topic` after the node's root; MessageError for another node's topic."""

@@ -5,23 +5,25 @@ the wire: a checkpoint has the three files that a checkpoint has.
 """
 
 import hashlib
-import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from nacl.signing import VerifyKey
 
 from edgecc import generation, manifest, signing
+from edgecc.assembly import Assembly, naming
 from edgecc.client import Client
-from edgecc.errors import CheckpointError, MessageError, NotRunning, Untrusted
+from edgecc.errors import BrokerError, CheckpointError, Corrupt, MessageError, NotRunning, Untrusted
 from edgecc.generation import MANIFEST, Generation
-from edgecc.manifest import CHUNK, FILES, File, Manifest
-from edgecc.messages import ChunkRequest, to_json
+from edgecc.manifest import CHUNK, FILES, Manifest
+from edgecc.messages import PIECES, ChunkRequest, to_json
 from edgecc.outbox import Outbox
 from edgecc.topics import Topics
 
-WINDOW = 16  # chunks asked for at once
+WINDOW = 16  # chunks asked for and not here yet
 _PATIENCE = 5.0  # seconds without a chunk before asking again
 _TRIES = 6
 _EXPIRY = 60  # seconds after which the broker may drop a chunk
@@ -30,14 +32,14 @@ Progress = Callable[[int, int], None]
 
 
 def serve(request: ChunkRequest, folder: Path, topics: Topics, outbox: Outbox) -> None:
-    """Send the chunks asked for out of the generation in `folder`."""
+    """Send the chunks, or pieces of chunks, asked for out of the generation in `folder`."""
     if request.file not in FILES or not (folder / request.file).exists():
         raise MessageError(f"no file {request.file!r} in generation {request.generation}")
     with (folder / request.file).open("rb") as file:
         for index in request.chunks:
-            file.seek(index * CHUNK)
+            file.seek(index * request.size)
             topic = topics.chunk(request.client, request.transfer, index)
-            outbox.send(topic, file.read(CHUNK), expiry=_EXPIRY)
+            outbox.send(topic, file.read(request.size), expiry=_EXPIRY)
 
 
 def pull(
@@ -58,12 +60,65 @@ def pull(
             raise CheckpointError(f"{target} holds another generation {number}; pull elsewhere")
         return found
     part = folder / f"{generation.name_of(number)}.part"
-    part.mkdir(parents=True, exist_ok=True)
+    with naming(part):
+        part.mkdir(parents=True, exist_ok=True)
     _fetch_files(client, topics, offered, part, progress)
-    (part / MANIFEST).write_bytes(envelope)
-    generation.load(part, trusted)
-    part.rename(target)
-    return generation.load(target, trusted)
+    with naming(part):
+        found = generation.opened(offered, {name: (part / name).read_bytes() for name in FILES})
+        generation.write_file(part / MANIFEST, envelope)
+        generation.rename(part, target)
+    return found
+
+
+def push(
+    client: Client, topics: Topics, folder: Path, *, force: bool, timeout: float,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Send the generation in `folder` to the node, which checks and tries it; what it found out.
+
+    The node wants chunks by their digests. It is the one that must trust who signed them.
+    """
+    envelope = generation.read_manifest(folder)
+    offered = manifest.parse(signing.payload_of(envelope))
+    places = {digest: (folder / name, index) for name, file in offered.files.items()
+              for index, digest in enumerate(file.chunks)}
+    args = {"manifest": envelope.decode(), "force": force}
+    _check_fits(client, max(len(to_json(args)), CHUNK))
+    total, least, tries = sum(file.size for file in offered.files.values()), len(places) + 1, 0
+    while "wants" in (found := dict(client.command("push", args, timeout=timeout))):
+        progress(max(0, total - found["missing"] * CHUNK), total)
+        tries = 0 if found["missing"] < least else tries + 1
+        least = min(least, found["missing"])
+        if tries == _TRIES:
+            raise NotRunning(f"chunks do not reach {topics.root}: only an operator may publish on "
+                             f"{topics / 'checkpoint/put'}")
+        _send(client, topics, [places[digest] for digest in found["wants"]], found["wants"])
+    return found
+
+
+def _send(
+    client: Client, topics: Topics, places: list[tuple[Path, int]], digests: list[str]
+) -> None:
+    """Chunks by file and number, within the broker's window; Corrupt where one is not its digest's.
+    """
+    under_way: deque[int] = deque()
+    for (path, index), digest in zip(places, digests, strict=True):
+        with path.open("rb") as file:
+            file.seek(index * CHUNK)
+            chunk = file.read(CHUNK)
+        if hashlib.sha256(chunk).hexdigest() != digest:
+            raise Corrupt(f"{path}: chunk {index} is not what the manifest says")
+        if len(under_way) == client.window:
+            client.arrived(under_way.popleft(), wait=True)
+        under_way.append(client.publish(topics / "checkpoint/put", chunk, expiry=_EXPIRY))
+    for mid in under_way:
+        client.arrived(mid, wait=True)
+
+
+def _check_fits(client: Client, size: int) -> None:
+    if client.max_payload is not None and size > client.max_payload:
+        raise BrokerError(f"the broker takes at most {client.max_payload} bytes of payload, this "
+                          f"needs {size}: raise its max_packet_size")
 
 
 def _pulled_before(target: Path, trusted: list[VerifyKey]) -> Generation:
@@ -77,76 +132,88 @@ def _fetch_files(
     client: Client, topics: Topics, offered: Manifest, part: Path, progress: Progress
 ) -> None:
     total = sum(file.size for file in offered.files.values())
-    done = 0
+    done, chunks = 0, topics.chunk(client.id, "+", "+")
+    client.subscribe([chunks])
     for name, file in sorted(offered.files.items()):
-        fetch = _Fetch(client, topics, number=offered.number, file=file, path=part / name)
-        for came in fetch.windows():
-            progress(done + came, total)
+        with Assembly(part / name, file) as assembly:
+            fetch = _Fetch(client, topics, offered.number, assembly)
+            while assembly.missing():
+                fetch.step()
+                progress(done + assembly.size, total)
+            assembly.check_whole()
         done += file.size
+    client.unsubscribe([chunks])
 
 
 class _Fetch:
-    """One file: written at offset, with a list of the chunks that are there and verified."""
+    """One file's chunks: some are always asked for, so that neither side waits for the other."""
 
-    def __init__(
-        self, client: Client, topics: Topics, *, number: int, file: File, path: Path
-    ) -> None:
+    def __init__(self, client: Client, topics: Topics, number: int, assembly: Assembly) -> None:
         self._client, self._topics, self._number = client, topics, number
-        self._file, self._path = file, path
+        self._assembly = assembly
         self._transfer = secrets.token_hex(8)
-        self._have = self._verified()
+        self._prefix = topics.chunk(client.id, self._transfer, "")
+        self._size = _piece_size(client)
+        self._asked: dict[int, dict[int, bytes]] = {}  # pieces that have come, by chunk
+        self._tries = 0
 
-    def windows(self) -> Iterator[int]:
-        """Fetch what is missing, a window at a time; yields the bytes that are there."""
-        prefix = self._topics.chunk(self._client.id, self._transfer, "")
-        self._client.subscribe([prefix + "+"])
-        tries = 0
-        while missing := self._missing()[:WINDOW]:
-            came = self._window(missing, prefix)
-            tries = 0 if came else tries + 1
-            if tries == _TRIES:
-                raise NotRunning(f"{self._topics.root} sends no chunks of {self._path.name}")
-            yield min(len(self._have) * CHUNK, self._file.size)
-        self._client.unsubscribe([prefix + "+"])
+    def step(self) -> None:
+        """Ask for what is missing, take in one message."""
+        if len(self._asked) <= WINDOW:
+            self._ask()
+        message = self._client.next_message(_PATIENCE)
+        if message is None:
+            self._asked.clear()
+            self._again(NotRunning(f"{self._topics.root} sends no chunks of {self._name}"))
+        elif message.topic.startswith(self._prefix):
+            self._take(message.topic.removeprefix(self._prefix), message.payload)
 
-    def _window(self, missing: list[int], prefix: str) -> int:
-        """Ask once and take what comes; how many good chunks that were."""
-        self._client.publish(self._topics / "checkpoint/get", to_json({
-            "client": self._client.id, "transfer": self._transfer, "generation": self._number,
-            "file": self._path.name, "chunks": missing,
-        }))
-        wanted, came = set(missing), 0
-        while wanted:
-            message = self._client.next_message(_PATIENCE)
-            if message is None:
-                return came
-            index = message.topic.removeprefix(prefix)
-            if index.isdigit() and int(index) in wanted and self._keep(int(index), message.payload):
-                wanted.discard(int(index))
-                came += 1
-        return came
+    def _ask(self) -> None:
+        wanted = [i for i in self._assembly.missing() if i not in self._asked]
+        wanted = wanted[:WINDOW]
+        self._asked |= {index: {} for index in wanted}
+        pieces = [piece for index in wanted for piece in self._pieces(index)]
+        if pieces:
+            self._client.publish(self._topics / "checkpoint/get", to_json({
+                "client": self._client.id, "transfer": self._transfer, "size": self._size,
+                "generation": self._number, "file": self._name, "chunks": pieces,
+            }))
 
-    def _keep(self, index: int, chunk: bytes) -> bool:
-        """Write a chunk where it belongs; a corrupt one is not written and is asked for again."""
-        if hashlib.sha256(chunk).hexdigest() != self._file.chunks[index]:
-            return False
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
-        try:
-            os.pwrite(descriptor, chunk, index * CHUNK)
-        finally:
-            os.close(descriptor)
-        self._have.add(index)
-        return True
+    def _take(self, level: str, payload: bytes) -> None:
+        """A piece that was asked for; with the last one of its chunk, that is kept or refused."""
+        piece = int(level) if level.isdecimal() else -1
+        index = piece * self._size // CHUNK
+        if index not in self._asked:
+            return
+        come = self._asked[index]
+        come[piece] = payload
+        if len(come) < len(self._pieces(index)):
+            return
+        del self._asked[index]
+        if self._assembly.keep(index, b"".join(come[piece] for piece in sorted(come))):
+            self._tries = 0
+        else:
+            self._again(Corrupt(f"chunk {index} of {self._name} keeps arriving damaged"))
 
-    def _missing(self) -> list[int]:
-        return [i for i in range(len(self._file.chunks)) if i not in self._have]
+    def _pieces(self, index: int) -> range:
+        """The pieces of chunk `index`, numbered through the file."""
+        end = min((index + 1) * CHUNK, self._assembly.file.size)
+        return range(index * CHUNK // self._size, -(-end // self._size))
 
-    def _verified(self) -> set[int]:
-        """Chunks of an interrupted pull that are already here, by their digests."""
-        if not self._path.exists():
-            return set()
-        if self._path.stat().st_size > self._file.size:
-            os.truncate(self._path, self._file.size)
-        found = manifest.describe(self._path.read_bytes()).chunks
-        both = enumerate(zip(found, self._file.chunks, strict=False))
-        return {index for index, (here, wanted) in both if here == wanted}
+    def _again(self, error: Exception) -> None:
+        self._tries += 1
+        if self._tries == _TRIES:
+            raise error
+
+    @property
+    def _name(self) -> str:
+        return self._assembly.path.name
+
+
+def _piece_size(client: Client) -> int:
+    """The largest size of a piece that the broker takes in one packet."""
+    large, small = PIECES
+    if client.max_payload is None or large <= client.max_payload:
+        return large
+    _check_fits(client, small)
+    return small

@@ -74,4 +74,5 @@ class Upkeep:
     def _unsettled(self) -> bool:
         """True while a growth or a generation in waiting still reads the log's past."""
         daemon = self._daemon
-        return daemon.serving.successor is not None or bool(daemon.store.open_growths())
+        waiting = daemon.serving.successor is not None or daemon.trial.busy
+        return waiting or bool(daemon.store.open_growths())

@@ -81,7 +81,8 @@ def settle(daemon: Daemon) -> None:
     """Turn until nothing is under way."""
     for _ in range(500):
         daemon._turn()
-        if not (daemon.forgetting.busy or daemon.serving.successor or daemon.serving.catch_up()):
+        if not (daemon.forgetting.busy or daemon.trial.busy or daemon.serving.successor
+                or daemon.serving.catch_up()):
             return
     raise AssertionError("it does not come to an end")
 
@@ -236,9 +237,9 @@ def test_a_saved_readout_that_knows_them_is_never_served_as_it_is(
     daemon, ids = taught
     ask(daemon, ids=ids)
     settle(daemon)
-    ask(daemon, "rollback", generation=0)
+    ask(daemon, "rollback", generation=0, force=True)
     settle(daemon)
-    ask(daemon, "rollback", generation=1)
+    ask(daemon, "rollback", generation=1, force=True)
     settle(daemon)
     assert (daemon.serving.number, knows(daemon)) == (1, knows(pure))
     leave(daemon)
@@ -427,7 +428,7 @@ def test_what_an_operator_rolled_back_from_is_not_grown_again(
     daemon, ids = taught
     number = grow(daemon, 65)
     settle(daemon)
-    ask(daemon, "rollback", generation=0)
+    ask(daemon, "rollback", generation=0, force=True)
     settle(daemon)
     ask(daemon, ids=ids, deep=True)
     settle(daemon)

@@ -9,8 +9,9 @@ import pytest
 from nacl.signing import SigningKey
 from sklearn.datasets import load_digits
 
-from edgecc import generation, known, planner
+from edgecc import generation, known, manifest, planner
 from edgecc.errors import Corrupt
+from edgecc.following import learn_event
 from edgecc.generation import Generation
 from edgecc.growth import Grower
 from edgecc.learn.readout import Readout
@@ -20,7 +21,6 @@ from edgecc.reader import Growth
 from edgecc.retention import evict
 from edgecc.rows import Rows
 from edgecc.sample import Input, Sample
-from edgecc.serving import learn_event
 from edgecc.store import Store
 from edgecc.trunk import stem_trunk
 
@@ -64,8 +64,8 @@ def log(tmp_path: Path) -> Iterator[Log]:
     key, images = SigningKey.generate(), load_digits().images.astype(np.uint8) * 15
     trunk = stem_trunk(PLAN, SPEC, 0)
     (tmp_path / "generations").mkdir()
-    manifest = generation.base_manifest("node", SPEC)
-    generation.write(tmp_path / "stem", manifest=manifest, trunk=trunk, readout=Readout(trunk.dim))
+    about = generation.base_manifest("node", SPEC)
+    generation.write(tmp_path / "stem", manifest=about, trunk=trunk, readout=Readout(trunk.dim))
     generation.adopt(tmp_path / "stem", tmp_path / "generations", key)
     path = tmp_path / "generations/000000"
     parent, again = (generation.load(path, [key.verify_key], SPEC) for _ in range(2))
@@ -129,6 +129,26 @@ def test_a_growth_after_evictions_keeps_the_sums_of_its_stem_whenever_it_starts(
     exact.arrange(found[0].classes)
     assert same(found[0].prefix(exact.dim), exact)
     assert np.linalg.eigvalsh(found[0].A).min() >= -found[0].dim
+
+
+def test_a_growth_keeps_another_node_s_samples_and_says_so(log: Log) -> None:
+    images = load_digits().images.astype(np.uint8) * 15
+    theirs = Readout(log.parent.readout.dim)
+    for n in range(1000, 1100):
+        theirs.learn(log.live.features(images[n, None]), "theirs")
+    log.live.readout.merge(theirs)
+    exact = log.live.readout.copy()
+    growing = grower(log, log.moved(log.saved(), LABELS), "merged")
+    about = replace(log.parent.manifest, others=["their key"])
+    growing.parent = replace(log.parent, manifest=about)
+    trunk = growing.grown()
+    judged = growing.judge(trunk)
+    exact.arrange(judged.readout.classes)
+    assert same(judged.readout.prefix(exact.dim), exact)
+    assert judged.readout.counts[judged.readout.classes.index("theirs")] == 100
+    growing._write(trunk, judged)
+    written = generation.read_manifest(log.folder / "merged" / "candidate")
+    assert manifest.parse(written).others == ["their key"]
 
 
 def test_a_stem_whose_sums_are_kept_is_not_calibrated_anew(log: Log) -> None:

@@ -197,7 +197,8 @@ def test_labels_commands_chunks_and_the_canary_are_told_apart() -> None:
     found = meant("command/ping", b'{"id":"7","args":{"a":1}}', retain=True)
     assert found == Command("ping", "7", {"a": 1}, None, None, retain=True)
     body = {"client": "c", "transfer": "t", "generation": 3, "file": "f", "chunks": [0, 2]}
-    assert meant("checkpoint/get", to_json(body)) == ChunkRequest("c", "t", 3, "f", (0, 2))
+    assert meant("checkpoint/get", to_json(body)) == ChunkRequest(
+        "c", "t", 3, "f", (0, 2), size=65536)
 
 
 # --- the id ---

@@ -157,6 +157,7 @@ def test_a_bad_envelope_says_what_is_wrong(fields: dict[str, Any], reason: str) 
     ("checkpoint/get", b'{"generation":"1","chunks":[]}', "not a number"),
     ("checkpoint/get", b'{"generation":1,"chunks":[-1]}', "not a number, or chunks"),
     ("checkpoint/get", b'{"generation":1,"chunks":[],"client":"../x","transfer":"t"}', "letters"),
+    ("checkpoint/get", b'{"generation":1,"chunks":[],"size":[]}', "size of type list"),
     ("in/a/b/c/d", b"", "nothing listens"),
     ("in", b"", "nothing listens"),
     ("in/A b/sample", b"[]", "A b"),

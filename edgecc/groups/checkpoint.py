@@ -52,12 +52,21 @@ def save(path: Path | None) -> None:
 
 
 @checkpoint.command()
-@click.argument("number", type=int)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--force", is_flag=True, help="Even if it does worse on held-out samples.")
 @click.pass_obj
-def rollback(path: Path | None, number: int) -> None:
-    """Have the node serve an earlier generation again."""
-    args = {"generation": number}
-    print_json(lazily("edgecc.retrieve", "command")(configuration(path), "rollback", args))
+def push(path: Path | None, folder: Path, force: bool) -> None:
+    """Send a signed generation to the node, to serve unless it does worse than what serves."""
+    lazily("edgecc.retrieve", "push")(configuration(path), folder, force=force)
+
+
+@checkpoint.command()
+@click.argument("number", type=int)
+@click.option("--force", is_flag=True, help="Even if it does worse on held-out samples.")
+@click.pass_obj
+def rollback(path: Path | None, number: int, force: bool) -> None:
+    """Have the node serve an earlier generation again, unless it does worse than what serves."""
+    lazily("edgecc.retrieve", "rollback")(configuration(path), number, force=force)
 
 
 @checkpoint.command()

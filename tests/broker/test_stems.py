@@ -75,7 +75,7 @@ def test_another_stem_takes_over_with_all_that_was_taught_and_a_rollback_stays(
     assert stem_of(node, 0) is None
     assert stem_of(node, 1) is not None
     heard = len(node.peer.messages)
-    assert node.run("checkpoint", "rollback", "0").returncode == 0
+    assert node.run("checkpoint", "rollback", "0", "--force").returncode == 0
     node.peer.wait(lambda m: m.topic == node.topic("event") and m.json["type"] == "generation"
                    and m.json["data"]["generation"] == 0, after=heard)
     assert node.stop() == 0
