@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from brokers import Broker
 from live import Digits, Node, Peer
 from numpy.typing import NDArray
 
@@ -55,6 +56,14 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     broker = Mosquitto(binary, tmp_path_factory.mktemp("mosquitto"), port)
     yield port
     broker.stop()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    """A mosquitto of the test's own, not yet started."""
+    made = Broker(tmp_path / "broker")
+    yield made
+    made.stop()
 
 
 @pytest.fixture

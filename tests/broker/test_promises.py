@@ -230,11 +230,10 @@ def test_p05_quarantine_takes_no_more_than_its_share_of_the_disk(node: Node) -> 
 
 
 def test_p11_a_stream_keeps_its_copy_until_the_receipt_whatever_the_broker_acked(
-    make_node: MakeNode, tmp_path: Path, digits: Digits
+    make_node: MakeNode, broker: Broker, digits: Digits
 ) -> None:
     """Node, producer and broker stop in turn; the broker comes back with nothing that it had."""
-    broker = Broker(tmp_path / "broker", "allow_anonymous true").start()
-    node = make_node(broker.port)
+    node = make_node(broker.start().port)
     node.start()
     command = [sys.executable, "-m", "edgecc", "--config", str(node.config), "stream", "digits",
                "--json"]
@@ -260,4 +259,3 @@ def test_p11_a_stream_keeps_its_copy_until_the_receipt_whatever_the_broker_acked
     ids = [item.id for item in open_source("digits", shape=(1, 8, 8)).items]
     assert said["resumed"] + said["sent"] == len(ids)
     assert sorted(one for (one,) in node.rows("SELECT id FROM sample")) == sorted(ids)
-    broker.stop()

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import paho.mqtt.client as paho
@@ -24,14 +23,6 @@ from wire import PUBLISH, SUBSCRIBE, UNSUBSCRIBE, Relay
 from edgecc.backoff import FIRST, LAST, STABLE, Backoff
 from edgecc.config import Mqtt
 from edgecc.link import Link
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    made = Broker(tmp_path / "broker")
-    yield made
-    made.stop()
-
 
 # --- [P8] ---
 

@@ -4,11 +4,9 @@ import contextlib
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from brokers import Broker
 from conftest import MakeNode
 from live import BRIEF, Digits, Node, Peer, npy
@@ -20,13 +18,6 @@ from edgecc.outbox import Outbox
 from edgecc.store import Store
 
 LIMIT = 1500  # bytes: below a manifest, above all else
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    made = Broker(tmp_path / "broker")
-    yield made
-    made.stop()
 
 
 ACL = "topic readwrite #\nuser node\ntopic readwrite edgecc/v1/#\n"
