@@ -80,10 +80,11 @@ def test_a_password_and_a_key_stay_where_they_are(
     launch(node, *options, **environ)
     producer = Peer(broker.port, "edgecc/v1/cam1/out/#", username="producer",
                     password="password of producer")
-    node.peer.wait(lambda m: m.topic == node.topic("status") and m.payload == b"online")
+    node.peer.wait(lambda m: m.topic == node.topic("status") and m.payload == b"online"
+                   and not m.retain)
     for n in range(40):
         producer.publish(node.topic(f"in/door/sample/{digits[1][n]}"), digits[0][n].tobytes())
-    node.peer.wait(lambda m: m.topic == node.topic("train"))
+    node.peer.wait(lambda m: m.topic == node.topic("train") and not m.retain)
     shown = processes(node)
     producer.publish(node.topic("in/door/sample"), b"no picture")
     producer.wait(lambda m: m.topic.endswith("/receipt") and b"rejected" in m.payload)

@@ -15,11 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from live import DEADLINE, Digits, Node, Peer, npy
 from test_deploy import Broker, needs, run
-
-from edgecc.cli import main
 
 CA_CONFIG = """\
 [ca]
@@ -206,11 +203,10 @@ def test_what_is_wrong_with_tls_is_named_with_what_to_do(
     mqtt = broker.mqtt() | {key: str(broker.certs / value) if value and key != "host" else value
                             for key, value in changes.items()}
     node = cam1(mqtt)
-    done = node.run("start")
-    assert (done.returncode, says in done.stderr) == (code, True), done.stderr
-    assert "Traceback" not in done.stderr
-    asked = CliRunner().invoke(main, ["--config", str(node.config), "status"])
-    assert (asked.exit_code, says in asked.output) == (code, True), asked.output
+    for command in ("start", "status") if "ca" in changes else ("start",):
+        done = node.run(command)
+        assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(("name", "says"), [
