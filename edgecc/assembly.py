@@ -17,7 +17,7 @@ from edgecc.manifest import File
 
 
 class Assembly:
-    """Puts `file` together at `path`; use as a context manager, which makes it durable."""
+    """Puts `file` together at `path`; use as a context manager, or close it."""
 
     def __init__(self, path: Path, file: File) -> None:
         self.path, self.file = path, file
@@ -32,15 +32,15 @@ class Assembly:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, _error: BaseException | None,
+        self, _kind: type[BaseException] | None, _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
-                with naming(self.path):
-                    os.fsync(self._descriptor)
-        finally:
-            os.close(self._descriptor)
+        os.close(self._descriptor)
+
+    def sync(self) -> None:
+        """Durable once it returns."""
+        with naming(self.path):
+            os.fsync(self._descriptor)
 
     def keep(self, index: int, chunk: bytes) -> bool:
         """Write chunk `index`; False, and nothing done, where it is not what was vouched for."""

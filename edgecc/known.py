@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from edgecc import generation
+from edgecc import generation, sums
 from edgecc.errors import Corrupt
 from edgecc.generation import Generation
 from edgecc.learn.readout import Readout
@@ -25,7 +25,7 @@ def write(path: Path, digest: str, readout: Readout, cursor: int) -> None:
     about = {
         "generation": digest, "cursor": str(cursor), "classes": json.dumps(readout.classes),
     }
-    data = save(generation.readout_tensors(readout, packed=False), metadata=about)
+    data = save(sums.tensors_of(readout, packed=False), metadata=about)
     generation.replace_file(path, data)
 
 
@@ -35,7 +35,7 @@ def read(path: Path, dim: int) -> tuple[str, Readout, int]:
         with safe_open(path, framework="numpy") as file:
             about = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        readout = generation.readout_from(tensors, json.loads(about["classes"]), dim)
+        readout = sums.readout_from(tensors, json.loads(about["classes"]), dim)
         return about["generation"], readout, int(about["cursor"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"{path}: {error}") from error

@@ -48,19 +48,28 @@ def pack(a: Floats, b: Floats) -> dict[str, NDArray[Any]] | None:
 
 def unpack(tensors: Tensors, d: int, classes: int) -> tuple[Floats, Floats]:
     """(A, B) that `pack` was given; ValueError for tensors it cannot have made."""
+    m, steps = read(tensors, d, classes), int(tensors["steps"][0])
+    for step in reversed(range(steps)):
+        _change(m, step, np.add)
+    return _in_place(m, tensors["order"], d)
+
+
+def read(tensors: Tensors, d: int, classes: int) -> Floats:
+    """What is left of the sums once all steps are taken; ValueError as in `unpack`.
+
+    A line holds whole numbers below 2⁶³, and no step divides by less than one: undone, they make
+    sums below d · 2¹²⁶, which are finite.
+    """
     _check(tensors, d, classes)
-    order, steps = tensors["order"], int(tensors["steps"][0])
+    steps = int(tensors["steps"][0])
     ends = np.cumsum(tensors["bytes"], dtype=np.int64)
     coded = zip(tensors["shifts"], np.split(tensors["lines"], ends[:-1]), strict=True)
     m = np.zeros((d + classes, d))
     for line, (shift, data) in zip(_lines(m, steps), coded, strict=True):
         line[:] = _decode(data, int(shift), len(line))
-    with np.errstate(all="ignore"):
-        for step in reversed(range(steps)):
-            _change(m, step, np.add)
-    if not np.isfinite(m).all():
-        raise ValueError("sums are not finite")
-    return _in_place(m, order, d)
+    if not (np.diag(m)[:steps] > 0).all():
+        raise ValueError("a step divides by nothing, or less")
+    return m
 
 
 def _check(tensors: Tensors, d: int, classes: int) -> None:

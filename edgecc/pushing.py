@@ -69,8 +69,13 @@ class Staged:
         found = [file.file.chunks[index] for file in self._files for index in file.missing()]
         return list(dict.fromkeys(found))
 
+    def finish(self) -> None:
+        """All chunks are here: durable once it returns."""
+        for file in self._files:
+            file.sync()
+        self.close()
+
     def close(self) -> None:
-        """Durable once it returns."""
         self._open.close()
 
 
@@ -117,7 +122,7 @@ class Pushing:
             raise error
         if missing := staged.missing():
             return {"wants": missing[:WINDOW], "missing": len(missing)}
-        staged.close()
+        staged.finish()
         self._staged = None
         with naming(staged.folder):
             generation.write_file(staged.folder / MANIFEST, envelope)

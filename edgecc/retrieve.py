@@ -13,7 +13,7 @@ from edgecc import generation, transfer
 from edgecc.client import Client
 from edgecc.config import Config, format_size
 from edgecc.errors import CheckpointError, EdgeccError, NotRunning
-from edgecc.generation import Generation
+from edgecc.manifest import Manifest
 from edgecc.signing import key_id
 from edgecc.trust import KEY_FILE, keys_for_folder, pin
 
@@ -55,7 +55,7 @@ def pull(
 
 
 def verify(folder: Path, key: str | None, as_json: bool) -> None:
-    _print(generation.load(folder, keys_for_folder(folder, key)), folder, as_json)
+    _print(generation.load(folder, keys_for_folder(folder, key)).manifest, folder, as_json)
 
 
 def command(config: Config, verb: str, args: dict[str, Any]) -> Any:
@@ -157,8 +157,7 @@ def _progress(done: int, total: int) -> None:
         click.echo(f"\r{format_size(done)} of {format_size(total)}   ", err=True, nl=done >= total)
 
 
-def _print(found: Generation, folder: Path, as_json: bool) -> None:
-    manifest = found.manifest
+def _print(manifest: Manifest, folder: Path, as_json: bool) -> None:
     size = sum(file.size for file in manifest.files.values())
     about: dict[str, Any] = {
         "folder": str(folder), "generation": manifest.number, "digest": manifest.digest,

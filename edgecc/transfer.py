@@ -6,6 +6,7 @@ the wire: a checkpoint has the three files that a checkpoint has.
 
 import hashlib
 import secrets
+import shutil
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from edgecc import generation, manifest, signing
 from edgecc.assembly import Assembly, naming
 from edgecc.client import Client
 from edgecc.errors import BrokerError, CheckpointError, Corrupt, MessageError, NotRunning, Untrusted
-from edgecc.generation import MANIFEST, Generation
+from edgecc.generation import MANIFEST
 from edgecc.manifest import CHUNK, FILES, Manifest
 from edgecc.messages import PIECES, ChunkRequest, to_json
 from edgecc.outbox import Outbox
@@ -45,8 +46,11 @@ def serve(request: ChunkRequest, folder: Path, topics: Topics, outbox: Outbox) -
 def pull(
     client: Client, topics: Topics, number: int, *, folder: Path, trusted: list[VerifyKey],
     progress: Progress,
-) -> Generation:
-    """Fetch generation `number` into `folder`/<number>; resumes what an earlier pull left."""
+) -> Manifest:
+    """Fetch generation `number` into `folder`/<number>; resumes what an earlier pull left.
+
+    Nothing here waits for the disk: what a power cut tears is found by its digests, and mended.
+    """
     envelope = client.retained(topics.manifest(number))
     if envelope is None:
         raise CheckpointError(f"{topics.root} offers no generation {number}; see checkpoint list")
@@ -54,20 +58,24 @@ def pull(
     if offered.number != number:
         raise Untrusted(f"asked for generation {number}, offered {offered.number}")
     target = folder / generation.name_of(number)
+    part = folder / f"{generation.name_of(number)}.part"
     if target.exists():
         found = _pulled_before(target, trusted)
-        if found.manifest.digest != offered.digest:
+        if found is not None and found.digest != offered.digest:
             raise CheckpointError(f"{target} holds another generation {number}; pull elsewhere")
-        return found
-    part = folder / f"{generation.name_of(number)}.part"
+        if found is not None:
+            return found
+        with naming(target):
+            shutil.rmtree(part, ignore_errors=True)
+            target.rename(part)
     with naming(part):
         part.mkdir(parents=True, exist_ok=True)
     _fetch_files(client, topics, offered, part, progress)
     with naming(part):
-        found = generation.opened(offered, {name: (part / name).read_bytes() for name in FILES})
-        generation.write_file(part / MANIFEST, envelope)
-        generation.rename(part, target)
-    return found
+        generation.check(offered, {name: (part / name).read_bytes() for name in FILES})
+        (part / MANIFEST).write_bytes(envelope)
+        part.rename(target)
+    return offered
 
 
 def push(
@@ -121,9 +129,12 @@ def _check_fits(client: Client, size: int) -> None:
                           f"needs {size}: raise its max_packet_size")
 
 
-def _pulled_before(target: Path, trusted: list[VerifyKey]) -> Generation:
+def _pulled_before(target: Path, trusted: list[VerifyKey]) -> Manifest | None:
+    """What is there already; None where it was damaged since."""
     try:
-        return generation.load(target, trusted)
+        return generation.load(target, trusted).manifest
+    except Corrupt:
+        return None
     except Untrusted as error:  # its key was revoked since, or never was this node's
         raise Untrusted(f"{target}: {error}; delete that folder to pull it anew") from error
 

@@ -28,13 +28,17 @@ def pulled(node: Node, labels: int, rounds: int) -> dict[str, Any]:
     offered = _offer(node, labels)
     node.start()
     size = sum(file.size for file in offered.files.values())
-    ours, raw = [], []
+    ours, delivered, raw = [], [], []
     for _ in range(rounds):
         raw.append(size / _MB / _raw_seconds(node.config.mqtt.port, size))
-        ours.append(size / _MB / _pull_seconds(node, offered.number))
+        arrived, done = _pull_seconds(node, offered.number)
+        delivered.append(size / _MB / arrived)
+        ours.append(size / _MB / done)
     return {
         "pull_mb_per_s": median(ours), "raw_mb_per_s": median(raw), "pulled_mb": size / _MB,
         "pull_ratio": median(a / b for a, b in zip(ours, raw, strict=True)),
+        "delivered_mb_per_s": median(delivered),
+        "delivered_ratio": median(a / b for a, b in zip(delivered, raw, strict=True)),
     }
 
 
@@ -59,14 +63,20 @@ def _offer(node: Node, labels: int) -> Manifest:
         return generation.adopt(candidate, folder, keys.signing)
 
 
-def _pull_seconds(node: Node, number: int) -> float:
-    config = node.config
+def _pull_seconds(node: Node, number: int) -> tuple[float, float]:
+    """Until the last chunk is here and checked; and until all is, the packed sums too."""
+    config, arrived = node.config, 0.0
+
+    def progress(_done: int, _total: int) -> None:
+        nonlocal arrived
+        arrived = time.perf_counter() - started
+
     with tempfile.TemporaryDirectory(dir=node.work) as folder, Client(config) as client:
         started = time.perf_counter()
         transfer.pull(
             client, config.topics, number, folder=Path(folder), trusted=Keys(config.state).trusted,
-            progress=lambda *_: None)
-        return time.perf_counter() - started
+            progress=progress)
+        return arrived, time.perf_counter() - started
 
 
 def _raw_seconds(port: int, size: int) -> float:

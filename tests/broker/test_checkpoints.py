@@ -262,6 +262,17 @@ def test_p14_missing_chunks_are_asked_for_sixteen_at_once_in_pieces_that_the_bro
             node.bury()
 
 
+def test_p14_a_pulled_folder_that_was_damaged_since_is_mended(
+    taught: Node, elsewhere: Path
+) -> None:
+    folder = pull(taught, elsewhere)
+    with (folder / "readout.safetensors").open("r+b") as file:
+        file.write(b"torn")
+    heard = len(taught.peer.messages)
+    assert contents(pull(taught, elsewhere)) == own(taught, 1)
+    assert chunks_sent(taught, heard) == 1
+
+
 def test_p14_an_older_generation_than_was_pulled_before_is_taken_only_by_its_number(
     taught: Node, elsewhere: Path
 ) -> None:
