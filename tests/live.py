@@ -65,7 +65,8 @@ class Peer:
     def __init__(self, port: int, *filters: str, **login: str) -> None:
         self.messages: list[Message] = []
         self._news = threading.Condition()
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        name = f"peer-{os.urandom(8).hex()}"  # its own: a broker that was killed may know it still
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, name, protocol=paho.MQTTv5)
         if login:
             self._client.username_pw_set(login["username"], login["password"])
         self._client.max_inflight_messages_set(20)

@@ -100,6 +100,8 @@ class Stream:
         )
 
     def _settle(self, message: Inbound, progress: Callable[[int], None]) -> None:
+        if message.topic != self.topics.out(self.source, "receipt"):
+            return  # as the status of a node that has just come online
         for receipt in json.loads(message.payload):
             if self._open.pop(receipt["id"], None) is None:
                 continue

@@ -68,6 +68,13 @@ class Broker:
             assert time.monotonic() < deadline, "mosquitto does not listen"
             time.sleep(0.02)
 
+    def await_saying(self, what: str) -> None:
+        """Until its log has it."""
+        deadline = time.monotonic() + DEADLINE
+        while what not in (self._folder / "mosquitto.log").read_text():
+            assert time.monotonic() < deadline, f"it never says {what!r}"
+            time.sleep(0.05)
+
     def kill(self) -> None:
         self._end(signal.SIGKILL)
 

@@ -15,12 +15,13 @@ class Clock:
         self._file = folder / "faketime"
         self.environ = {
             "LD_PRELOAD": str(LIBRARY), "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_CACHE_DURATION": "1",  # seconds
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
         self.set(0)
 
     def set(self, offset: int) -> None:
-        """Seconds from now on beside the true time."""
+        """Seconds beside the true time, within a second from now."""
         part = self._file.with_suffix(".part")
         part.write_text(f"{offset:+d}\n")
         part.rename(self._file)

@@ -2,6 +2,13 @@
 
 import random
 
+import numpy as np
+from live import npy
+
+from edgecc import config
+from edgecc.capture import Item
+from edgecc.capture.stream import Stream
+from edgecc.client import Client
 from faults.broker import Broker
 from faults.conftest import MakeTrouble
 from faults.producer import Producer
@@ -64,3 +71,18 @@ def power_cut(trouble: Trouble, broker: Broker) -> None:
     trouble.count("daemon at random")
     broker.start()
     trouble.revive()
+
+
+def test_a_stream_that_hears_more_than_receipts_goes_on(
+    broker: Broker, make_trouble: MakeTrouble
+) -> None:
+    """As where the node comes back while its retained status is being looked at."""
+    node = make_trouble(broker.port).node
+    node.start()
+    settings = config.load(node.config, environ={})
+    with Client(settings) as client:
+        client.subscribe([settings.topics / "status"])
+        sending = Stream(client, settings.topics, "t")
+        one = Item("one", npy(np.zeros((1, 8, 8), np.uint8)), "application/x-npy")
+        sending.run(iter([one]), lambda _: None)
+    assert sending.counts == {"sent": 1, "stored": 1}

@@ -82,6 +82,7 @@ def test_a_session_that_expired_while_the_node_was_away_is_an_event(
         trouble.node.kill()
         trouble.node.peer.wait(lambda m: m.payload == b"offline")
         clock.set(8 * DAY)
+        broker.await_saying(f"Expiring client edgecc-{trouble.node.name}")
         trouble.tally.faults["session expired"] += 1
         heard = len(trouble.node.peer.messages)
         trouble.node.start()

@@ -123,7 +123,7 @@ def _install(folder: Path, role: str) -> None:
                 spec.loader.exec_module = exec_module  # type: ignore[method-assign]
             return spec
 
-    sys.meta_path.insert(0, OnImport)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, OnImport)
     wrap(sys.modules["pathlib"])  # imported above
 
 
