@@ -24,7 +24,7 @@ from edgecc.bench import figures
 _PACKAGE = Path(edgecc.__file__).parent
 _CORE = (
     "learn/**/*.py", "growth.py", "plausible.py", "judging.py", "rows.py", "recipe.py", "stem.py",
-    "trunk.py", "compile.py", "graph.py", "interpreter.py", "predictor.py", "packing.py",
+    "trunk.py", "compile.py", "graph.py", "interpreter.py", "predictor.py",
     "made_up.py", "bench/device.py", "bench/rivals.py", "bench/streams.py", "bench/one_pass.py",
     "bench/many_passes.py",
 )
