@@ -9,8 +9,9 @@ from edgecc.config import Config, keys
 
 # The others have shaped what is there: the plan, the trunk, the session with the broker.
 AT_RUN_TIME = {
-    "disk_budget", "keep_generations", "grow.first", "grow.epochs", "grow.method",
-    "trust.enabled", "trust.tolerance", "trust.rate", "drift.delta", "unknown.rate",
+    "disk_budget", "keep_generations", "sources", "trusted_keys", "predict", "grow.first",
+    "grow.epochs", "grow.method", "trust.enabled", "trust.tolerance", "trust.rate", "drift.delta",
+    "unknown.rate",
 }
 
 

@@ -75,7 +75,7 @@ def test_the_readme_has_no_figure_left_to_fill_in() -> None:
 def test_the_readme_names_the_tests_of_every_promise() -> None:
     rows = re.findall(r"^\| P(\d+) \|.*\| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert [int(number) for number, _ in rows] == list(range(1, 17))
-    for number, files in rows[:12]:
+    for number, files in rows:
         for name in re.findall(r"`([^`]+)`", files):
             source = (ROOT / "tests" / name).read_text()
             assert re.search(rf"def test_(p\d+_)*p{int(number):02d}_", source), (number, name)

@@ -156,11 +156,14 @@ def test_p12_reload_takes_up_what_can_change_and_names_what_needs_a_restart(
 ) -> None:
     node.receipt(node.send(npy(digits[0][0]), label="x"))
     node.ask(digits[0][1])
-    node.settings |= {"disk_budget": "99MiB", "keep_generations": 3, "memory_budget": "600MiB"}
+    node.settings |= {"disk_budget": "99MiB", "keep_generations": 3, "memory_budget": "600MiB",
+                      "sources": {"*": {"labels": ["x"]}}}
     node.__post_init__()
     command(node, "reload", "1")
     assert response(node, "reload", "1")["data"] == {
-        "taken_up": ["disk_budget", "keep_generations"], "needs_restart": ["memory_budget"]}
+        "taken_up": ["disk_budget", "keep_generations", "sources"],
+        "needs_restart": ["memory_budget"]}
+    assert node.receipt(node.send(npy(digits[0][2]), label="y"))["status"] == "rejected"
     command(node, "reload", "2")
     assert response(node, "reload", "2")["data"]["taken_up"] == []
     assert node.ask(digits[0][1])["label"] == "x"
