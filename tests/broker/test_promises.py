@@ -227,8 +227,6 @@ def test_p05_quarantine_takes_no_more_than_its_share_of_the_disk(node: Node) -> 
     assert kept == 18
 
 
-
-
 def test_p11_a_stream_keeps_its_copy_until_the_receipt_whatever_the_broker_acked(
     make_node: MakeNode, broker: Broker, digits: Digits
 ) -> None:
@@ -255,7 +253,7 @@ def test_p11_a_stream_keeps_its_copy_until_the_receipt_whatever_the_broker_acked
     done = subprocess.run(command, capture_output=True, text=True, timeout=2 * DEADLINE)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert 0 < said["resumed"] <= before < 500
     ids = [item.id for item in open_source("digits", shape=(1, 8, 8)).items]
+    assert 0 < said["resumed"] <= before <= len(ids) - 300
     assert said["resumed"] + said["sent"] == len(ids)
     assert sorted(one for (one,) in node.rows("SELECT id FROM sample")) == sorted(ids)
