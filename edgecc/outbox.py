@@ -154,25 +154,29 @@ class Outbox:
         """Hand over as much as the broker's window allows, durable messages first."""
         if not self.window:
             return
-        room = max(0, self.window - len(self._in_flight))
         waiting = {packet.row for packet in self._in_flight.values()} | set(self._arrived)
+        room = max(0, self.window + _AHEAD - len(self._in_flight))
         for row, topic, payload, retain in self.store.outbox(self._sent, room):
+            packet = Packet(topic, payload, {"retain": retain}, row)
+            if not self._takes(packet):
+                return
             self._sent = row
-            if row not in waiting and not self._hand_over(
-                Packet(topic, payload, {"retain": retain}, row)
-            ):
+            if row not in waiting and not self._hand_over(packet):
                 self._arrived.append(row)
-        while self._retained and len(self._in_flight) < self.window:
-            topic = next(iter(self._retained))
-            payload = self._retained.pop(topic)
-            self._hand_over(Packet(topic, payload, {"retain": True}, _PICTURE))
+        while self._retained:
+            topic, payload = next(iter(self._retained.items()))
+            packet = Packet(topic, payload, {"retain": True}, _PICTURE)
+            if not self._takes(packet):
+                return
+            del self._retained[topic]
+            self._hand_over(packet)
         while self._volatile and self._takes(self._volatile[0]):
             packet = self._volatile.popleft()
             self._bytes -= len(packet.payload)
             self._hand_over(packet)
 
     def _takes(self, packet: Packet) -> bool:
-        """True where the link may have one more: it never has much that could be dropped."""
+        """True where the link may have one more: beyond the window, a few that are small."""
         ahead = _AHEAD if len(packet.payload) <= _SMALL else 0
         return len(self._in_flight) < self.window + ahead
 
