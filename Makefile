@@ -13,7 +13,7 @@ demo: setup
 	$(BIN)/edgecc demo
 
 test: setup check
-	$(BIN)/pytest -n auto --dist loadfile $(if $(CI),--no-skips) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile $(if $(CI),--no-skips) $(PYTEST_ARGS)
 
 # Kills, cuts, fills and misleads real processes for the better part of an hour.
 faults: setup

@@ -33,8 +33,8 @@ ABOUT_TO_SERVE = "a new generation is about to serve; ask again in a moment"
 
 
 def answers(daemon: Daemon) -> list[dict[str, Any]]:
-    return [json.loads(payload) for topic, payload, _ in daemon.outbox._volatile
-            if "/response/" in topic]
+    return [json.loads(packet.payload) for packet in daemon.outbox._volatile
+            if "/response/" in packet.topic]
 
 
 def push(daemon: Daemon, folder: Path, **args: Any) -> None:

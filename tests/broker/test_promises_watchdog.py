@@ -94,7 +94,8 @@ from edgecc import config, daemon
 
 def kill():
     while True:
-        [thread] = [t for t in threading.enumerate() if t.name == "network"] or [None]
+        [thread] = [
+            t for t in threading.enumerate() if t.name == "network" and t.is_alive()] or [None]
         if thread is not None:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
