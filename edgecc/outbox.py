@@ -12,7 +12,7 @@ from typing import Any
 from edgecc.link import Link, Published
 from edgecc.store import Store
 
-_WAITING = 2000  # volatile messages; the oldest are dropped beyond
+_WAITING = 8000  # volatile messages; the oldest are dropped beyond
 _WAITING_BYTES = 8 * 2**20
 _AHEAD = 256  # small messages handed to the link, which sends them as the window allows
 _SMALL = 4096  # bytes

@@ -79,7 +79,7 @@ def test_p10_predictions_drop_oldest_first_and_are_counted_and_what_must_arrive_
         for n in range(100):
             outbox.put(f"{root}/event", str(n).encode())
     outbox.retain(f"{root}/status", b"online")
-    for n in range(2500):
+    for n in range(8500):
         outbox.send(f"{root}/out/t/prediction", str(n).encode())
     assert outbox.dropped == 500
     with contextlib.closing(Peer(mosquitto, f"{root}/#")) as peer:
@@ -91,12 +91,12 @@ def test_p10_predictions_drop_oldest_first_and_are_counted_and_what_must_arrive_
                 elif isinstance(event, Published):
                     assert outbox.published(event)
             outbox.pump()
-        peer.wait(lambda m: m.payload == b"2499")
+        peer.wait(lambda m: m.payload == b"8499")
         said = [(m.topic, m.payload.decode()) for m in peer.messages]
     link.stop()
     assert [text for topic, text in said if topic.endswith("event")] == list(map(str, range(100)))
     assert [text for topic, text in said if topic.endswith("prediction")] == [
-        str(n) for n in range(500, 2500)]
+        str(n) for n in range(500, 8500)]
     assert said[100] == (f"{root}/status", "online")
     with store.transaction():
         outbox.settle()
