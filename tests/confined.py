@@ -109,13 +109,18 @@ def set_read_only(target: str, *, read_only: bool, recursive: bool) -> None:
 
 
 def hide_files(writable: str) -> None:
-    """Own mounts: everything read-only but `writable`; own /tmp, /dev and /proc."""
+    """Own mounts: everything read-only but `writable`; own /tmp, /dev and /proc.
+
+    Of /tmp, `writable` stays, and the programs where they lie there.
+    """
     check(libc.unshare(NEW_MOUNTS))
     mount("none", "/", flags=MS_PRIVATE_ALL)
-    kept = os.open(writable, os.O_PATH | os.O_DIRECTORY)
+    programs = [place for place in (str(UNIT.parent.parent), sys.prefix) if place[:5] == "/tmp/"]
+    kept = {place: os.open(place, os.O_PATH | os.O_DIRECTORY) for place in (*programs, writable)}
     mount("tmpfs", "/tmp", "tmpfs")
-    Path(writable).mkdir(parents=True, exist_ok=True)
-    mount(f"/proc/self/fd/{kept}", writable, flags=MS_BIND)
+    for place, found in kept.items():
+        Path(place).mkdir(parents=True, exist_ok=True)
+        mount(f"/proc/self/fd/{found}", place, flags=MS_BIND)
     own_devices()
     mount("proc", "/proc", "proc", data="hidepid=invisible")
     set_read_only("/", read_only=True, recursive=True)
