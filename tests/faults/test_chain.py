@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -58,15 +59,14 @@ def grown(
     images, labels = fashion
     node, count = trouble.node, 100 + 200 * 2 ** (growths[-1] // 2)
     node.start()
-    for identity, label in zip(node.stream(images[:count], labels[:count]), labels, strict=False):
-        trouble.checker.sent[identity] = str(label)
-    for number in (0, *growths):
+    trouble.checker.sent.update({f"d-{n}": str(label) for n, label in enumerate(labels[:count])})
+    ingest(trouble, lambda: node.stream(images[:count], labels[:count]), scripts.get(0, ()))
+    for number in growths:
         for role, point, passes in scripts.get(number, ()):
-            if number and closed(node, number):
+            if closed(node, number):
                 break
             kill(trouble, number, role, point, passes)
-        if number:
-            await_closed(node, number)
+        await_closed(node, number)
     assert node.rows("SELECT id FROM sample WHERE row <= ? ORDER BY row", count) == [
         (f"d-{n}",) for n in range(count)]
     trouble.settle()
@@ -75,13 +75,30 @@ def grown(
     return chain(node), judged, {key: body[key] for key in ("label", "top", "generation")}
 
 
+def ingest(trouble: Trouble, send: Callable[[], object], script: Any) -> None:
+    """Send all of it. The node dies at each point in turn, armed before it lives again: it may
+    have taken everything in a moment later."""
+    for place, (role, point, passes) in enumerate(script):
+        trouble.arm(role, point, passes)
+        if place:
+            trouble.revive()
+        else:
+            send()
+        trouble.await_strike(lambda: False)
+        trouble.count(f"{role} {point}")
+    if script:
+        trouble.revive()
+    else:
+        send()
+
+
 def kill(trouble: Trouble, number: int, role: str, point: str | None, passes: int) -> None:
     """One process, once; or none, where growth `number` is over before it comes to the point."""
     if point is None:
         at_random(trouble, role)
     else:
         trouble.arm(role, point, passes)
-        if not trouble.await_strike(lambda: bool(number) and closed(trouble.node, number)):
+        if not trouble.await_strike(lambda: closed(trouble.node, number)):
             return
     trouble.count(f"{role} {point or 'at random'}")
     if role == "daemon":
