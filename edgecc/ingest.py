@@ -199,7 +199,8 @@ class Ingest:
             self.store.erasure.drop_quarantined(
                 seq for (seq, _, _), item in zip(out_of, items, strict=False)
                 if not isinstance(item, Rejected))
-            self.store.trim_quarantine()
+            if any(isinstance(item, Rejected) for item in items):
+                self.store.trim_quarantine()
             self.watch.save()
             if self.admission.limits:
                 self.store.set_meta("admission", self.admission.state())
