@@ -28,7 +28,7 @@ class Scale:
     """How large the bench is; `quick` is a smoke test and its figures mean nothing."""
 
     limit: int | None = None
-    epochs: float = 12.0  # of the method that is claimed, and of backpropagation
+    epochs: float = 20.0  # of the method that is claimed, and of backpropagation
     compared: int = 20_000  # samples on which every method stands beside the others
     few: float = 5.0  # epochs there
     published: float = 10.0  # of the published contextual recipe, a block

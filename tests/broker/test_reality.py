@@ -30,8 +30,13 @@ def wrong(label: int, draw: np.random.Generator) -> int:
     return int((label + draw.integers(1, 10)) % 10)
 
 
-def settled(node: Node) -> dict[str, Any]:
-    return await_health(node, lambda said: said["backlog"] == 0 and said["log"]["pending"] == 0)
+def await_labels(node: Node, count: int) -> None:
+    """So many labels are in its log, standing or set aside."""
+    deadline = time.monotonic() + DEADLINE
+    known = "SELECT (SELECT COUNT(*) FROM sample WHERE label IS NOT NULL) + COUNT(*) FROM aside"
+    while node.rows(known) != [(count,)]:
+        assert time.monotonic() < deadline, f"not {count} labels but {node.rows(known)}"
+        time.sleep(0.05)
 
 
 def teach(node: Node, digits: Digits, ids: range, liar: str | None) -> None:
@@ -55,7 +60,7 @@ def test_a_source_that_lies_is_named_and_unlearnt_and_the_honest_ones_are_not(
     assert said["source"] == "mallory"
     assert said["labels"] <= 200  # named within so many labels of its own
     assert said["missed"] > said["expected"] + 0.1 * said["compared"]
-    settled(node)
+    await_labels(node, 1200)
     standing = node.rows("SELECT COUNT(*) FROM sample WHERE label IS NOT NULL")[0][0]
     assert standing == 900
     assert node.rows("SELECT source, COUNT(*) FROM aside GROUP BY source") == [("mallory", 300)]
