@@ -161,7 +161,8 @@ class Daemon:
 
     def _turn(self) -> None:
         busy = self.serving.catch_up()
-        self._take_in(self.link.take(256, 0.0 if busy else _PATIENCE))
+        most = 1 if self.serving.predictor is None else 256  # the second sample is predicted
+        self._take_in(self.link.take(most, 0.0 if busy else _PATIENCE))
         self.orders.follow()
         self._swap()
         self.trial.step()

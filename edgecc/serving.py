@@ -66,6 +66,7 @@ class Serving:
                 self.unusable[number] = str(error)
         if self.predictor is None and self._spec.kind == "image":
             self._serve_stem(scaled_on=0)
+        self._rescale()
         if self.predictor is not None:
             revive(self._config.state, self.predictor, self._store)
         if self._store.meta("successor", -1) in numbers:
@@ -197,26 +198,31 @@ class Serving:
 
     def calibrate(self) -> bool:
         """Measure a sensor's scale on its first windows; True where the stem was made anew."""
-        if self._spec.kind != "sensor" or (
-            self.predictor is not None and self.predictor.generation.manifest.growth
-        ):
+        rescaled = self._rescale()
+        if rescaled:  # predictions go on: the labels so far are few
+            assert self.predictor is not None
+            self.catch_up_fully()
+            self.predictor.refresh()
+        return rescaled
+
+    def _rescale(self) -> bool:
+        """Serve the stems that are due by the windows stored; made, unless they are there."""
+        now = None if self.predictor is None else self.predictor.generation.manifest
+        if self._spec.kind != "sensor" or (now is not None and now.growth):
             return False
-        before = 0
-        if self.predictor is not None:
-            before = int(self.predictor.generation.manifest.recipe["scaled_on"])
+        before = 0 if now is None else int(now.recipe["scaled_on"])
         if before == SCALED_ON[-1]:
             return False
         due = [count for count in SCALED_ON if before < count <= self._store.stored()]
         for count in due:
             self._serve_stem(scaled_on=count)
-        if due and self.predictor is not None:  # predictions go on: the labels so far are few
-            self.catch_up_fully()
-            self.predictor.refresh()
         return bool(due)
 
     def _serve_stem(self, scaled_on: int) -> None:
         parent = "" if self.predictor is None else self.predictor.generation.manifest.digest
         self.predictor = Predictor(self.load(self._new_stem(scaled_on, parent).number))
+        with self._store.transaction():
+            self._store.set_meta("serving", self.number)
 
     def new_stems(self, after: Manifest | None) -> list[Manifest]:
         """The stems that follow generation `after`, measured on what the log holds now."""

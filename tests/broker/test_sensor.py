@@ -78,6 +78,22 @@ def test_a_restart_keeps_the_scaling(clinic: Node, cells: tuple[Any, Any, list[s
     assert generation.numbers(clinic.state / "generations") == made
 
 
+def test_after_a_kill_the_newest_scale_serves_before_anything_is_sent(
+    make_node: MakeNode, cells: tuple[Any, Any, list[str]]
+) -> None:
+    """What grows from now on stands on it."""
+    node = make_node(input={"kind": "sensor", "shape": [30, 1]})
+    windows = cells[0][:80].astype(np.float32)[:, :, None]
+    for part in (windows[:4], windows[4:], windows[:0]):
+        heard = len(node.peer.messages)
+        node.start()
+        said = node.peer.wait(lambda m: m.topic == node.topic("health"), after=heard).json
+        for window in part:
+            node.receipt(node.send(npy(window)))
+        node.kill()
+    assert said["generation"] == generation.numbers(node.state / "generations")[-1] == 2
+
+
 @pytest.mark.parametrize("shape", ["object", "rows", "envelope"])
 def test_a_window_may_be_json_with_its_channels_by_name(
     clinic: Node, cells: tuple[Any, Any, list[str]], shape: str
@@ -137,3 +153,14 @@ def test_predictions_do_not_stop_while_the_scale_is_measured_again(
     asked = [node.prediction(node.send(npy(window)))["label"] for window in windows[7:80]]
     assert generation.numbers(node.state / "generations") > before
     assert set(asked) == set(labels[:6])
+
+
+def test_all_but_the_first_window_of_a_burst_are_predicted(
+    make_node: MakeNode, cells: tuple[Any, Any, list[str]]
+) -> None:
+    node = make_node(input={"kind": "sensor", "shape": [30, 1]})
+    node.start()
+    node.kill()  # its session stays: all ten wait for it
+    sent = [node.send(npy(window)) for window in cells[0][:10].astype(np.float32)[:, :, None]]
+    node.start()
+    assert {node.prediction(one)["sample_id"] for one in sent[1:]} == set(sent[1:])

@@ -13,7 +13,7 @@ every generation opens, is signed, and names a parent that is there.
 | `hook/sitecustomize.py` | crash points: named places in the code where a process kills itself |
 | `trouble.py` | arms crash points, starts what was killed, times recovery |
 | `checker.py` | reads ids: lost, duplicated, broken |
-| `broker.py`, `proxy.py` | a mosquitto that may be killed; a TCP connection that may fail |
+| `proxy.py` | a TCP connection that may fail |
 | `disk.c` | a disk that fails: preloaded, its fsync and writes return errors when told to |
 | `tally.py` | counts over the whole run: the table and the figures |
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from brokers import OPEN, Broker
 from conftest import MakeNode
 from live import Digits
 
-from faults.broker import Broker
 from faults.clock import LIBRARY, Clock
 from faults.tally import Tally
 from faults.trouble import Trouble
@@ -30,7 +30,7 @@ def full(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
     """A mosquitto of this test alone, that keeps sessions over a restart."""
-    made = Broker(tmp_path / "broker")
+    made = Broker(tmp_path / "broker", f"{OPEN}autosave_interval 20").start()
     yield made
     made.stop()
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from brokers import Broker
 from growths import FASHION, SERIES, await_closed, chain, closed, fashion_series
 from live import Digits, Message
 
-from faults.broker import Broker
 from faults.conftest import MakeTrouble
 from faults.trouble import Trouble
 

@@ -3,8 +3,8 @@
 import time
 
 import pytest
+from brokers import Broker
 
-from faults.broker import Broker
 from faults.clock import Clock
 from faults.conftest import MakeTrouble
 from faults.trouble import Trouble

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from brokers import Broker
 
-from faults.broker import Broker
 from faults.conftest import MakeTrouble
 from faults.trouble import Trouble
 

@@ -3,13 +3,13 @@
 import random
 
 import numpy as np
+from brokers import Broker
 from live import npy
 
 from edgecc import config
 from edgecc.capture import Item
 from edgecc.capture.stream import Stream
 from edgecc.client import Client
-from faults.broker import Broker
 from faults.conftest import MakeTrouble
 from faults.producer import Producer
 from faults.trouble import KILLED, Trouble, plan

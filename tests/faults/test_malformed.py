@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from brokers import Broker
 from live import npy
 from PIL import Image
 
-from faults.broker import Broker
 from faults.conftest import MakeTrouble
 from faults.trouble import Trouble
 

@@ -2,10 +2,10 @@
 
 import resource
 
+from brokers import Broker
 from growths import closed
 from live import Message
 
-from faults.broker import Broker
 from faults.conftest import MakeTrouble
 from faults.trouble import Trouble
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+from brokers import Broker
 
-from faults.broker import Broker
 from faults.conftest import MakeTrouble
 from faults.proxy import Proxy
 

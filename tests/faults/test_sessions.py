@@ -8,22 +8,22 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
+from brokers import OPEN, Broker
 from live import DEADLINE, Peer
 from paho.mqtt.enums import CallbackAPIVersion
 
-from faults.broker import OPEN, Broker
 from faults.clock import Clock
 from faults.conftest import MakeTrouble
 from faults.producer import Producer
 from faults.trouble import KILLED, Trouble
 
-FORGETFUL = (*OPEN, "persistence false")
+FORGETFUL = OPEN + "persistence false"
 DAY = 24 * 3600
 
 
 @pytest.fixture
 def forgetful(tmp_path: Path) -> Iterator[Broker]:
-    made = Broker(tmp_path / "broker", *FORGETFUL)
+    made = Broker(tmp_path / "broker", FORGETFUL).start()
     yield made
     made.stop()
 
@@ -59,7 +59,7 @@ def test_a_broker_that_forgets_everything_costs_nothing_but_sending_again(
     producer.start()
     trouble.node.peer.wait(lambda m: m.topic.endswith("/receipt"))
     trouble.node.kill()
-    forgetful.restart(trouble.node.peer, how=signal.SIGKILL)
+    forgetful.restart(trouble.node.peer, end=signal.SIGKILL)
     trouble.count("daemon at random")
     trouble.count("broker at random")
     trouble.tally.faults["broker restarted without persistence"] += 1
@@ -73,7 +73,7 @@ def test_a_session_that_expired_while_the_node_was_away_is_an_event(
     tmp_path: Path, clock: Clock, make_trouble: MakeTrouble
 ) -> None:
     """The broker's clock goes on by eight days, the node's session is for seven."""
-    broker = Broker(tmp_path / "broker", environ=clock.environ)
+    broker = Broker(tmp_path / "broker", environ=clock.environ).start()
     try:
         trouble = make_trouble(broker.port)
         trouble.node.start()
@@ -126,7 +126,7 @@ def test_receipts_that_an_acl_denies_arrive_once_it_allows_them(
     allowed = [f"topic write edgecc/v1/+/{rest}/#\n" for rest in ("in", "command", "response")]
     acl.write_text("topic read #\n" + "".join(allowed))
     acl.chmod(0o600)
-    broker.restart(trouble.node.peer, *OPEN, "persistence true", f"acl_file {acl}")
+    broker.restart(trouble.node.peer, f"{OPEN}acl_file {acl}")
     trouble.start()
     trouble.burst(50)
     trouble.tally.faults["acl denies receipts"] += 1
@@ -135,7 +135,7 @@ def test_receipts_that_an_acl_denies_arrive_once_it_allows_them(
     assert not trouble.node.receipts()
     trouble.node.kill()  # so that it does not speak before its peer listens
     trouble.count("daemon at random")
-    broker.restart(trouble.node.peer, *OPEN, "persistence true")
+    broker.restart(trouble.node.peer, OPEN)
     trouble.revive()
     trouble.settle()
 
@@ -145,7 +145,7 @@ def test_packets_too_large_for_broker_or_node_harm_nobody_else(
 ) -> None:
     trouble = make_trouble(broker.port, mqtt={"max_payload": 1024})
     node = trouble.node
-    broker.restart(node.peer, *OPEN, "persistence true", "max_packet_size 200000")
+    broker.restart(node.peer, f"{OPEN}max_packet_size 200000")
     node.start()
     trouble.burst(20)
     for size in (100_000, 300_000):  # too large for the node, and for the broker
