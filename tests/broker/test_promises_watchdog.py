@@ -7,46 +7,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import MakeNode
 from live import DEADLINE, Digits, Node
+from notified import Systemd
 
 from edgecc.config import Mqtt
 from edgecc.link import Disconnected, Link
-
-
-class Systemd:
-    """The end of sd_notify(3) that systemd holds."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        self._socket.settimeout(0.1)
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def quiet_for(self, seconds: float) -> float:
-        """The longest time without a WATCHDOG=1 in the next `seconds`."""
-        until, heard, longest = time.monotonic() + seconds, time.monotonic(), 0.0
-        while (now := time.monotonic()) < until:
-            with contextlib.suppress(TimeoutError):
-                if self._socket.recv(100) == b"WATCHDOG=1":
-                    heard = time.monotonic()
-            longest = max(longest, now - heard)
-        return longest
-
-
-@pytest.fixture
-def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systemd]:
-    made = Systemd(tmp_path / "notify")
-    monkeypatch.setenv("NOTIFY_SOCKET", str(made.path))
-    yield made
-    made.close()
 
 
 def test_p07_the_watchdog_is_fed_while_everything_moves(node: Node, systemd: Systemd) -> None:
