@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -257,3 +258,51 @@ def test_a_process_that_was_stopped_by_another_stays_so(
     pace.set(1.0)
     pace.follow(None)
     assert used(spinning.pid, 0.3) == 0
+
+
+READS = """
+import sqlite3, sys, time
+log = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
+while True:
+    rows = log.execute("SELECT * FROM number")
+    next(rows)
+    time.sleep(0.03)
+    rows.close()
+    time.sleep(0.03)
+"""
+
+
+def test_a_reader_of_the_log_is_never_stopped_in_the_middle_of_it(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """It would keep the write-ahead file from being truncated."""
+    path = tmp_path / "log.sqlite"
+    log = sqlite3.connect(path, isolation_level=None)
+    log.executescript("PRAGMA journal_mode=WAL; CREATE TABLE number (n);"
+                      "INSERT INTO number VALUES (1), (2), (3);")
+    process, pace = subprocess.Popen([sys.executable, "-c", READS, str(path)]), Pace()
+    request.addfinalizer(process.kill)
+    pace.follow(process.pid)
+    for _ in range(12):
+        pace.set(0.0)
+        deadline = time.monotonic() + DEADLINE
+        while not at_rest(process.pid, 0.1) and time.monotonic() < deadline:
+            pass
+        log.execute("INSERT INTO number VALUES (4)")
+        assert log.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0, "busy"
+        assert state(process.pid) == "T"
+        pace.set(1.0)
+        assert becomes(process.pid, "S")
+    process.kill()
+    process.wait()
+    log.close()
+
+
+def at_rest(pid: int, seconds: float) -> bool:
+    """Whether it is stopped all through that time, and not on its way to be continued."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < seconds:
+        if state(pid) != "T":
+            return False
+        time.sleep(0.005)
+    return True
