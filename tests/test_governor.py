@@ -219,9 +219,9 @@ def state(pid: int) -> str:
 
 def becomes(pid: int, wanted: str) -> bool:
     deadline = time.monotonic() + DEADLINE
-    while state(pid) != wanted and time.monotonic() < deadline:
+    while (found := state(pid)) != wanted and time.monotonic() < deadline:
         time.sleep(0.01)
-    return state(pid) == wanted
+    return found == wanted
 
 
 def used(pid: int, seconds: float) -> float:
