@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 APT_PACKAGES := mosquitto mosquitto-clients dataset-fashion-mnist
 CONSTRAINTS := deploy/constraints-$(shell uname -m).txt
 
-.PHONY: demo test faults check setup system clean
+.PHONY: demo test faults arm check setup system clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -19,7 +19,15 @@ test: setup check
 faults: setup
 	$(BIN)/pytest tests/faults --full $(if $(CI),--no-skips) $(PYTEST_ARGS)
 
-test faults: APT_PACKAGES += libfaketime gcc libc6-dev
+test faults: APT_PACKAGES += libfaketime gcc libc6-dev shellcheck
+
+# Emulates a Pi: its Python, its wheels, compiled trunks, daemon and learner. Needs root, 1 GB in
+# build/arm, and ten minutes.
+arm: setup
+	tests/arm/make-root build/arm
+	OMP_NUM_THREADS=1 $(BIN)/pytest -s tests/arm/emulated.py tests/arm/installed.py $(if $(CI),--no-skips) $(PYTEST_ARGS)
+
+arm: APT_PACKAGES += qemu-user-static debootstrap
 
 check: setup
 	$(BIN)/ruff check edgecc tests

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edgecc
@@ -25,6 +24,7 @@ class Announcer:
         self._daemon = daemon
         self._topics = daemon.config.topics
         self._started = time.time()
+        self._trained: dict[str, Any] = {}  # what the learner said last
 
     def online(self) -> None:
         """After every connect: the retained picture of this node, whole."""
@@ -44,8 +44,12 @@ class Announcer:
         """An event that cannot be stored, or need not be."""
         self._daemon.outbox.send(self._topics / "event", _event(kind, severity, data))
 
-    def train(self, said: dict[str, Any]) -> None:
-        body = {name: value for name, value in said.items() if name != "type"}
+    def train(self, said: dict[str, Any] | None = None) -> None:
+        """What the learner says; without that, what it said last and whether it waits now."""
+        self._trained = self._trained if said is None else said
+        body = {name: value for name, value in self._trained.items() if name != "type"}
+        waits = self._daemon.governor.waits
+        body["waits"] = waits and waits["text"]
         body["memory"] = self._daemon.supervisor.peak
         self._retain("train", to_json(body))
 
@@ -110,7 +114,9 @@ class Announcer:
                 "peak": daemon_peak + daemon.supervisor.peak, "daemon_peak": daemon_peak,
                 "learner_peak": daemon.supervisor.peak, "daemon": resident_memory(),
             },
-            "temperature": _temperature(),
+            "temperature": daemon.governor.reading.celsius,
+            "throttled": daemon.governor.reading.throttled, "waits": daemon.governor.waits,
+            "energy": daemon.governor.energy,
         }
 
 
@@ -127,12 +133,3 @@ def _entry(manifest: Manifest, serving: int) -> dict[str, Any]:
         "bytes": sum(file.size for file in manifest.files.values()),
         "serving": manifest.number == serving,
     }
-
-
-def _temperature() -> float | None:
-    """Degrees Celsius of the first thermal zone, where the board has one."""
-    zone = Path("/sys/class/thermal/thermal_zone0/temp")
-    try:
-        return int(zone.read_text()) / 1000
-    except (OSError, ValueError):
-        return None

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from edgecc import settings
 from edgecc.errors import ConfigError, shown
+from edgecc.hours import Hours, parse_hours, show_hours
 from edgecc.sample import Input
 from edgecc.settings import Values
 from edgecc.topics import Topics, check_id
@@ -26,14 +27,15 @@ _BOUNDS = {  # what the protocol, or sense, allows
     "grow.first": (20, 10**9), "grow.epochs": (1e-3, 1000), "grow.threads": (1, 256),
     "grow.blocks": (0, 8), "grow.idle_exit": (0, 10**9),
     "trust.tolerance": (0, 0.9), "trust.rate": (1e-12, 0.1), "drift.delta": (1e-9, 0.5),
-    "unknown.rate": (0, 0.5),
+    "unknown.rate": (0, 0.5), "governor.max_celsius": (20, 150), "governor.cpu_share": (0.05, 1),
 }
 _HOST = re.compile(r"[\w.:%-]{1,255}")
 PATCHES = "patches"
 LITE0_DEPTH = r"efficientnet-lite0(?::([1-9]|1[0-6]))?"
 _STEM = rf"{PATCHES}|{LITE0_DEPTH}|.+\.tflite(?::.+)?"
 _TEXTS = {"node", "prefix", "state_dir", "stem", "mqtt.host", "mqtt.username", "mqtt.password",
-          "mqtt.ca", "mqtt.cert", "mqtt.key"}  # taken as written: a password may be 0123
+          "mqtt.ca", "mqtt.cert", "mqtt.key",  # taken as written: a password may be 0123
+          "governor.quiet_hours", "governor.sysfs"}
 _SOURCE = re.compile(r"sources\.(\*|[a-z0-9-]{1,64})\.(labels|rate)")
 _RATE = re.compile(r"(\d{1,9})/(s|min|h|day)")
 _INTERVALS = {"s": 1, "min": 60, "h": 3600, "day": 86400}
@@ -129,6 +131,16 @@ class Unknown:
 
 
 @dataclass(frozen=True)
+class GovernorConfig:
+    max_celsius: float = 75.0
+    heed_throttling: bool = True
+    quiet_hours: tuple[Hours, ...] = field(
+        default=(), metadata={"parse": parse_hours, "show": show_hours})
+    cpu_share: float = 1.0
+    sysfs: str = "/sys"
+
+
+@dataclass(frozen=True)
 class Rate:
     """Messages, and the unit of time in which so many may come."""
 
@@ -183,6 +195,7 @@ class Config:
     trust: Trust = Trust()
     drift: DriftConfig = DriftConfig()
     unknown: Unknown = Unknown()
+    governor: GovernorConfig = GovernorConfig()
     sources: Mapping[str, Source] = field(default_factory=dict)  # by name; "*": all others
 
     @property

@@ -20,6 +20,7 @@ from edgecc.commands import answer
 from edgecc.config import Config
 from edgecc.errors import MessageError, StorageFull
 from edgecc.forgetting import Forgetting
+from edgecc.governor import Governor
 from edgecc.ingest import Ingest
 from edgecc.keys import open_or_make
 from edgecc.link import Event, Link, Said, Will
@@ -83,6 +84,7 @@ class Daemon:
         self.revive()
         for what in (signal.SIGTERM, signal.SIGINT):
             signal.signal(what, self._on_signal)
+        self.governor.start()
         self.link.start()
         notify("READY=1")
 
@@ -103,6 +105,7 @@ class Daemon:
             limit=self.plan.learner_limit, idle=config.grow.idle_exit, wake=self.link.wake
         )
         self.session, self.shortage = Session(self), Shortage(self)
+        self.governor = Governor(self)
         self.trial, self.pushing = Trial(self), Pushing(self)
         self.watchdog = Watchdog(lambda: self.link.rounds, self.supervisor.progress)
         self.store.on_progress(self.watchdog.feed)
@@ -168,6 +171,7 @@ class Daemon:
         self.trial.step()
         self.forgetting.step()
         self._refresh()
+        self.governor.turn()
         self.orders.give()
         self._announce()
         self.session.turn()

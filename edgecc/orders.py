@@ -37,7 +37,7 @@ class Orders:
         daemon = self._daemon
         if daemon.paused or not daemon.supervisor.ready or daemon.serving.successor is not None:
             return
-        if daemon.forgetting.busy or daemon.trial.busy:
+        if daemon.forgetting.busy or daemon.trial.busy or not daemon.governor.allows:
             return
         live = daemon.serving.predictor
         for growth in daemon.store.open_growths()[:1]:

@@ -11,7 +11,8 @@ from edgecc.config import Config, keys
 AT_RUN_TIME = {
     "disk_budget", "keep_generations", "sources", "trusted_keys", "predict", "grow.first",
     "grow.epochs", "grow.method", "trust.enabled", "trust.tolerance", "trust.rate", "drift.delta",
-    "unknown.rate",
+    "unknown.rate", "governor.max_celsius", "governor.heed_throttling", "governor.quiet_hours",
+    "governor.cpu_share",
 }
 
 

@@ -130,6 +130,12 @@ def _print_status(said: dict[str, Any], as_json: bool) -> None:
         place = f" {train['step']}/{train['steps']}" if "step" in train else ""
         click.echo(f"  learner: {train['phase']}, growth {train['growth']}, "
                    f"block {train.get('block', '-')}{place}")
+    if waits := health.get("waits"):
+        click.echo(f"  learning waits since {_when(waits['since'])}: {waits['text']}")
+    if energy := health.get("energy"):
+        each = energy["joules_per_sample"]
+        click.echo(f"  energy since the start {energy['joules']:.0f} J, of {energy['of']}"
+                   + ("" if each is None else f": {each:.3g} J a sample"))
     if memory:
         click.echo(f"  memory peak {format_size(memory['peak'])} of "
                    f"{format_size(memory['budget'])}")

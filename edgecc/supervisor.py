@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from edgecc.learner import OUT_OF_MEMORY, Order
+from edgecc.pace import Pace
 
 log = logging.getLogger(__name__)
 _BACKOFF = (0.5, 120.0)  # seconds, first and longest
@@ -33,6 +34,7 @@ class Supervisor:
         self.said: Said = queue.SimpleQueue()
         self.order: Order | None = None
         self._oom_kills = 0
+        self.pace = Pace()  # of a learner that has an order
         self.peak = 0  # bytes, the largest VmHWM that any learner reported
 
     @property
@@ -40,8 +42,11 @@ class Supervisor:
         return self._process.pid if self._process else None
 
     def progress(self) -> object:
-        """Something that changes as long as the learner works; None where it has no order."""
-        return None if self._process is None or self.order is None else _cpu(self._process.pid)
+        """Something that changes as long as the learner works; None where it has no order, or is
+        made to wait."""
+        if self._process is None or self.order is None or self.pace.share == 0:
+            return None
+        return _cpu(self._process.pid)
 
     @property
     def ready(self) -> bool:
@@ -59,14 +64,17 @@ class Supervisor:
             self._process.stdin.flush()
         except BrokenPipeError:
             log.info("learner went away before its order; it will be started again")
+        self.pace.follow(self._process.pid)
 
     def done(self) -> None:
         """The order is fulfilled."""
+        self.pace.follow(None)
         self.order, self._backoff = None, _BACKOFF[0]
 
     def ended(self) -> Ending | None:
         """Reap a learner that ended with its order unfulfilled: why; None where it was idle."""
         assert self._process is not None
+        self.pace.follow(None)
         code = self._process.wait()
         unfinished, self._process = self.order, None
         self.order = None
@@ -82,6 +90,7 @@ class Supervisor:
 
     def stop(self) -> None:
         if self._process is not None:
+            self.pace.follow(None)
             self._process.kill()
             self._process.wait()
 

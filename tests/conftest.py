@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from brokers import Broker
 from live import Digits, Node, Peer
+from notified import Systemd
 from numpy.typing import NDArray
 
 from edgecc.broker import Mosquitto, find_mosquitto, free_port
@@ -83,6 +84,7 @@ def make_node(
             "mqtt": {"host": "127.0.0.1", "port": port},
             "input": {"kind": "image", "shape": [1, 8, 8]},
             "grow": {"first": 100_000, "epochs": 1, "idle_exit": 2},
+            "governor": {"sysfs": str(folder / "sys")},  # a board that tells nothing
         }
         for key, value in changes.items():
             if isinstance(value, dict):
@@ -106,6 +108,14 @@ def node(make_node: MakeNode) -> Node:
     made = make_node()
     made.start()
     return made
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systemd]:
+    made = Systemd(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(made.path))
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -145,6 +145,7 @@ class Node:
     peer: Peer
     process: subprocess.Popen[bytes] | None = None
     environ: dict[str, str] = field(default_factory=dict)  # beside this process's own
+    python: str = sys.executable
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
@@ -167,7 +168,7 @@ class Node:
     def launch(self) -> subprocess.Popen[bytes]:
         with (self.folder / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edgecc", "--config", str(self.config), "start"],
+                [self.python, "-m", "edgecc", "--config", str(self.config), "start"],
                 stdout=log, stderr=log, env=os.environ | self.environ,
             )
         return self.process

@@ -23,8 +23,6 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edgecc import config
-
 DEPLOY = Path(__file__).parent.parent / "deploy"
 UNIT = DEPLOY / "edgecc.service"
 DEADLINE = 10.0
@@ -105,16 +103,6 @@ def test_the_unit_leaves_the_learner_what_it_needs() -> None:
     assert "MemoryDenyWriteExecute" not in unit, "oneDNN generates code"
     assert unit["ProcSubset"] == ["all"], "LiteRT reads /proc/cpuinfo"
     assert not [value for value in unit["SystemCallFilter"] if "@resources" in value]
-
-
-def test_the_configuration_in_the_readme_loads_and_fits_the_unit(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", (DEPLOY / "README.md").read_text(), re.DOTALL)
-    (tmp_path / "edgecc.yaml").write_text(block)
-    (tmp_path / "secrets.yaml").write_text("mqtt_password: word\n")
-    loaded = config.load(tmp_path / "edgecc.yaml", environ={})
-    assert loaded.state_dir == f"/var/lib/{settings()['StateDirectory'][0]}"
-    assert loaded.memory_budget < 512 * 2**20
-    assert (loaded.mqtt.username, loaded.mqtt.password) == ("cam1", "word")
 
 
 def test_the_container_copies_what_is_there_and_is_not_root() -> None:

@@ -28,6 +28,7 @@ memory_budget: {budget}
 mqtt: {{host: 127.0.0.1, port: {port}}}
 input: {{kind: image, shape: {shape}}}
 grow: {{first: {first}, mirror: {mirror}}}
+governor: {{max_celsius: 150, heed_throttling: false}}
 """
 
 

@@ -6,53 +6,16 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import MakeNode
 from live import DEADLINE, Digits, Node
+from notified import Systemd
 
 from edgecc.config import Mqtt
 from edgecc.link import Disconnected, Link
-
-
-class Systemd:
-    """The end of sd_notify(3) that systemd holds; like systemd it reads at once, or a sender whose
-    datagrams nobody takes would wait."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self._heard = path, time.monotonic()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def close(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-
-    def quiet_for(self, seconds: float) -> float:
-        """The longest time without a WATCHDOG=1 in the next `seconds`."""
-        started, longest = time.monotonic(), 0.0
-        while (now := time.monotonic()) < started + seconds:
-            longest = max(longest, now - max(self._heard, started))
-            time.sleep(0.02)
-        return longest
-
-    def _read(self) -> None:
-        while said := self._socket.recv(100):
-            if said == b"WATCHDOG=1":
-                self._heard = time.monotonic()
-
-
-@pytest.fixture
-def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systemd]:
-    made = Systemd(tmp_path / "notify")
-    monkeypatch.setenv("NOTIFY_SOCKET", str(made.path))
-    yield made
-    made.close()
 
 
 def test_p07_the_watchdog_is_fed_while_everything_moves(node: Node, systemd: Systemd) -> None:
