@@ -20,6 +20,7 @@ from edgecc.learn.methods.contexts import LinearContext
 from edgecc.learn.methods.optimisers import Adam
 from edgecc.learn.methods.scored import Scored
 from edgecc.learn.network import Network
+from edgecc.learn.norms import EPS
 from edgecc.learn.readout import Floats, Readout
 from edgecc.planner import Plan
 from edgecc.recipe import Recipe
@@ -99,8 +100,7 @@ class LastLayer(Network):
 
 def _through(block: Block, h: Tensor) -> Tensor:
     """A block's training pass with a graph, which blocks themselves never build."""
-    assert block.statistics is not None
-    n = block.statistics.forward(block.affine(h)).values
+    n = F.batch_norm(block.affine(h), None, None, training=True, eps=EPS)
     return F.max_pool2d(n.relu(), block.pool)
 
 
@@ -119,7 +119,7 @@ def replayed(
         batch = np.concatenate([arriving, generator.choice(kept or [0], again).astype(np.int64)])
         change = recipe.change(generator)
         network.sweep(
-            maps.batch(batch, change), torch.from_numpy(stream.targets[batch]), rate=_RATE)
+            torch.from_numpy(maps.batch(batch, change)), torch.from_numpy(stream.targets[batch]), rate=_RATE)
         for position in arriving:
             _reservoir(kept, int(position), room, generator)
     calibration = np.asarray(kept or range(len(stream) - 500, len(stream)), np.int64)[-1000:]
@@ -182,10 +182,11 @@ def network_accuracy(
 ) -> float:
     """Test accuracy at the last block's scores, batch norms measured on `calibration`."""
     names = np.asarray(classes)
-    network.calibrate(maps.batch(calibration))
+    network.calibrate(torch.from_numpy(maps.batch(calibration)))
     right = 0
     for start in range(0, len(stream.test_targets), 500):
         part = slice(start, start + 500)
-        named = names[network.predict(maps.of(stream.test_images[part])).numpy()]
+        x = torch.from_numpy(maps.of(stream.test_images[part]))
+        named = names[network.predict(x).numpy()]
         right += int((named == stream.test_targets[part]).sum())
     return right / len(stream.test_targets)

@@ -28,6 +28,7 @@ from edgecc.bench import figures
 from edgecc.bench.data import FASHION_FOLDER
 from edgecc.bench.streams import Stream, split
 from edgecc.growth import methods_on
+from edgecc.learn import backends
 from edgecc.learn.network import Network
 from edgecc.memory import peak_memory, resident_memory
 from edgecc.planner import Block, Plan
@@ -157,12 +158,12 @@ def _made(contender: str, plan: Plan, stream: Stream) -> tuple[Network, Iterator
         read=stream.images.__getitem__, classes=[str(k) for k in range(10)],
         targets=stream.targets, held=np.zeros(len(stream), bool), weights=np.ones(10))
     maps = Maps(stem_trunk(plan, Input("image", tuple(stream.images.shape[1:])), 0), rows)
-    draws = np.random.default_rng(0)
+    draws, xp = np.random.default_rng(0), backends.named(plan.backend).namespace
 
     def batches() -> Iterator[tuple[Any, Any]]:
         while True:
             batch = draws.integers(0, len(stream), plan.batch)
-            yield maps.batch(batch), torch.from_numpy(stream.targets[batch])
+            yield xp.asarray(maps.batch(batch)), xp.asarray(stream.targets[batch])
 
     return kinds[contender](list(methods_on(maps, plan, Recipe(), 10, draws))), batches()
 
