@@ -96,8 +96,9 @@ class Grower:
             chosen = draws.batch(step)
             y = xp.asarray(self.rows.targets[chosen])
             change = self.recipe.change(self._generator(1, step))
-            x = xp.asarray(maps.batch(chosen, change))
-            values = network.sweep(x, y, rate=self.recipe.rate_at(step, steps))[-1]
+            values = network.sweep(  # nobody else holds the batch, so it is freed on the way
+                xp.asarray(maps.batch(chosen, change)), y, rate=self.recipe.rate_at(step, steps)
+            )[-1]
             right += 0.02 * (int((values.argmax(1) == y).sum()) / len(y) - right)
             if step % 50 == 0:
                 self._progress("training", step=step, steps=steps, accuracy=right)

@@ -3,11 +3,13 @@ per sample.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import cast
+from functools import reduce
+from operator import add
+from typing import Any, cast
 
-from edgecc.learn.backends import Array, namespace, of
+from edgecc.learn.backends import Array, namespace, of, tiles
 
 EPS = 1e-5
 
@@ -29,14 +31,39 @@ class Normal:
         if x.ndim == 4:
             return Normal.by(*of(x).moments(x))
         mean = x.mean(0)
-        centred = x - mean
-        return Normal.by(mean, (centred * centred).mean(0))
+        square = reduce(add, [((x[part] - mean) ** 2).sum(0) for part in tiles(len(x))])
+        return Normal.by(mean, square / len(x))
 
-    def __call__(self, x: Array) -> Array:
-        return (x - along(self.mean, x)) * along(self.inverse, x)
+    def applied(self, x: Array) -> Array:
+        """n = (x - mean) / deviation, in x's place."""
+        x -= _along(self.mean, x)
+        x *= _along(self.inverse, x)
+        return x
+
+    def back(
+        self, n: Array, total: Array, product: Array, add: Callable[[Array], Any]
+    ) -> Array:
+        """∂L/∂x of a gradient g at n, in n's place: `add(n)` adds g to it.
+
+        Mean and deviation are functions of x as well; with N values of a channel,
+
+            ∂L/∂x = (g - Σ g / N - n Σ g n / N) / deviation,   total Σ g, product Σ g n
+        """
+        count = math.prod(n.shape) // n.shape[1]
+        n *= _along(-product / count, n)
+        n -= _along(total / count, n)
+        add(n)
+        n *= _along(self.inverse, n)
+        return n
 
 
-def along(channels: Array, x: Array) -> Array:
+def inner(x: Array, y: Array) -> Array:
+    """Σ x y of each channel (axis 1), a few samples at a time."""
+    axes = (0, *range(2, x.ndim))
+    return reduce(add, [(x[part] * y[part]).sum(axes) for part in tiles(len(x))])
+
+
+def _along(channels: Array, x: Array) -> Array:
     """(C,) shaped to apply to axis 1 of x."""
     return channels.reshape(-1, *[1] * (x.ndim - 2))
 

@@ -10,10 +10,11 @@ with ℓ_k = τ (G_k - θ) for the last two. For errors e = ∂L/∂ℓ each has
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from operator import iadd
 
 from edgecc.learn.backends import Array, Draws, namespace, of
 from edgecc.learn.blocks import Pass
-from edgecc.learn.norms import BatchNorm, Normal
+from edgecc.learn.norms import BatchNorm, Normal, inner
 
 # e (B, K) to [∂L/∂own] and a gradient of the block's output, or of n
 Backward = Callable[[Array], tuple[list[Array], Array | None, Array | None]]
@@ -79,17 +80,17 @@ class LinearContext(Context):
     def forward(self, done: Pass) -> tuple[Array, Backward]:
         p = self._pool.forward(done.a)
         normal = Normal.of(p)
-        q = normal(p)
+        q = normal.applied(p)
 
         def backward(e: Array) -> tuple[list[Array], Array, None]:
-            dq = e @ self.w
-            dp = (dq - dq.mean(0) - q * (dq * q).mean(0)) * normal.inverse
-            return [e.T @ q, e.sum(0)], self._pool.backward(dp, done.a), None
+            own, dq = [e.T @ q, e.sum(0)], e @ self.w
+            dp = normal.back(q, dq.sum(0), inner(dq, q), lambda n: iadd(n, dq))
+            return own, self._pool.backward(dp, done.a), None
 
         return q @ self.w.T + self.c, backward
 
     def frozen(self, done: Pass) -> Array:
-        return self._norm.population(self._pool.forward(done.a)) @ self.w.T + self.c
+        return self._norm.population.applied(self._pool.forward(done.a)) @ self.w.T + self.c
 
     def calibrate(self, passes: Iterable[Pass]) -> None:
         self._norm.measure(self._pool.forward(done.a) for done in passes)
