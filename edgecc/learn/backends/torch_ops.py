@@ -41,7 +41,7 @@ def drawn(generator: torch.Generator) -> Tensor:
 
 
 def redraw(generator: torch.Generator, drawn: Tensor) -> None:
-    generator.set_state(drawn)
+    generator.set_state(torch.asarray(drawn))
 
 
 def conv(u: Tensor, weight: Tensor, *, padding: Sides, dilation: int) -> Tensor:
