@@ -35,7 +35,7 @@ from edgecc.learn.backends import Draws as Generator
 from edgecc.learn.blocks import Block, Linear, PoolConv
 from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
-from edgecc.learn.norms import Normal, Sums
+from edgecc.learn.norms import EPS, Sums
 from edgecc.learn.readout import Readout
 from edgecc.planner import Plan
 from edgecc.plausible import plausible
@@ -118,7 +118,7 @@ class Grower:
             largest = np.maximum(largest, np.asarray(z).max((0, 2, 3)))
         mean, variance = (np.asarray(found) for found in sums.moments())
         weights, bias = block.folded(*sums.moments())
-        high = float(((largest - mean) * Normal.by(mean, variance).inverse).max())
+        high = float(((largest - mean) / np.sqrt(variance + EPS)).max())
         _, *out = block.output_shape(maps.size)
         layer = Layer(
             convs=tuple(np.asarray(weight).reshape(

@@ -56,7 +56,7 @@ CONTENDERS = {
     "last layer": "the scores on the last block alone; blocks stay as drawn",
 }
 
-Found = Mapping[str, float]
+Found = dict[str, float]
 
 
 def run(*, quick: bool, json_path: Path | None) -> None:

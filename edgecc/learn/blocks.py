@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import reduce
 from operator import add, iadd
 from typing import Literal, cast
 
@@ -49,8 +49,10 @@ class Pass:
         if self.normal is None:
             return reduce(iadd, [g for g, _ in pulls])
         total = reduce(add, [g.sum((0, 2, 3)) for g, _ in pulls])
-        return self.normal.back(
-            self.n, total, reduce(add, products), lambda n: self._add(n, pulls))
+        dz = self.normal.through_statistics(self.n, total, reduce(add, products))
+        for g, index in pulls:
+            self._add(dz, self.normal.scaled(g), index)
+        return dz
 
     def _active(self, da: Array) -> Array:
         """Through the activation, in da's place; at the maxima where there is a pool."""
@@ -60,12 +62,11 @@ class Pass:
             da[part] *= self.a[part] > 0
         return da
 
-    def _add(self, n: Array, pulls: Sequence[tuple[Array, Array | None]]) -> None:
-        for g, index in pulls:
-            if index is None:
-                n += g
-            else:
-                of(n).add_at_maxima(n, g, index, self.pool)
+    def _add(self, dz: Array, g: Array, index: Array | None) -> None:
+        if index is None:
+            dz += g
+        else:
+            of(dz).add_at_maxima(dz, g, index, self.pool)
 
 
 class Block(ABC):

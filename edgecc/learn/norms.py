@@ -3,11 +3,11 @@ per sample.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any, cast
+from typing import cast
 
 from edgecc.learn.backends import Array, namespace, of, tiles
 
@@ -40,20 +40,19 @@ class Normal:
         x *= _along(self.inverse, x)
         return x
 
-    def back(
-        self, n: Array, total: Array, product: Array, add: Callable[[Array], Any]
-    ) -> Array:
-        """∂L/∂x of a gradient g at n, in n's place: `add(n)` adds g to it.
+    def scaled(self, g: Array) -> Array:
+        """∂L/∂x of a gradient g at n, in its place, but for what goes through the statistics."""
+        g *= _along(self.inverse, g)
+        return g
 
-        Mean and deviation are functions of x as well; with N values of a channel,
+    def through_statistics(self, n: Array, total: Array, product: Array) -> Array:
+        """That, in n's place: -(Σ g + n Σ g n) / (N deviation), of a channel's N values.
 
-            ∂L/∂x = (g - Σ g / N - n Σ g n / N) / deviation,   total Σ g, product Σ g n
+        Mean and deviation are functions of x as well. total: Σ g; product: Σ g n; both (C,).
         """
         count = math.prod(n.shape) // n.shape[1]
-        n *= _along(-product / count, n)
-        n -= _along(total / count, n)
-        add(n)
-        n *= _along(self.inverse, n)
+        n *= _along(-self.inverse * product / count, n)
+        n -= _along(self.inverse * total / count, n)
         return n
 
 

@@ -24,7 +24,8 @@ else:
 Backend = Literal["torch", "numpy"]
 Sides = tuple[int, int]  # down and across
 _TILE = 16  # samples
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Operations(Protocol):

@@ -75,11 +75,12 @@ class Method(ABC):
         """Everything that a later step or score depends on, by name."""
         measured = {f"{name}.{part}": tensor for name, norm in self.norms().items()
                     for part, tensor in norm.state().items()}
-        drawn = {} if self._generator is None else {"generator": of(self._generator).drawn(self._generator)}
+        generator = self._generator
+        drawn = {} if generator is None else {"generator": of(generator).drawn(generator)}
         return self._tensors | self._optimiser.state() | measured | drawn
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """As it was when `state` was taken, by a method of the same make; from arrays of any kind."""
+        """As it was when `state` was taken, perhaps in another kind of arrays."""
         asarray = namespace(self.block.weights[0]).asarray
         for name, array in (self._tensors | self._optimiser.state()).items():
             array[...] = asarray(state[name])

@@ -10,7 +10,6 @@ with ℓ_k = τ (G_k - θ) for the last two. For errors e = ∂L/∂ℓ each has
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from operator import iadd
 
 from edgecc.learn.backends import Array, Draws, namespace, of
 from edgecc.learn.blocks import Pass
@@ -84,7 +83,8 @@ class LinearContext(Context):
 
         def backward(e: Array) -> tuple[list[Array], Array, None]:
             own, dq = [e.T @ q, e.sum(0)], e @ self.w
-            dp = normal.back(q, dq.sum(0), inner(dq, q), lambda n: iadd(n, dq))
+            dp = normal.through_statistics(q, dq.sum(0), inner(dq, q))
+            dp += normal.scaled(dq)
             return own, self._pool.backward(dp, done.a), None
 
         return q @ self.w.T + self.c, backward
@@ -158,7 +158,7 @@ def goodness_of_biases(n: Array, beta: Array) -> Array:
 def _sums_above(values: Array, place: Array, count: int) -> Array:
     """(R, count): of each row, for each sorted threshold, the sum of the values above it."""
     xp, bins = namespace(values), of(values).binned(values, place, count + 1)
-    return xp.flip(xp.cumsum(xp.flip(bins, (1,)), 1), (1,))[:, 1:]  # type: ignore[no-any-return]
+    return xp.flip(xp.cumsum(xp.flip(bins, (1,)), 1), (1,))[:, 1:]
 
 
 class ScaleContext(Context):
