@@ -260,7 +260,7 @@ class Grower:
 
     def _snapshot(self, network: Network, step: int) -> None:
         state = network.state() | {"next_step": np.array(step)}
-        data = save({name: np.ascontiguousarray(array) for name, array in state.items()})
+        data = save({name: np.asarray(array, order="C") for name, array in state.items()})
         generation.replace_file(self.folder / "training.safetensors", data)
 
     def _progress(self, phase: str, **rest: Any) -> None:

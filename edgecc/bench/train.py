@@ -26,6 +26,7 @@ import torch
 
 from edgecc.bench import figures
 from edgecc.bench.data import FASHION_FOLDER
+from edgecc.bench.rivals import EndToEnd, LastLayer, MicroBatched
 from edgecc.bench.streams import Stream, split
 from edgecc.growth import methods_on
 from edgecc.learn import backends
@@ -49,11 +50,12 @@ _RATE = 1e-3
 _PRODUCT = 1024  # sides of the matrices whose product is the hardware's limit
 OURS = "contextual"
 
-CONTENDERS = {
-    "contextual": "every block by its own local update, in one sweep",
-    "backpropagation": "end to end, by autograd",
-    "micro-batches": "the same in batches of 8, whose gradients are summed",
-    "last layer": "the scores on the last block alone; blocks stay as drawn",
+CONTENDERS = {  # the network it makes of the blocks, and on which arrays
+    "contextual": (Network, "torch"),  # every block by its own local update, in one sweep
+    "on numpy": (Network, "numpy"),
+    "backpropagation": (EndToEnd, "torch"),
+    "micro-batches": (MicroBatched, "torch"),
+    "last layer": (LastLayer, "torch"),
 }
 
 Found = dict[str, float]
@@ -119,7 +121,8 @@ def measured(contender: str, steps: int) -> Found:
         "stem_seconds": median(stem for stem, _ in taken) * EPOCH / PLAN.batch,
         "epoch_seconds": median(stem + step for stem, step in taken) * EPOCH / PLAN.batch,
     }
-    return found | (_speed(stream, steps) if contender == OURS else {})
+    return found | (
+        _speed(contender, stream, steps) if CONTENDERS[contender][0] is Network else {})
 
 
 def _pictures() -> Stream:
@@ -150,10 +153,8 @@ def _steps(
 
 def _made(contender: str, plan: Plan, stream: Stream) -> tuple[Network, Iterator[tuple[Any, Any]]]:
     """The contender's network, untrained, and batches for it."""
-    from edgecc.bench import rivals
-
-    kinds = {"backpropagation": rivals.EndToEnd, "micro-batches": rivals.MicroBatched,
-             "last layer": rivals.LastLayer, OURS: Network}
+    kind, backend = CONTENDERS[contender]
+    plan = replace(plan, backend=backend)
     rows = Rows(
         read=stream.images.__getitem__, classes=[str(k) for k in range(10)],
         targets=stream.targets, held=np.zeros(len(stream), bool), weights=np.ones(10))
@@ -165,13 +166,13 @@ def _made(contender: str, plan: Plan, stream: Stream) -> tuple[Network, Iterator
             batch = draws.integers(0, len(stream), plan.batch)
             yield xp.asarray(maps.batch(batch)), xp.asarray(stream.targets[batch])
 
-    return kinds[contender](list(methods_on(maps, plan, Recipe(), 10, draws))), batches()
+    return kind(list(methods_on(maps, plan, Recipe(), 10, draws))), batches()
 
 
-def _speed(stream: Stream, steps: int) -> Found:
+def _speed(contender: str, stream: Stream, steps: int) -> Found:
     """Arithmetic a second of the convolutions of a step, block by block on inputs at hand, and of
     a product of two large matrices."""
-    network, batches = _made(OURS, PLAN, stream)
+    network, batches = _made(contender, PLAN, stream)
     x, y = next(batches)
     seconds, arithmetic, found = 0.0, 0.0, {}
     for number, method in enumerate(network.methods, start=2):
@@ -181,8 +182,9 @@ def _speed(stream: Stream, steps: int) -> Found:
         found[f"block{number}_gflops"] = work / took / 1e9
         seconds, arithmetic = seconds + took, arithmetic + work
         x = method.block.forward(x).a
-    square = torch.ones(_PRODUCT, _PRODUCT)
-    product = min(_timed(partial(torch.mm, square, square)) for _ in range(steps))
+    xp = backends.namespace(x)
+    square = xp.ones((_PRODUCT, _PRODUCT), dtype=xp.float32)
+    product = min(_timed(partial(xp.matmul, square, square)) for _ in range(steps))
     return found | {"blocks_gflops": arithmetic / seconds / 1e9,
                     "product_gflops": 2 * _PRODUCT**3 / product / 1e9}
 
