@@ -30,6 +30,7 @@ from edgecc.bench.rivals import EndToEnd, LastLayer, MicroBatched
 from edgecc.bench.streams import Stream, split
 from edgecc.growth import methods_on
 from edgecc.learn import backends
+from edgecc.learn.backends import Backend
 from edgecc.learn.network import Network
 from edgecc.memory import peak_memory, resident_memory
 from edgecc.planner import Block, Plan
@@ -50,7 +51,7 @@ _RATE = 1e-3
 _PRODUCT = 1024  # sides of the matrices whose product is the hardware's limit
 OURS = "contextual"
 
-CONTENDERS = {  # the network it makes of the blocks, and on which arrays
+CONTENDERS: dict[str, tuple[type[Network], Backend]] = {  # the network it makes of the blocks, and on which arrays
     "contextual": (Network, "torch"),  # every block by its own local update, in one sweep
     "on numpy": (Network, "numpy"),
     "backpropagation": (EndToEnd, "torch"),

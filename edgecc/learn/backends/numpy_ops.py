@@ -100,9 +100,8 @@ def max_pool(z: Array, pool: Sides) -> tuple[Array, Array]:
     first, *others = _places_of(z, pool)
     m, index = first.copy(order="K"), np.zeros_like(first, np.uint8)
     for place, values in enumerate(others, start=1):
-        larger = values > m
-        np.copyto(m, values, where=larger)
-        index[larger] = place
+        np.copyto(index, place, where=values > m, casting="unsafe")
+        np.maximum(m, values, out=m)
     return m, index
 
 
