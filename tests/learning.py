@@ -255,6 +255,7 @@ def refused(method: str, block: str, plane: str, backend: Backend) -> tuple[bool
     dense = block.startswith("Linear")
     return (
         method == "goodness" and backend == "numpy",  # the published recipe is for comparison
+        block.startswith("CoConv") and plane == "1-D" and backend == "numpy",  # as 2-D, only slow
         dense and plane == "1-D",  # flattened, it is the other case again
         dense and method == "spela channels",  # no maps to project
         block.endswith("batch") and method == "goodness",  # the norm fixes the goodness
