@@ -7,7 +7,7 @@ which smallest budget would.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from edgecc.errors import BudgetError
 from edgecc.picture import BYTES_A_PIXEL
@@ -15,6 +15,7 @@ from edgecc.sample import Input
 from edgecc.stem import map_shape
 
 MIB = 2**20
+_RESERVED = 40 * MIB
 _FLOAT64 = 8
 _FLOAT32 = 4
 _WIDTHS = (  # of the first, the second and the dense block; the stem's filters, and a batch
@@ -38,6 +39,8 @@ class Costs:
     classes_daemon: int = 7  # copies of B alive at once: sums, weights, solve, successor
     classes_learner: int = 8
     tiles: int = 11  # float32 maps of one training batch alive at once
+    learner_numpy: int = 68 * MIB  # the learner without torch
+    tiles_numpy: int = 4
     stem: int = 8 * MIB  # LiteRT's own, once a stem is a model of many operators
     stems: int = 2  # its interpreters alive at once in each process
     margin: float = 1.05
@@ -77,6 +80,7 @@ class Plan:
     stem_map: StemMap | None = None  # None: patch filters
     stem_mixed: int = 0  # features that each cell's are mixed to; 0 leaves them
     stem_waves: int = 0  # spatial frequencies of each that are kept; 0 leaves the cells
+    backend: Literal["torch", "numpy"] = "torch"  # what the learner computes with
 
     @property
     def total(self) -> int:
@@ -89,8 +93,10 @@ class Plan:
 
     @property
     def learner_limit(self) -> int:
-        """RLIMIT_DATA of the learner, bytes: what is predicted for it."""
-        return sum(size for use, size in self.where.items() if use.startswith("learner"))
+        """RLIMIT_DATA of the learner, bytes: what is predicted for it, and what OpenBLAS reserves
+        without ever touching it."""
+        predicted = sum(size for use, size in self.where.items() if use.startswith("learner"))
+        return predicted + (_RESERVED if self.backend == "numpy" else 0)
 
     def describe(self) -> dict[str, Any]:
         return asdict(replace(self, where={}))
@@ -212,13 +218,15 @@ def _sized(candidate: Plan, spec: Input, max_payload: int, costs: Costs) -> Plan
         where["daemon: stem model"] = model
     if candidate.blocks and model:
         where["learner: stem model"] = model
+    torch = candidate.backend == "torch"
     if candidate.blocks:
         where |= {
-            "learner: interpreter and libraries": costs.learner,
+            "learner: interpreter and libraries": costs.learner if torch else costs.learner_numpy,
             "learner: readout": int(costs.readouts_learner * readout),
             "learner: classes": costs.classes_learner * classes,
             "learner: weights, gradients and moments": 4 * _weights(candidate, spec),
-            "learner: training tile": _tile(candidate, spec) * costs.tiles,
+            "learner: training tile": _tile(candidate, spec) * (
+                costs.tiles if torch else costs.tiles_numpy),
         }
     return replace(candidate, where=where)
 

@@ -1,5 +1,6 @@
 """The daemon's side of the learner: start it when a growth is due, listen, restart with backoff."""
 
+import contextlib
 import json
 import logging
 import os
@@ -75,7 +76,7 @@ class Supervisor:
         """Reap a learner that ended with its order unfulfilled: why; None where it was idle."""
         assert self._process is not None
         self.pace.follow(None)
-        code = self._process.wait()
+        code = _reaped(self._process)
         unfinished, self._process = self.order, None
         self.order = None
         if unfinished is None:
@@ -92,7 +93,7 @@ class Supervisor:
         if self._process is not None:
             self.pace.follow(None)
             self._process.kill()
-            self._process.wait()
+            _reaped(self._process)
 
     def drop(self) -> None:
         """Stop, and hear nothing of what it may still have said."""
@@ -113,17 +114,26 @@ class Supervisor:
 
     def _listen(self, process: subprocess.Popen[str], said: Said) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            try:
-                message = json.loads(line)
-            except ValueError:
-                log.warning("learner said %r", line[:200])
-                continue
-            self.peak = max(self.peak, message.pop("peak", 0))
-            said.put(message)
-            self._wake()
+        with process.stdout:
+            for line in process.stdout:
+                try:
+                    message = json.loads(line)
+                except ValueError:
+                    log.warning("learner said %r", line[:200])
+                    continue
+                self.peak = max(self.peak, message.pop("peak", 0))
+                said.put(message)
+                self._wake()
         said.put(None)
         self._wake()
+
+
+def _reaped(process: "subprocess.Popen[str]") -> int:
+    """The exit code of a learner that has ended, its standard input closed."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # of an order that it never read
+        process.stdin.close()
+    return process.wait()
 
 
 def _cpu(pid: int) -> list[str]:

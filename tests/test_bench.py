@@ -1,5 +1,6 @@
 """What the benches measure with: streams, metrics, cells, the device and its rivals."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from edgecc.bench import metrics
+from edgecc.bench import metrics, train
 from edgecc.bench.cells import Cell, Cells
 from edgecc.bench.device import Device, Kept
 from edgecc.bench.one_pass import one_megabyte
-from edgecc.bench.rivals import EndToEnd, lda_weights, replayed
+from edgecc.bench.rivals import EndToEnd, LastLayer, MicroBatched, lda_weights, replayed
 from edgecc.bench.streams import Stream, split
 from edgecc.learn.blocks import Linear, PoolConv
 from edgecc.learn.methods.supervised import Supervised
@@ -160,6 +161,44 @@ def test_nothing_that_evicted_rows_say_makes_shuffled_labels_teach(digits: Strea
     before = lost.accuracy(digits)
     lost.grow(replace(lost.recipe, epochs=5))
     assert lost.accuracy(digits) < max(0.25, before + 0.05)
+
+
+def test_every_way_to_train_is_measured_and_the_local_one_takes_less_memory(
+    tmp_path: Path,
+) -> None:
+    train.run(quick=True, json_path=tmp_path / "train.json")
+    found = json.loads((tmp_path / "train.json").read_text())["figures"]
+    assert found["contenders"].keys() == {"contextual", "on numpy", "backpropagation"}
+    assert all(one["epoch_seconds"] > one["stem_seconds"] > 0 and one["peak_bytes"] > 0
+               for one in found["contenders"].values())
+    assert 0 < found["peak_fraction"] < 1
+    assert 0 < found["train_memory_ratio"] < 0.8
+    assert found["train_time_ratio"] > 0
+
+
+def test_a_single_micro_batch_is_the_batch_and_of_several_each_has_its_own_statistics() -> None:
+    found = {}
+    for kind, size in ((EndToEnd, 8), (MicroBatched, 8), (EndToEnd, 16), (MicroBatched, 16)):
+        generator = torch.Generator().manual_seed(0)
+        block = PoolConv(1, 2, 4, 3, norm="batch", generator=generator)
+        network = kind([Supervised(block, classes=3, size=(8, 8))])
+        x, y = torch.randn(size, 1, 8, 8, generator=generator), torch.arange(size) % 3
+        network.sweep(x, y, rate=0.01)
+        network.sweep(x, y, rate=0.01)
+        found[kind, size] = block.weight
+    torch.testing.assert_close(found[EndToEnd, 8], found[MicroBatched, 8])
+    assert not torch.allclose(found[EndToEnd, 16], found[MicroBatched, 16], atol=1e-5)
+
+
+def test_of_the_last_layer_only_the_scores_learn() -> None:
+    generator = torch.Generator().manual_seed(0)
+    block = PoolConv(1, 2, 4, 3, norm="batch", generator=generator)
+    network = LastLayer([Supervised(block, classes=3, size=(8, 8))])
+    x, y = torch.randn(48, 1, 8, 8, generator=generator), torch.arange(48) % 3
+    before = block.weight.clone()
+    losses = [float(cross_entropy(network.sweep(x, y, rate=0.01)[-1], y)) for _ in range(60)]
+    assert losses[-1] < 0.8 * losses[0]
+    assert torch.equal(block.weight, before)
 
 
 def test_end_to_end_moves_the_first_block_against_the_whole_gradient() -> None:

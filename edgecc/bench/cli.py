@@ -85,3 +85,13 @@ def delivery(quick: bool, out: Path, json_path: Path | None) -> None:
     from edgecc.bench.delivery import run
 
     run(quick=quick, out=out, json_path=json_path)
+
+
+@bench.command()
+@_quick
+@_json
+def train(quick: bool, json_path: Path | None) -> None:
+    """Time and memory of a training step beside backpropagation's (about four minutes)."""
+    from edgecc.bench.train import run
+
+    run(quick=quick, json_path=json_path)

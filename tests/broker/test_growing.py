@@ -14,16 +14,17 @@ from conftest import MakeNode
 from growths import FASHION, SERIES, await_closed, chain, fashion_series
 from live import DEADLINE, Digits, Message, Node
 from nacl.signing import SigningKey
+from orders import labelled
 
 from edgecc import generation, planner, signing
 from edgecc import growth as growing
 from edgecc.growth import Grower
+from edgecc.learn.backends import Backend
 from edgecc.learn.readout import Readout
-from edgecc.messages import Label
+from edgecc.planner import Block, Plan
 from edgecc.reader import Growth
 from edgecc.rows import Rows
-from edgecc.sample import Input, Sample
-from edgecc.store import Store
+from edgecc.sample import Input
 from edgecc.trunk import stem_trunk
 
 
@@ -158,24 +159,15 @@ class Killed(Exception):
     """In place of a SIGKILL, where a process could not be killed at an exact step."""
 
 
+@pytest.mark.parametrize("backend", ["torch", "numpy"])
 def test_a_block_that_is_resumed_in_the_middle_of_its_training_is_the_same(
-    tmp_path: Path, digits: Digits, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, digits: Digits, monkeypatch: pytest.MonkeyPatch, backend: Backend
 ) -> None:
     monkeypatch.setattr(growing, "_SNAPSHOT_EVERY", 0.0)
     images, labels = digits
-    spec, key = Input("image", (1, 8, 8)), SigningKey.generate()
-    plan = planner.plan(2**29, spec, max_payload=2**20, blocks=2)
-    store = Store(tmp_path / "log.sqlite")
-    with store.transaction():
-        for n in range(200):
-            store.add_sample(Sample(f"d-{n}", "t", 0.0, None, images[n]))
-            store.add_label(Label(f"d-{n}", str(labels[n]), "t"))
-    trunk = stem_trunk(plan, spec, 0)
-    (tmp_path / "generations").mkdir()
-    generation.write(tmp_path / "stem", manifest=generation.base_manifest("node", spec),
-                     trunk=trunk, readout=Readout(trunk.dim))
-    generation.adopt(tmp_path / "stem", tmp_path / "generations", key)
-    parent = generation.load(tmp_path / "generations/000000", [key.verify_key], spec)
+    blocks = Block(16, 3, 2, 2), Block(32, 3, 1, 2)
+    plan = Plan(16, 3, blocks, 64, 64, {}, backend=backend)
+    log = labelled(tmp_path, (images[:200], labels[:200]), plan)
 
     def run(folder: Path, killed_at: list[int]) -> list[dict[str, Any]]:
         def report(said: dict[str, Any]) -> None:
@@ -185,8 +177,9 @@ def test_a_block_that_is_resumed_in_the_middle_of_its_training_is_the_same(
 
         folder.mkdir(exist_ok=True)
         grower = Grower(
-            Growth(1, 200, {"epochs": 45, "seed": 0}), parent, Rows.at(store, spec, 200),
-            plan=plan, seed=0, folder=folder, report=report)
+            Growth(1, 200, {"epochs": 45, "seed": 0, "method": "contextual-random"}),
+            log.parent, Rows.at(log.store, log.spec, 200), plan=log.plan, seed=0, folder=folder,
+            report=report)
         return list(grower.run())
 
     interrupted, moments = 0, [50, 100]
@@ -200,7 +193,7 @@ def test_a_block_that_is_resumed_in_the_middle_of_its_training_is_the_same(
     files = [(tmp_path / name / "training.safetensors").read_bytes() for name in ("killed", "calm")]
     assert files[0] == files[1]
     assert judged[0][0]["held_out"] == judged[1][0]["held_out"]
-    store.close()
+    log.store.close()
 
 
 def test_a_plan_without_room_for_blocks_starts_no_learner(
