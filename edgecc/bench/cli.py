@@ -85,3 +85,16 @@ def delivery(quick: bool, out: Path, json_path: Path | None) -> None:
     from edgecc.bench.delivery import run
 
     run(quick=quick, out=out, json_path=json_path)
+
+
+@bench.command()
+@click.option("--budget", "budgets", type=int, multiple=True,
+              help="MiB; repeat it. Default: from 1024 down to 128.")
+@_quick
+@_out
+@_json
+def memory(budgets: tuple[int, ...], quick: bool, out: Path, json_path: Path | None) -> None:
+    """The plan against the kernel's count under several budgets (about 20 minutes)."""
+    from edgecc.bench.memory import run
+
+    run(quick=quick, out=out, json_path=json_path, budgets=budgets)

@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -39,6 +40,8 @@ class Node:
     config: Config
     broker: Mosquitto | Embedded
     client: Client
+    within: tuple[str, ...] = ()  # how the daemon's command line begins
+    environ: dict[str, str] = field(default_factory=dict)  # beside this process's own
     ready: float = 0.0  # seconds from the first start of the process to `online` over MQTT
     events: list[dict[str, Any]] = field(default_factory=list)
 
@@ -46,9 +49,9 @@ class Node:
         """Start the daemon, and do not wait for it."""
         with (self.work / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edgecc", "--log-format", "json", "--config",
+                [*self.within, sys.executable, "-m", "edgecc", "--log-format", "json", "--config",
                  str(self.work / "edgecc.yaml"), "start"],
-                stdout=log, stderr=log, env=os.environ | environ,
+                stdout=log, stderr=log, env=os.environ | self.environ | environ,
             )
 
     def start(self, **environ: str) -> float:
@@ -118,11 +121,13 @@ class Node:
 
 @contextmanager
 def running(
-    work: Path, *, saving: str = "autosave_interval 60", **settings: Any
+    work: Path, *, saving: str = "autosave_interval 60", within: tuple[str, ...] = (),
+    environ: Mapping[str, str] = MappingProxyType({}), **settings: Any
 ) -> Iterator[Node]:
     """A broker and a daemon in fresh folders below `work`; `settings` fill the configuration.
 
-    saving: when mosquitto writes what it holds to disk, in its own words.
+    saving: when mosquitto writes what it holds to disk, in its own words; within: how the daemon's
+    command line begins.
     """
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -136,7 +141,7 @@ def running(
     try:
         with Client(found) as client:
             client.subscribe([found.topics / part for part in ("status", "health", "event")])
-            node = Node(work, found, local, client)
+            node = Node(work, found, local, client, within, dict(environ))
             node.ready = node.start()
             yield node
         node.stop()
