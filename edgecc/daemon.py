@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from edgecc import unknown
+from edgecc import allocator, unknown
 from edgecc.alone import alone
 from edgecc.announce import Announcer
 from edgecc.commands import answer
@@ -84,6 +84,7 @@ class Daemon:
         for what in (signal.SIGTERM, signal.SIGINT):
             signal.signal(what, self._on_signal)
         self.link.start()
+        allocator.let_go()
         notify("READY=1")
 
     def _open(self) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgecc import allocator
 from edgecc.errors import EdgeccError
 from edgecc.memory import peak_memory
 from edgecc.planner import Plan
@@ -86,12 +87,26 @@ def _run(order: Order) -> None:
     grower = Grower(
         Growth(order.growth, order.cursor, order.recipe), parent,
         Rows.at(store, spec, order.cursor), plan=Plan.restored(order.plan), seed=order.seed,
-        folder=Path(order.folder), report=lambda said: _say({"type": "train", **said}), sums=sums,
+        folder=Path(order.folder), report=_Reports().say, sums=sums,
     )
     for verdict in grower.run():
         _say({"type": "verdict", **verdict})
     _say({"type": "done", "growth": order.growth})
     store.close()
+
+
+class _Reports:
+    """Says how a growth gets on. What one phase has left behind does not count in the next."""
+
+    def __init__(self) -> None:
+        allocator.let_go()
+        self._phase = ""
+
+    def say(self, said: dict[str, Any]) -> None:
+        if said["phase"] != self._phase:
+            allocator.let_go()
+            self._phase = said["phase"]
+        _say({"type": "train", **said})
 
 
 def _orders(idle: float) -> Any:

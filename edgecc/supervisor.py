@@ -17,6 +17,7 @@ from edgecc.learner import OUT_OF_MEMORY, Order
 log = logging.getLogger(__name__)
 _BACKOFF = (0.5, 120.0)  # seconds, first and longest
 _KILLED = -9
+_OWN_PAGES = 4 * 2**20  # bytes: above all maps of a training step, below most matrices of a readout
 _MEMORY_CODES = (OUT_OF_MEMORY, 127)  # 127: glibc had no room for a thread's own data
 
 Ending = Literal["memory", "failed", "killed"]
@@ -92,7 +93,8 @@ class Supervisor:
 
     def _start(self) -> None:
         self._oom_kills = _oom_kills()
-        one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+        one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
+               "MALLOC_MMAP_THRESHOLD_": str(_OWN_PAGES)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "edgecc.learner", str(self._limit), str(self._idle),
              str(os.getpid())],
