@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save
+from safetensors.numpy import load_file, save
 
 from edgecc import generation, planner
 from edgecc.compile import Layer
@@ -31,10 +30,12 @@ from edgecc.judging import (
     judge,
     judge_extended,
 )
+from edgecc.learn import backends
+from edgecc.learn.backends import Draws as Generator
 from edgecc.learn.blocks import Block, Linear, PoolConv
 from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
-from edgecc.learn.norms import EPS
+from edgecc.learn.norms import Normal, Sums
 from edgecc.learn.readout import Readout
 from edgecc.planner import Plan
 from edgecc.plausible import plausible
@@ -90,14 +91,14 @@ class Grower:
         steps = int(self.recipe.epochs * len(training) / self.plan.batch)
         first = self._resume(network)
         draws = Draws(training, self.plan.batch, (self.seed, self.growth.number))
-        saved, right = time.monotonic(), 0.5
+        saved, right, xp = time.monotonic(), 0.5, backends.named(self.plan.backend).namespace
         for step in range(first, steps):
             chosen = draws.batch(step)
-            y = torch.from_numpy(self.rows.targets[chosen])
+            y = xp.asarray(self.rows.targets[chosen])
             change = self.recipe.change(self._generator(1, step))
-            x = maps.batch(chosen, change)
+            x = xp.asarray(maps.batch(chosen, change))
             values = network.sweep(x, y, rate=self.recipe.rate_at(step, steps))[-1]
-            right += 0.02 * (float((values.argmax(1) == y).float().mean()) - right)
+            right += 0.02 * (int((values.argmax(1) == y).sum()) / len(y) - right)
             if step % 50 == 0:
                 self._progress("training", step=step, steps=steps, accuracy=right)
             if time.monotonic() - saved > _SNAPSHOT_EVERY:
@@ -109,22 +110,20 @@ class Grower:
     def _frozen(self, trunk: Trunk, block: Block, planned: planner.Block) -> Trunk:
         """`block` on `trunk`, the norm's statistics over calibration rows folded into it."""
         maps = Maps(trunk, self.rows)
-        count, mean, square = 0, torch.zeros(1), torch.zeros(1)
-        largest = torch.full((block.c_out,), -torch.inf)
+        sums, largest = Sums(), np.full(block.c_out, -np.inf, np.float32)
         for u in maps.batches(self._calibration_rows(len(trunk.layers))):
-            z = block.affine(u).transpose(0, 1).flatten(1)
-            mean = mean + z.sum(1, dtype=torch.float64)
-            square = square + z.double().square().sum(1)
-            largest, count = largest.maximum(z.amax(1)), count + z.shape[1]
-        mean, variance = mean / count, square / count - (mean / count).square()
-        weights, bias = block.folded(mean.float(), variance.float())
-        high = float(((largest - mean) * (variance + EPS).rsqrt()).max())
+            z = block.affine(backends.namespace(block.weights[0]).asarray(u))
+            sums.add(z)
+            largest = np.maximum(largest, np.asarray(z).max((0, 2, 3)))
+        mean, variance = (np.asarray(found) for found in sums.moments())
+        weights, bias = block.folded(*sums.moments())
+        high = float(((largest - mean) * Normal.by(mean, variance).inverse).max())
         _, *out = block.output_shape(maps.size)
         layer = Layer(
-            convs=tuple(
-                weight.view(len(weight), -1, *maps.size if weight.ndim == 2 else weight.shape[2:])
-                .numpy() for weight in weights),
-            bias=bias.numpy(), pool=block.pool, grid=_at_most(planned.grid, (out[0], out[1])),
+            convs=tuple(np.asarray(weight).reshape(
+                len(weight), -1, *maps.size if weight.ndim == 2 else weight.shape[2:])
+                for weight in weights),
+            bias=np.asarray(bias), pool=block.pool, grid=_at_most(planned.grid, (out[0], out[1])),
             padding="same" if planned.kernel else "valid", root=False,
         )
         return replace(
@@ -259,8 +258,8 @@ class Grower:
         return int(state["next_step"])
 
     def _snapshot(self, network: Network, step: int) -> None:
-        state = network.state() | {"next_step": torch.tensor(step)}
-        data = save({name: tensor.contiguous() for name, tensor in state.items()})
+        state = network.state() | {"next_step": np.array(step)}
+        data = save({name: np.ascontiguousarray(array) for name, array in state.items()})
         generation.replace_file(self.folder / "training.safetensors", data)
 
     def _progress(self, phase: str, **rest: Any) -> None:
@@ -273,7 +272,7 @@ def methods_on(
     """The planned blocks on the stem's map, bottom up, each with the method that trains it."""
     channels, size = maps.channels, maps.size
     for planned in plan.blocks:
-        generator = torch.Generator().manual_seed(int(draws.integers(2**63)))
+        generator = backends.named(plan.backend).generator(int(draws.integers(2**63)))
         block = _block(planned, channels, size, generator)
         yield recipe.make(block, classes=classes, size=size, generator=generator)
         channels, *out = block.output_shape(size)
@@ -281,7 +280,7 @@ def methods_on(
 
 
 def _block(
-    planned: planner.Block, channels: int, size: tuple[int, int], generator: torch.Generator
+    planned: planner.Block, channels: int, size: tuple[int, int], generator: Generator
 ) -> Block:
     if planned.kernel == 0:
         return Linear(

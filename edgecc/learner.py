@@ -1,4 +1,5 @@
-"""The learner: a child process of the daemon, and the only one that imports torch.
+"""The learner: a child process of the daemon, and the only one that imports torch, if
+the plan's backend is that.
 
 It reads one order a line from standard input, grows the trunk that the order asks for, writes
 progress and verdicts as JSON lines to standard output, and exits when idle. It reads the log and
@@ -48,11 +49,7 @@ def main() -> int:
     limit, idle, parent = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     _fence(limit, parent)
     try:
-        import torch
-
-        torch.set_grad_enabled(False)
         for order in _orders(idle):
-            torch.set_num_threads(order.threads)
             _run(order)
     except MemoryError as error:
         return _out_of_memory(error)
@@ -71,10 +68,13 @@ def _run(order: Order) -> None:
 
     from edgecc import generation, known
     from edgecc.growth import Grower
+    from edgecc.learn import backends
     from edgecc.reader import Growth, Reader
     from edgecc.rows import Rows
     from edgecc.sample import Input
 
+    plan = Plan.restored(order.plan)
+    backends.named(plan.backend).threads(order.threads)
     spec = Input(order.input["kind"], tuple(order.input["shape"]))
     store = Reader(Path(order.log))
     trusted = [VerifyKey(bytes.fromhex(key)) for key in order.keys]
@@ -86,7 +86,7 @@ def _run(order: Order) -> None:
         parent = replace(parent, readout=sums)  # the one it had is not needed
     grower = Grower(
         Growth(order.growth, order.cursor, order.recipe), parent,
-        Rows.at(store, spec, order.cursor), plan=Plan.restored(order.plan), seed=order.seed,
+        Rows.at(store, spec, order.cursor), plan=plan, seed=order.seed,
         folder=Path(order.folder), report=_Reports().say, sums=sums,
     )
     for verdict in grower.run():

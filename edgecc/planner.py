@@ -7,7 +7,7 @@ which smallest budget would.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from edgecc.errors import BudgetError
 from edgecc.picture import BYTES_A_PIXEL
@@ -77,6 +77,7 @@ class Plan:
     stem_map: StemMap | None = None  # None: patch filters
     stem_mixed: int = 0  # features that each cell's are mixed to; 0 leaves them
     stem_waves: int = 0  # spatial frequencies of each that are kept; 0 leaves the cells
+    backend: Literal["torch", "numpy"] = "torch"  # what the learner computes with
 
     @property
     def total(self) -> int:

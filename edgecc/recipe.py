@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from edgecc.learn.backends import Draws
 from edgecc.learn.blocks import Block
 from edgecc.learn.methods.base import Method
 from edgecc.learn.methods.contextual import Contextual
@@ -53,7 +53,7 @@ class Recipe:
         return Recipe(**{name: value for name, value in written.items() if name in known})
 
     def make(
-        self, block: Block, *, classes: int, size: tuple[int, int], generator: torch.Generator
+        self, block: Block, *, classes: int, size: tuple[int, int], generator: Draws
     ) -> Method:
         """The method that trains `block` on maps of `size`."""
         return METHODS[self.method](block, classes=classes, size=size, generator=generator)

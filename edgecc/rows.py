@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from edgecc.interpreter import Interpreter
@@ -14,6 +13,7 @@ from edgecc.sample import Input
 from edgecc.trunk import Trunk
 
 Change = Callable[[NDArray[Any]], NDArray[Any]]
+Batch = NDArray[np.float32]  # (B, C, H, W), channels last in memory
 
 JUDGES = 2000  # held-out rows that judge at most
 
@@ -77,16 +77,16 @@ class Maps:
         height, width, self.channels = self._map(rows.read(0)).shape
         self.size = (height, width)
 
-    def batch(self, positions: NDArray[np.int64], change: Change | None = None) -> torch.Tensor:
-        """(B, C, H, W) float32, channels last in memory; samples changed first, if asked."""
+    def batch(self, positions: NDArray[np.int64], change: Change | None = None) -> Batch:
+        """Samples are changed first, if asked."""
         samples = (self._rows.read(int(position)) for position in positions)
         return self.of(samples if change is None else map(change, samples))
 
-    def of(self, samples: Iterable[NDArray[Any]]) -> torch.Tensor:
+    def of(self, samples: Iterable[NDArray[Any]]) -> Batch:
         """The same of samples (C, H, W) that are not rows."""
-        return torch.from_numpy(np.stack([self._map(x) for x in samples])).permute(0, 3, 1, 2)
+        return np.stack([self._map(x) for x in samples]).transpose(0, 3, 1, 2)
 
-    def batches(self, positions: NDArray[np.int64], size: int = 50) -> Iterator[torch.Tensor]:
+    def batches(self, positions: NDArray[np.int64], size: int = 50) -> Iterator[Batch]:
         for start in range(0, len(positions), size):
             yield self.batch(positions[start : start + size])
 

@@ -98,3 +98,13 @@ def memory(budgets: tuple[int, ...], quick: bool, out: Path, json_path: Path | N
     from edgecc.bench.memory import run
 
     run(quick=quick, out=out, json_path=json_path, budgets=budgets)
+
+
+@bench.command()
+@_quick
+@_json
+def train(quick: bool, json_path: Path | None) -> None:
+    """Time and memory of a training step beside backpropagation's (about four minutes)."""
+    from edgecc.bench.train import run
+
+    run(quick=quick, json_path=json_path)

@@ -20,6 +20,7 @@ from edgecc.learn.methods.contexts import LinearContext
 from edgecc.learn.methods.optimisers import Adam
 from edgecc.learn.methods.scored import Scored
 from edgecc.learn.network import Network
+from edgecc.learn.norms import EPS
 from edgecc.learn.readout import Floats, Readout
 from edgecc.planner import Plan
 from edgecc.recipe import Recipe
@@ -28,6 +29,7 @@ from edgecc.sample import Input, Sample
 from edgecc.trunk import stem_trunk
 
 ARRIVING = 10  # samples of one batch of the stream
+_MICRO = 8  # samples of a part of a batch
 _RATE = 1e-3  # of the replay baselines: the end of a stream is not known, so it does not fall
 
 
@@ -46,6 +48,12 @@ class EndToEnd(Network):
 
     def sweep(self, x: Tensor, y: Tensor, *, rate: float) -> list[Tensor]:
         """One step of every block against the gradient of the whole network."""
+        scores, gradients = self._against(x, y)
+        self._adam.step(gradients, rate)
+        return [scores]
+
+    def _against(self, x: Tensor, y: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """Scores, and the mean loss's gradients."""
         for parameter in self.parameters:
             parameter.requires_grad_(True)
         with torch.enable_grad():
@@ -55,14 +63,44 @@ class EndToEnd(Network):
             gradients = torch.autograd.grad(F.cross_entropy(scores, y), self.parameters)
         for parameter in self.parameters:
             parameter.requires_grad_(False)
-        self._adam.step(gradients, rate)
-        return [scores.detach()]
+        return scores.detach(), gradients
+
+
+class MicroBatched(EndToEnd):
+    """Backpropagation in parts of a batch, one step for all; batch norms know only their part."""
+
+    def sweep(self, x: Tensor, y: Tensor, *, rate: float) -> list[Tensor]:
+        scores, total = list[Tensor](), [torch.zeros_like(p) for p in self.parameters]
+        for part, labels in zip(x.split(_MICRO), y.split(_MICRO), strict=True):
+            found, gradients = self._against(part, labels)
+            scores.append(found)
+            for into, gradient in zip(total, gradients, strict=True):
+                into.add_(gradient, alpha=len(part) / len(x))
+        self._adam.step(total, rate)
+        return [torch.cat(scores)]
+
+
+class LastLayer(Network):
+    """Only the scores at the last block learn; the blocks stay as they were drawn."""
+
+    def __init__(self, methods: Sequence[Method]) -> None:
+        super().__init__(methods)
+        last = self.methods[-1]
+        assert isinstance(last, Scored)
+        self._last = last
+        self._adam = Adam(list(last.context.own.values()))
+
+    def sweep(self, x: Tensor, y: Tensor, *, rate: float) -> list[Tensor]:
+        for method in self.methods[:-1]:
+            x = method.block.forward(x).a
+        found = self._last.local(self._last.block.forward(x), y)
+        self._adam.step(found.own, rate)
+        return [found.scores]
 
 
 def _through(block: Block, h: Tensor) -> Tensor:
     """A block's training pass with a graph, which blocks themselves never build."""
-    assert block.statistics is not None
-    n = block.statistics.forward(block.affine(h)).values
+    n = F.batch_norm(block.affine(h), None, None, training=True, eps=EPS)
     return F.max_pool2d(n.relu(), block.pool)
 
 
@@ -81,7 +119,7 @@ def replayed(
         batch = np.concatenate([arriving, generator.choice(kept or [0], again).astype(np.int64)])
         change = recipe.change(generator)
         network.sweep(
-            maps.batch(batch, change), torch.from_numpy(stream.targets[batch]), rate=_RATE)
+            torch.from_numpy(maps.batch(batch, change)), torch.from_numpy(stream.targets[batch]), rate=_RATE)
         for position in arriving:
             _reservoir(kept, int(position), room, generator)
     calibration = np.asarray(kept or range(len(stream) - 500, len(stream)), np.int64)[-1000:]
@@ -144,10 +182,11 @@ def network_accuracy(
 ) -> float:
     """Test accuracy at the last block's scores, batch norms measured on `calibration`."""
     names = np.asarray(classes)
-    network.calibrate(maps.batch(calibration))
+    network.calibrate(torch.from_numpy(maps.batch(calibration)))
     right = 0
     for start in range(0, len(stream.test_targets), 500):
         part = slice(start, start + 500)
-        named = names[network.predict(maps.of(stream.test_images[part])).numpy()]
+        x = torch.from_numpy(maps.of(stream.test_images[part]))
+        named = names[network.predict(x).numpy()]
         right += int((named == stream.test_targets[part]).sum())
     return right / len(stream.test_targets)

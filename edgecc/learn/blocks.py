@@ -10,14 +10,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import add
 from typing import Literal, cast
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.nn.grad import conv2d_weight
-
-from edgecc.learn.norms import EPS, BatchNorm, Standardised, by_length, by_rms
+from edgecc.learn.backends import Array, Draws, Kind, Sides, namespace, of, without_graph
+from edgecc.learn.norms import EPS, BatchNorm, Normal, along, by_length, by_rms
 
 Norm = Literal["batch", "input", "length", "none"]
 Plane = int | tuple[int, int]  # (height, width), or one number for both
@@ -27,22 +25,58 @@ Plane = int | tuple[int, int]  # (height, width), or one number for both
 class Pass:
     """One pass through a block: what the local update needs, and the output."""
 
-    u: Tensor  # what the weights see: (B, C_in, H, W), or (B, F) where dense
-    n: Tensor  # (B, C_out, H, W), normalised pre-activation
-    a: Tensor  # (B, C_out, H', W'), the output
-    index: Tensor | None = None  # where each maximum was
-    pool: tuple[int, int] = (1, 1)
+    u: Array  # what the weights see: (B, C_in, H, W), or (B, F) where dense
+    z: Array  # (B, C_out, H, W), pre-activation
+    a: Array  # (B, C_out, H', W'), the output
+    index: Array | None = None  # where each maximum was
+    pool: Sides = (1, 1)
     slope: float = 0.0  # of the activation below zero
-    batch: Standardised | None = None  # of which n are the values
+    normal: Normal | None = None  # what z is normalised by before the activation
 
-    def back(self, da: Tensor) -> Tensor:
-        """∂L/∂n of a gradient `da` of the output: through the max-pool and the activation."""
-        aten = torch.ops.aten
-        dr: Tensor = da if self.index is None else aten.max_pool2d_with_indices_backward(
-            da, self.n, self.pool, self.pool, [0, 0], [1, 1], False, self.index)
-        if self.slope == 0:
-            return cast(Tensor, aten.threshold_backward(dr, self.n, 0))
-        return torch.where(self.n > 0, dr, dr * self.slope)
+    @cached_property
+    def n(self) -> Array:
+        """(B, C_out, H, W), normalised pre-activation."""
+        return self.z if self.normal is None else self.normal(self.z)
+
+    def back(self, da: Array | None, dn: Array | None = None) -> Array:
+        """∂L/∂z of a gradient of the output, of one of n, or of both; takes z's place, once.
+
+        Through the batch's mean and deviation as well, which are functions of the weights:
+
+            ∂L/∂z = (g - mean g - n mean(g n)) / deviation,   g the whole gradient at n
+
+        What da adds to the means shows in the small maps above the pool: at a maximum, n da/dn
+        is a.
+        """
+        pulls = []  # gradient at n, times n, and where it stands
+        if da is not None:
+            pulls.append((self._active(da), da * self.a, self.index))
+        if dn is not None:
+            pulls.append((dn, dn * self.n, None))
+        if self.normal is None:
+            return reduce(add, [g for g, _, _ in pulls])
+        total, product = (
+            reduce(add, [pull[part].sum((0, 2, 3)) for pull in pulls]) for part in (0, 1))
+        z, inverse = self.z, self.normal.inverse
+        count = math.prod(z.shape) // z.shape[1]
+        z -= along(self.normal.mean, z)
+        z *= along(-inverse * inverse * product / count, z)
+        z -= along(inverse * total / count, z)
+        for g, _, index in pulls:
+            self._add(g * along(inverse, z), index)
+        return z
+
+    def _active(self, da: Array) -> Array:
+        """Through the activation: at the maxima where there is a pool."""
+        rising = self.a > 0
+        return da * rising if not self.slope else namespace(da).where(rising, da, self.slope * da)
+
+    def _add(self, gradient: Array, index: Array | None) -> None:
+        z = self.z
+        if index is None:
+            z += gradient
+        else:
+            of(z).add_at_maxima(z, gradient, index, self.pool)
 
 
 class Block(ABC):
@@ -54,15 +88,16 @@ class Block(ABC):
     """
 
     def __init__(
-        self, weights: list[Tensor], *, pool: Plane, norm: Norm, slope: float = 0.0
+        self, weights: list[Array], *, pool: Plane, norm: Norm, slope: float = 0.0
     ) -> None:
         self.weights, self.pool, self.norm, self.slope = weights, _plane(pool), norm, slope
         self.c_out = sum(w.shape[0] for w in weights)
-        self.bias = None if norm == "batch" else weights[0].new_zeros(self.c_out)
+        self.bias = None if norm == "batch" else namespace(weights[0]).zeros(
+            self.c_out, dtype=weights[0].dtype)
         self.statistics = BatchNorm() if norm == "batch" else None
 
     @property
-    def parameters(self) -> dict[str, Tensor]:
+    def parameters(self) -> dict[str, Array]:
         """Weights, then the bias where there is one; updated in place by the method."""
         names = ["weight"] if len(self.weights) == 1 else [
             f"weight_{d}" for d in range(1, len(self.weights) + 1)]
@@ -74,64 +109,66 @@ class Block(ABC):
         return self.c_out, size[0] // self.pool[0], size[1] // self.pool[1]
 
     @abstractmethod
-    def affine(self, u: Tensor) -> Tensor:
+    def affine(self, u: Array) -> Array:
         """z = W ∗ u, without bias: (B, C_out, H, W)."""
 
     @abstractmethod
-    def weight_gradients(self, u: Tensor, dz: Tensor) -> list[Tensor]:
+    def weight_gradients(self, u: Array, dz: Array) -> list[Array]:
         """∂L/∂ each weight of a gradient `dz` of z."""
 
-    def forward(self, h: Tensor) -> Pass:
+    def forward(self, h: Array) -> Pass:
         """The training pass: a batch norm takes the batch's own statistics."""
         return self._pass(h, frozen=False)
 
-    def frozen(self, h: Tensor) -> Pass:
+    def frozen(self, h: Array) -> Pass:
         """The serving pass: a batch norm takes the population's; samples do not mix."""
         return self._pass(h, frozen=True)
 
-    def __call__(self, h: Tensor) -> Tensor:
+    def __call__(self, h: Array) -> Array:
         """The serving pass's output: (B, C_in, H, W) to (B, C_out, H/m, W/m), rounded down."""
         return self.frozen(h).a
 
-    def gradients(self, done: Pass, dn: Tensor) -> list[Tensor]:
-        """∂L/∂ each of `parameters`, in their order, of a gradient `dn` of n."""
-        dz = dn if done.batch is None else done.batch.backward(dn)
+    def gradients(
+        self, done: Pass, da: Array | None, dn: Array | None = None
+    ) -> list[Array]:
+        """∂L/∂ each of `parameters`, in their order, of gradients of the output and of n.
+
+        Uses the pass up.
+        """
+        dz = done.back(da, dn)
         bias = [] if self.bias is None else [dz.sum((0, 2, 3))]
         return [*self.weight_gradients(done.u, dz), *bias]
 
-    def calibrate(self, batches: Sequence[Tensor]) -> None:
+    def calibrate(self, batches: Sequence[Array]) -> None:
         """Measure the population of a batch norm on inputs, in batches; else nothing."""
         if self.statistics is not None:
             self.statistics.measure(self.affine(h) for h in batches)
 
-    def folded(self, mean: Tensor, variance: Tensor) -> tuple[list[Tensor], Tensor]:
+    def folded(self, mean: Array, variance: Array) -> tuple[list[Array], Array]:
         """(weights, bias) of the frozen convolution, given z's statistics per channel."""
-        inverse = (variance + EPS).rsqrt()
-        scales = inverse.split_with_sizes([w.shape[0] for w in self.weights])
-        folded = [w * s.view(-1, *[1] * (w.ndim - 1))
-                  for w, s in zip(self.weights, scales, strict=True)]
-        return folded, -mean * inverse
+        normal, first, folded = Normal.by(mean, variance), 0, []
+        for w in self.weights:
+            scales = normal.inverse[first : first + len(w)]
+            folded.append(w * scales.reshape(-1, *[1] * (w.ndim - 1)))
+            first += len(w)
+        return folded, -mean * normal.inverse
 
-    @torch.no_grad()
-    def _pass(self, h: Tensor, *, frozen: bool) -> Pass:
+    @without_graph
+    def _pass(self, h: Array, *, frozen: bool) -> Pass:
         if self.statistics is None:
             u = _by_sample(self._max(h)[0], self.norm)
-            n = self.affine(u) + cast(Tensor, self.bias)[:, None, None]
-            return Pass(u, n, self._activated(n), slope=self.slope)
+            z = self.affine(u) + cast(Array, self.bias)[:, None, None]
+            return Pass(u, z, self._activated(z), slope=self.slope)
         z = self.affine(h)
-        batch = None if frozen else self.statistics.forward(z)
-        n = self.statistics.frozen(z) if batch is None else batch.values
-        a, index = self._max(self._activated(n))
-        return Pass(h, n, a, index, self.pool, self.slope, batch)
+        normal = self.statistics.population if frozen else Normal.of(z)
+        m, index = self._max(z)  # normalising and the activation rise, so maxima stay maxima
+        return Pass(h, z, self._activated(normal(m)), index, self.pool, self.slope, normal)
 
-    def _activated(self, n: Tensor) -> Tensor:
-        return F.leaky_relu(n, self.slope) if self.slope else n.relu()
+    def _activated(self, n: Array) -> Array:
+        return namespace(n).where(n > 0, n, self.slope * n) if self.slope else n.clip(0)
 
-    def _max(self, r: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self.pool == (1, 1):
-            return r, None
-        a, index = F.max_pool2d(r, self.pool, return_indices=True)
-        return a, index
+    def _max(self, r: Array) -> tuple[Array, Array | None]:
+        return (r, None) if self.pool == (1, 1) else of(r).max_pool(r, self.pool)
 
 
 class PoolConv(Block):
@@ -142,18 +179,19 @@ class PoolConv(Block):
 
     def __init__(
         self, c_in: int, m: Plane, c_out: int, k: Plane, *, norm: Norm = "input",
-        generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32,
+        generator: Draws | None = None, dtype: Kind | None = None,
     ) -> None:
         kernel = _odd(k)
         self.weight = _he((c_out, c_in, *kernel), generator, dtype)
         self._padding = (kernel[0] // 2, kernel[1] // 2)
         super().__init__([self.weight], pool=m, norm=norm)
 
-    def affine(self, u: Tensor) -> Tensor:
-        return F.conv2d(u, self.weight, padding=self._padding)
+    def affine(self, u: Array) -> Array:
+        return of(u).conv(u, self.weight, padding=self._padding, dilation=1)
 
-    def weight_gradients(self, u: Tensor, dz: Tensor) -> list[Tensor]:
-        return [_conv_gradient(u, self.weight, dz, self._padding, (1, 1))]
+    def weight_gradients(self, u: Array, dz: Array) -> list[Array]:
+        return [of(u).conv_gradient(
+            u, self.weight, dz, padding=self._padding, dilation=1)]
 
 
 class CoConv(Block):
@@ -164,8 +202,8 @@ class CoConv(Block):
 
     def __init__(
         self, c_in: int, m: Plane, c_out: int, levels: int, *, k: Plane = 3,
-        norm: Norm = "input", generator: torch.Generator | None = None,
-        dtype: torch.dtype = torch.float32,
+        norm: Norm = "input", generator: Draws | None = None,
+        dtype: Kind | None = None,
     ) -> None:
         kernel = _odd(k)
         self._half = (kernel[0] // 2, kernel[1] // 2)
@@ -174,18 +212,19 @@ class CoConv(Block):
             [_he((width, c_in, *kernel), generator, dtype) for width in splits], pool=m, norm=norm
         )
 
-    def affine(self, u: Tensor) -> Tensor:
-        return torch.cat([
-            F.conv2d(u, w, padding=self._padding(d), dilation=d)
+    def affine(self, u: Array) -> Array:
+        return namespace(u).concatenate([
+            of(u).conv(u, w, padding=self._padding(d), dilation=d)
             for d, w in enumerate(self.weights, start=1)
         ], 1)
 
-    def weight_gradients(self, u: Tensor, dz: Tensor) -> list[Tensor]:
-        parts = dz.split_with_sizes([w.shape[0] for w in self.weights], 1)
-        return [
-            _conv_gradient(u, w, part, self._padding(d), (d, d))
-            for d, (w, part) in enumerate(zip(self.weights, parts, strict=True), start=1)
-        ]
+    def weight_gradients(self, u: Array, dz: Array) -> list[Array]:
+        found, first = [], 0
+        for d, w in enumerate(self.weights, start=1):
+            part = dz[:, first : first + len(w)]
+            found.append(of(u).conv_gradient(u, w, part, padding=self._padding(d), dilation=d))
+            first += len(w)
+        return found
 
     def _padding(self, dilation: int) -> tuple[int, int]:
         return dilation * self._half[0], dilation * self._half[1]
@@ -211,7 +250,7 @@ class Linear(Block):
 
     def __init__(
         self, f_in: int, f_out: int, *, norm: Norm = "length", slope: float = 0.0,
-        generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32,
+        generator: Draws | None = None, dtype: Kind | None = None,
     ) -> None:
         self.weight = _he((f_out, f_in), generator, dtype)
         super().__init__([self.weight], pool=1, norm=norm, slope=slope)
@@ -219,11 +258,11 @@ class Linear(Block):
     def output_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:  # noqa: ARG002
         return self.c_out, 1, 1
 
-    def affine(self, u: Tensor) -> Tensor:
-        return F.linear(u.flatten(1), self.weight)[:, :, None, None]
+    def affine(self, u: Array) -> Array:
+        return (_flat(u) @ self.weight.T)[:, :, None, None]
 
-    def weight_gradients(self, u: Tensor, dz: Tensor) -> list[Tensor]:
-        return [dz.flatten(1).T @ u.flatten(1)]
+    def weight_gradients(self, u: Array, dz: Array) -> list[Array]:
+        return [_flat(dz).T @ _flat(u)]
 
 
 def _plane(sides: Plane) -> tuple[int, int]:
@@ -238,21 +277,15 @@ def _odd(k: Plane) -> tuple[int, int]:
 
 
 def _he(
-    shape: tuple[int, ...], generator: torch.Generator | None, dtype: torch.dtype
-) -> Tensor:
+    shape: tuple[int, ...], generator: Draws | None, dtype: Kind | None
+) -> Array:
     """Normal with variance 2 / fan-in (He et al. 2015)."""
-    weight = torch.randn(shape, generator=generator, dtype=dtype)
-    return weight.mul_(math.sqrt(2 / math.prod(shape[1:])))
+    return of(generator).normal(shape, generator, dtype) * math.sqrt(2 / math.prod(shape[1:]))
 
 
-def _conv_gradient(
-    u: Tensor, weight: Tensor, dz: Tensor, padding: tuple[int, int], dilation: tuple[int, int]
-) -> Tensor:
-    gradient: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
-        u, weight.shape, dz, padding=padding, dilation=dilation
-    )
-    return gradient
+def _flat(u: Array) -> Array:
+    return u.reshape(len(u), -1)
 
 
-def _by_sample(h: Tensor, norm: Norm) -> Tensor:
+def _by_sample(h: Array, norm: Norm) -> Array:
     return by_rms(h) if norm == "input" else by_length(h) if norm == "length" else h

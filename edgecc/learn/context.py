@@ -7,8 +7,7 @@ functions are for those who train with pairs.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from edgecc.learn.backends import Array, Draws, namespace, of
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,8 @@ class DataGenConfig:
 
 
 def generate_data(
-    batch: tuple[Tensor, Tensor], cfg: DataGenConfig, *, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
+    batch: tuple[Array, Array], cfg: DataGenConfig, *, generator: Draws | None = None
+) -> tuple[Array, Array]:
     """Samples and contexts of a batch (images, labels), as cfg.data_gen_type says.
 
     "contextual": pairs, see `generate_contextual_data`; "supervised": each sample once with its
@@ -36,38 +35,39 @@ def generate_data(
 
 
 def generate_contextual_data(
-    images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
+    images: Array, labels: Array, num_classes: int, generator: Draws | None = None
+) -> tuple[Array, Array]:
     """(2B, C, H, W) and one-hot contexts (2B, K): B positives, then the same samples' negatives."""
     wrong = generate_wrong_labels(labels, num_classes, generator)
-    contexts = one_hot_encode(torch.cat([labels, wrong]), num_classes)
-    return torch.cat([images, images]), contexts
+    contexts = one_hot_encode(namespace(labels).concatenate([labels, wrong]), num_classes)
+    return namespace(images).concatenate([images, images]), contexts
 
 
 def generate_wrong_labels(
-    true_labels: Tensor, num_classes: int, generator: torch.Generator | None = None
-) -> Tensor:
+    true_labels: Array, num_classes: int, generator: Draws | None = None
+) -> Array:
     """Uniform over the other classes, (B,). ValueError for less than two classes."""
     if num_classes < 2:
         raise ValueError(f"{num_classes} class has no wrong label: two at least")
-    shift = torch.randint(
-        1, num_classes, true_labels.shape, generator=generator, device=true_labels.device)
+    shift = of(true_labels).integers(1, num_classes, tuple(true_labels.shape), generator)
     return (true_labels + shift) % num_classes
 
 
-def one_hot_encode(labels: Tensor, num_classes: int) -> Tensor:
+def one_hot_encode(labels: Array, num_classes: int) -> Array:
     """(B, K) float32. ValueError for a label outside 0..K-1."""
-    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+    if len(labels.reshape(-1)) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         raise ValueError(f"labels {int(labels.min())} to {int(labels.max())}: "
                          f"{num_classes} classes have 0 to {num_classes - 1}")
-    return (labels[..., None] == torch.arange(num_classes, device=labels.device)).float()
+    xp = namespace(labels)
+    hot: Array = xp.asarray(labels[..., None] == xp.arange(num_classes), dtype=xp.float32)
+    return hot
 
 
 def _supervised(
-    images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator | None  # noqa: ARG001
-) -> tuple[Tensor, Tensor]:
+    images: Array, labels: Array, num_classes: int, generator: Draws | None  # noqa: ARG001
+) -> tuple[Array, Array]:
     return images, one_hot_encode(labels, num_classes)
 
 
-_Make = Callable[[Tensor, Tensor, int, torch.Generator | None], tuple[Tensor, Tensor]]
+_Make = Callable[[Array, Array, int, Draws | None], tuple[Array, Array]]
 _TYPES: dict[str, _Make] = {"contextual": generate_contextual_data, "supervised": _supervised}

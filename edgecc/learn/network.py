@@ -4,9 +4,7 @@ is therefore true that no gradient crosses: what is handed on is a tensor withou
 
 from collections.abc import Iterator, Sequence
 
-import torch
-from torch import Tensor
-
+from edgecc.learn.backends import Array, without_graph
 from edgecc.learn.methods.base import Method
 
 
@@ -16,11 +14,11 @@ class Network:
     def __init__(self, methods: Sequence[Method]) -> None:
         self.methods = list(methods)
 
-    def step(self, x: Tensor, y: Tensor, *, block: int, rate: float) -> Tensor:
+    def step(self, x: Array, y: Array, *, block: int, rate: float) -> Array:
         """One local update of `block` on the frozen ones below it, calibrated; scores before it."""
         return self.methods[block].step(self.inputs(x, block), y, rate=rate)
 
-    def sweep(self, x: Tensor, y: Tensor, *, rate: float) -> list[Tensor]:
+    def sweep(self, x: Array, y: Array, *, rate: float) -> list[Array]:
         """One local update of every block, on its predecessor's output of the same pass."""
         scores = []
         for method in self.methods:
@@ -28,7 +26,7 @@ class Network:
             scores.append(found)
         return scores
 
-    def calibrate(self, x: Tensor, *, first: int = 0, chunk: int = 100) -> None:
+    def calibrate(self, x: Array, *, first: int = 0, chunk: int = 100) -> None:
         """Measure, on rows x, what block `first` and those above serve by; those below are."""
         batches = [x[start : start + chunk] for start in range(0, len(x), chunk)]
         for number, method in enumerate(self.methods):
@@ -36,33 +34,33 @@ class Network:
                 method.calibrate(batches)
             batches = [method.block(u) for u in batches]
 
-    def inputs(self, x: Tensor, block: int) -> Tensor:
+    def inputs(self, x: Array, block: int) -> Array:
         """What `block` sees: x through the frozen blocks below it."""
         for method in self.methods[:block]:
             x = method.block(x)
         return x
 
-    def outputs(self, x: Tensor) -> Iterator[Tensor]:
+    def outputs(self, x: Array) -> Iterator[Array]:
         """Every block's output in turn, for a readout over all."""
         for method in self.methods:
             x = method.block(x)
             yield x
 
-    @torch.no_grad()
-    def scores(self, x: Tensor, *, block: int = -1) -> Tensor:
+    @without_graph
+    def scores(self, x: Array, *, block: int = -1) -> Array:
         """(B, K) at `block`; those above it do not run."""
         method, number = self.methods[block], range(len(self.methods))[block]
         return method.scores(method.block.frozen(self.inputs(x, number)))
 
-    def predict(self, x: Tensor, *, block: int = -1) -> Tensor:
+    def predict(self, x: Array, *, block: int = -1) -> Array:
         """Classes (B,) at `block`."""
         return self.scores(x, block=block).argmax(1)
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Array]:
         return {f"{number}.{name}": tensor for number, method in enumerate(self.methods)
                 for name, tensor in method.state().items()}
 
-    def restore(self, state: dict[str, Tensor]) -> None:
+    def restore(self, state: dict[str, Array]) -> None:
         for number, method in enumerate(self.methods):
             prefix = f"{number}."
             method.restore({name.removeprefix(prefix): tensor for name, tensor in state.items()

@@ -1,89 +1,109 @@
 """Normalisation: over the batch while training, by the population's statistics when frozen; and
-per sample. The way back goes through the statistics, which are functions of the weights too.
+per sample.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
-import torch
-from torch import Tensor
+from edgecc.learn.backends import Array, namespace, of
 
 EPS = 1e-5
 
 
 @dataclass(frozen=True)
-class Standardised:
-    """Zero mean and unit variance of each channel (axis 1), with what the way back needs."""
+class Normal:
+    """Takes away the mean of each channel (axis 1), then divides by the deviation."""
 
-    values: Tensor
-    x: Tensor
-    mean: Tensor  # (C,)
-    inverse: Tensor  # (C,), 1 / standard deviation
+    mean: Array  # (C,)
+    inverse: Array  # (C,), 1 / standard deviation
 
-    def backward(self, gradient: Tensor) -> Tensor:
-        """Through the mean and the variance as well: they are functions of the weights.
+    @staticmethod
+    def by(mean: Array, variance: Array) -> "Normal":
+        return Normal(mean, 1 / namespace(mean).sqrt(variance + EPS))
 
-        (g - mean g - v·mean(g v)) / deviation, in one pass over memory.
-        """
-        dx: Tensor = torch.ops.aten.native_batch_norm_backward(
-            gradient, self.x, None, None, None, self.mean, self.inverse, True, EPS,
-            [True, False, False])[0]
-        return dx
+    @staticmethod
+    def of(x: Array) -> "Normal":
+        """By the statistics of x itself, (B, C) or (B, C, H, W)."""
+        if x.ndim == 4:
+            return Normal.by(*of(x).moments(x))
+        mean = x.mean(0)
+        centred = x - mean
+        return Normal.by(mean, (centred * centred).mean(0))
+
+    def __call__(self, x: Array) -> Array:
+        return (x - along(self.mean, x)) * along(self.inverse, x)
 
 
-def standardise(x: Tensor) -> Standardised:
-    """x (B, C, ...) over all but the channels, by the batch's own mean and variance."""
-    values, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, EPS)
-    return Standardised(values, x, mean, inverse)
+def along(channels: Array, x: Array) -> Array:
+    """(C,) shaped to apply to axis 1 of x."""
+    return channels.reshape(-1, *[1] * (x.ndim - 2))
 
 
 class BatchNorm:
-    """Standardises each channel (axis 1); `measure` the population before serving."""
+    """What serving normalises each channel (axis 1) by, once `measure` has seen the population."""
 
     def __init__(self) -> None:
-        self._population: tuple[Tensor, Tensor] | None = None  # mean, variance
+        self._population: tuple[Array, Array] | None = None  # mean, variance
 
-    def forward(self, x: Tensor) -> Standardised:
-        """By the batch's own statistics."""
-        return standardise(x)
-
-    def frozen(self, x: Tensor) -> Tensor:
-        """By the population's statistics: what one sample becomes does not depend on others."""
+    @property
+    def population(self) -> Normal:
+        """What one sample becomes by it does not depend on others."""
         if self._population is None:
             raise RuntimeError("a batch norm serves after calibrate(), which measures its rows")
-        mean, variance = (t.view(-1, *[1] * (x.ndim - 2)) for t in self._population)
-        return (x - mean) * (variance + EPS).rsqrt()
+        return Normal.by(*self._population)
 
-    def measure(self, batches: Iterable[Tensor]) -> None:
-        """Mean and variance over every value of each channel, summed in float64."""
-        count, total, square = 0, torch.zeros(()), torch.zeros(())
-        dtype = torch.float32
+    def measure(self, batches: Iterable[Array]) -> None:
+        """Mean and variance over every value of each channel."""
+        sums = Sums()
         for x in batches:
-            values = x.transpose(0, 1).flatten(1).double()
-            total, square = total + values.sum(1), square + values.square().sum(1)
-            count, dtype = count + values.shape[1], x.dtype
-        mean = total / count
-        variance = (square / count - mean.square()).clamp(min=0)
-        self._population = mean.to(dtype), variance.to(dtype)
+            sums.add(x)
+        self._population = sums.moments()
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Array]:
         """Empty until measured: training does not depend on it."""
         return dict(zip(("mean", "variance"), self._population or (), strict=False))
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        self._population = (state["mean"].clone(), state["variance"].clone()) if state else None
+    def restore(self, state: dict[str, Array]) -> None:
+        self._population = (state["mean"], state["variance"]) if state else None
 
 
-def by_rms(h: Tensor) -> Tensor:
+class Sums:
+    """Of the values of each channel (axis 1) and of their squares, in float64."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sums: tuple[Array | float, Array | float] = (0.0, 0.0)
+
+    def add(self, x: Array) -> None:
+        axes, double = (0, *range(2, x.ndim)), namespace(x).float64
+        total, square = self._sums
+        self._sums = total + x.sum(axes, dtype=double), square + (x * x).sum(axes, dtype=double)
+        self._count += math.prod(x.shape) // x.shape[1]
+        self._like = x[:0]
+
+    def moments(self) -> tuple[Array, Array]:
+        """Mean and variance (C,)."""
+        mean, square = (cast(Array, found) / self._count for found in self._sums)
+        found = mean, (square - mean * mean).clip(0)
+        xp, dtype = namespace(self._like), self._like.dtype
+        return xp.asarray(found[0], dtype=dtype), xp.asarray(found[1], dtype=dtype)
+
+
+def by_rms(h: Array) -> Array:
     """u = h / rms(h) of each whole sample; a sample of zeros stays zero."""
-    return h * _inverse(h.flatten(1).square().mean(1), h.ndim)
+    return h * _inverse(h, math.prod(h.shape[1:]))
 
 
-def by_length(h: Tensor) -> Tensor:
+def by_length(h: Array) -> Array:
     """x = h / ‖h‖ of each whole sample; a sample of zeros stays zero."""
-    return h * _inverse(h.flatten(1).square().sum(1), h.ndim)
+    return h * _inverse(h, 1)
 
 
-def _inverse(square: Tensor, ndim: int) -> Tensor:
-    smallest = torch.finfo(square.dtype).tiny
-    return square.clamp(min=smallest).rsqrt().view(-1, *[1] * (ndim - 1))
+def _inverse(h: Array, count: int) -> Array:
+    """(B, 1, ...): 1 / √(Σ h² / count)."""
+    xp = namespace(h)
+    mean = (h * h).reshape(len(h), -1).sum(1) / count
+    inverse: Array = 1 / xp.sqrt(mean.clip(xp.finfo(h.dtype).tiny))
+    return inverse.reshape(-1, *[1] * (h.ndim - 1))

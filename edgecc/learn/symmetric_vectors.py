@@ -6,14 +6,14 @@ classes that are not known up front there are orthonormal rows, to which more ca
 
 import math
 import warnings
+from typing import Any
 
-import torch
-from torch import Tensor
+from edgecc.learn.backends import Array, Draws, namespace, of
 
 _SPREAD_STEPS = 2000
 
 
-def symmetric_vectors(classes: int, dim: int, *, generator: torch.Generator) -> Tensor:
+def symmetric_vectors(classes: int, dim: int, *, generator: Draws) -> Array:
     """(K, dim) float32: a simplex where it fits, else spread as far as it goes, with a warning."""
     if dim >= classes - 1:
         return simplex(classes, dim, generator=generator)
@@ -24,53 +24,59 @@ def symmetric_vectors(classes: int, dim: int, *, generator: torch.Generator) -> 
     return spread(classes, dim, generator=generator)
 
 
-def simplex(classes: int, dim: int, *, generator: torch.Generator) -> Tensor:
+def simplex(classes: int, dim: int, *, generator: Draws) -> Array:
     """The regular simplex in closed form (Helmert's basis), turned by a random rotation.
 
     ValueError for dim < K - 1.
     """
     if dim < max(classes - 1, 1):
         raise ValueError(f"a simplex of {classes} corners does not fit {dim} dimensions")
-    corners = _helmert(classes) * math.sqrt(classes / max(classes - 1, 1))
-    return (corners @ _orthonormal_columns(dim, corners.shape[1], generator).T).float()
+    xp = namespace(generator)
+    corners = _helmert(classes, xp) * math.sqrt(classes / max(classes - 1, 1))
+    turned = corners @ _orthonormal_columns(dim, corners.shape[1], generator).T
+    return xp.asarray(turned, dtype=xp.float32)  # type: ignore[no-any-return]
 
 
-def _helmert(classes: int) -> Tensor:
+def _helmert(classes: int, xp: Any) -> Array:
     """(K, K-1): the centred identity in an orthonormal basis of the plane that it spans."""
-    if classes == 1:
-        return torch.ones(1, 1, dtype=torch.float64)
-    j = torch.arange(1, classes, dtype=torch.float64)
-    below = torch.tril(torch.ones(classes - 1, classes, dtype=torch.float64))
-    below[j.long() - 1, j.long()] = -j
-    return (below / (j * (j + 1)).sqrt()[:, None]).T
+    below = xp.tril(xp.ones((max(classes - 1, 1), classes), dtype=xp.float64))
+    j = xp.arange(1, classes)
+    below[j - 1, j] = -xp.asarray(j, dtype=xp.float64)
+    return (below / xp.sqrt((below * below).sum(1))[:, None]).T  # type: ignore[no-any-return]
 
 
-def _orthonormal_columns(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+def _orthonormal_columns(rows: int, columns: int, generator: Draws) -> Array:
     """Uniformly distributed: the signs of QR's diagonal are taken out."""
-    draw = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
-    found: tuple[Tensor, Tensor] = torch.linalg.qr(draw)
-    return found[0] * found[1].diagonal().sign()
+    xp = namespace(generator)
+    q, r = xp.linalg.qr(of(generator).normal((rows, columns), generator, xp.float64))
+    return q * xp.sign(xp.diagonal(r))  # type: ignore[no-any-return]
 
 
-def spread(classes: int, dim: int, *, generator: torch.Generator) -> Tensor:
+def spread(classes: int, dim: int, *, generator: Draws) -> Array:
     """(K, dim) with the largest cosine made small: descent on a soft maximum that hardens."""
-    v = torch.randn(classes, dim, generator=generator, dtype=torch.float64)
-    v /= v.norm(dim=1, keepdim=True)
+    xp = namespace(generator)
+    v = _units(of(generator).normal((classes, dim), generator, xp.float64))
     for step in range(_SPREAD_STEPS):
         done = step / _SPREAD_STEPS
-        cosines = (v @ v.T).fill_diagonal_(-torch.inf)
-        pushes = (10 * 20**done * (cosines - cosines.max())).exp()
-        v -= 0.2 * (1 - done) * pushes @ v / pushes.sum(1, keepdim=True).max()
-        v /= v.norm(dim=1, keepdim=True)
-    return v.float()
+        cosines = v @ v.T
+        cosines[range(classes), range(classes)] = -math.inf
+        pushes = xp.exp(10 * 20**done * (cosines - cosines.max()))
+        v = _units(v - 0.2 * (1 - done) * pushes @ v / pushes.sum(1).max())
+    return xp.asarray(v, dtype=xp.float32)  # type: ignore[no-any-return]
 
 
-def orthonormal(classes: int, dim: int, *, generator: torch.Generator) -> Tensor:
+def _units(v: Array) -> Array:
+    return v / namespace(v).sqrt((v * v).sum(1))[:, None]  # type: ignore[no-any-return]
+
+
+def orthonormal(classes: int, dim: int, *, generator: Draws) -> Array:
     """(K, dim) of cosine zero. ValueError for dim < K."""
-    return append(torch.zeros(0, dim), classes, generator=generator)
+    xp = namespace(generator)
+    none = xp.zeros((0, dim), dtype=xp.float32)
+    return append(none, classes, generator=generator)
 
 
-def append(vectors: Tensor, count: int, *, generator: torch.Generator) -> Tensor:
+def append(vectors: Array, count: int, *, generator: Draws) -> Array:
     """`vectors` (K, dim), unchanged, then `count` unit rows orthogonal to them and each other.
 
     Row by row: what a row becomes does not depend on how many are appended with it.
@@ -80,9 +86,8 @@ def append(vectors: Tensor, count: int, *, generator: torch.Generator) -> Tensor
     if len(vectors) + count > dim:
         raise ValueError(f"{len(vectors)} + {count} orthonormal rows do not fit {dim} dimensions")
     for _ in range(count):
-        row = torch.randn(dim, generator=generator)
+        row = _units(of(generator).normal((1, dim), generator, vectors.dtype))
         for _ in range(2):  # the second time takes out what rounding left
-            row = row / row.norm()
-            row = row - vectors.T @ (vectors @ row)
-        vectors = torch.cat([vectors, (row / row.norm())[None]])
+            row = _units(row - row @ vectors.T @ vectors)
+        vectors = namespace(vectors).concatenate([vectors, row])
     return vectors

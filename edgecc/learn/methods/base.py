@@ -8,9 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
+from edgecc.learn.backends import Array, Draws, namespace, of, without_graph
 from edgecc.learn.blocks import Block, Pass
 from edgecc.learn.methods.optimisers import Adam, MakeOptimiser
 from edgecc.learn.norms import BatchNorm
@@ -19,9 +17,10 @@ from edgecc.learn.norms import BatchNorm
 class Local(NamedTuple):
     """The local equations on one batch; gradients are of the batch's mean loss."""
 
-    scores: Tensor  # (B, K), before the step
-    dn: Tensor  # at the block's normalised pre-activation
-    own: list[Tensor]  # of the method's own parameters, in their order
+    scores: Array  # (B, K), before the step
+    own: list[Array]  # of the method's own parameters, in their order
+    da: Array | None = None  # at the block's output
+    dn: Array | None = None  # at its normalised pre-activation, beside that or instead
 
 
 class Method(ABC):
@@ -32,62 +31,62 @@ class Method(ABC):
     """
 
     def __init__(
-        self, block: Block, *, own: dict[str, Tensor], fixed: dict[str, Tensor] | None = None,
-        generator: torch.Generator | None = None, optimiser: MakeOptimiser = Adam,
+        self, block: Block, *, own: dict[str, Array], fixed: dict[str, Array] | None = None,
+        generator: Draws | None = None, optimiser: MakeOptimiser = Adam,
     ) -> None:
         self.block, self._generator = block, generator
         self._tensors = block.parameters | own | (fixed or {})
         self._optimiser = optimiser([*block.parameters.values(), *own.values()])
 
     @abstractmethod
-    def local(self, done: Pass, y: Tensor) -> Local:
+    def local(self, done: Pass, y: Array) -> Local:
         """Scores and gradients of a training pass with classes y (B,)."""
 
     @abstractmethod
-    def scores(self, done: Pass) -> Tensor:
+    def scores(self, done: Pass) -> Array:
         """(B, K), the largest for the likeliest class; without a label, and sample by sample."""
 
-    def step(self, u: Tensor, y: Tensor, *, rate: float) -> Tensor:
+    def step(self, u: Array, y: Array, *, rate: float) -> Array:
         """One local update on inputs u (B, C, H, W) with classes y (B,); scores before it."""
         return self.advance(u, y, rate=rate)[0]
 
-    def advance(self, u: Tensor, y: Tensor, *, rate: float) -> tuple[Tensor, Tensor]:
+    def advance(self, u: Array, y: Array, *, rate: float) -> tuple[Array, Array]:
         """One local update; scores and the block's output, both from before it."""
         scores, gradients, a = self._learn(u, y)
         self._optimiser.step(gradients, rate)
         return scores, a
 
-    def gradients(self, u: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def gradients(self, u: Array, y: Array) -> tuple[Array, list[Array]]:
         """Scores, and ∂L/∂ the block's parameters, then the method's own."""
         return self._learn(u, y)[:2]
 
-    @torch.no_grad()
-    def _learn(self, u: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+    @without_graph
+    def _learn(self, u: Array, y: Array) -> tuple[Array, list[Array], Array]:
         done = self.block.forward(u)
-        scores, dn, own = self.local(done, y)
-        return scores, [*self.block.gradients(done, dn), *own], done.a
+        scores, own, da, dn = self.local(done, y)
+        return scores, [*self.block.gradients(done, da, dn), *own], done.a
 
-    @torch.no_grad()
-    def calibrate(self, batches: Sequence[Tensor]) -> None:
+    @without_graph
+    def calibrate(self, batches: Sequence[Array]) -> None:
         """Measure, on the block's inputs, the population that batch norms serve by."""
         self.block.calibrate(batches)
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Array]:
         """Everything that a later step or score depends on, by name."""
         measured = {f"{name}.{part}": tensor for name, norm in self.norms().items()
                     for part, tensor in norm.state().items()}
-        drawn = {} if self._generator is None else {"generator": self._generator.get_state()}
+        drawn = {} if self._generator is None else {"generator": of(self._generator).drawn(self._generator)}
         return self._tensors | self._optimiser.state() | measured | drawn
 
-    def restore(self, state: dict[str, Tensor]) -> None:
+    def restore(self, state: dict[str, Array]) -> None:
         """As it was when `state` was taken, by a method of the same make."""
         for name, tensor in (self._tensors | self._optimiser.state()).items():
-            tensor.copy_(state[name])
+            tensor[...] = namespace(tensor).asarray(state[name])
         for name, norm in self.norms().items():
             norm.restore({part: state[f"{name}.{part}"] for part in ("mean", "variance")
                           if f"{name}.{part}" in state})
         if self._generator is not None:
-            self._generator.set_state(state["generator"])
+            of(self._generator).redraw(self._generator, state["generator"])
 
     def norms(self) -> dict[str, BatchNorm]:
         """Batch norms that serve by measured statistics."""

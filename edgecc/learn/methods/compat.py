@@ -31,7 +31,7 @@ class Goodness(Method):
     def local(self, done: Pass, y: Tensor) -> Local:
         scores = self.scores(done)
         e = (scores[:, 1].sigmoid() - y) / len(y)
-        return Local(scores, done.back(2 * done.a * e[:, None, None, None]), [])
+        return Local(scores, [], 2 * done.a * e[:, None, None, None])
 
     def scores(self, done: Pass) -> Tensor:
         logit = done.a.square().sum((1, 2, 3)) - done.a[0].numel()

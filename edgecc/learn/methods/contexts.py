@@ -7,30 +7,29 @@
 with ℓ_k = τ (G_k - θ) for the last two. For errors e = ∂L/∂ℓ each has its gradient in closed form.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
+from edgecc.learn.backends import Array, Draws, namespace, of
 from edgecc.learn.blocks import Pass
-from edgecc.learn.norms import BatchNorm
+from edgecc.learn.norms import BatchNorm, Normal
 
-Backward = Callable[[Tensor], tuple[Tensor, list[Tensor]]]  # e (B, K) to ∂L/∂n, [∂L/∂own]
+# e (B, K) to [∂L/∂own] and a gradient of the block's output, or of n
+Backward = Callable[[Array], tuple[list[Array], Array | None, Array | None]]
 THETA = 1.0
 
 
 class Context(ABC):
     """own: its trainable parameters, by name."""
 
-    own: dict[str, Tensor]
+    own: dict[str, Array]
 
     @abstractmethod
-    def forward(self, done: Pass) -> tuple[Tensor, Backward]:
+    def forward(self, done: Pass) -> tuple[Array, Backward]:
         """Scores (B, K) of a training pass, and the way back from their errors."""
 
-    def frozen(self, done: Pass) -> Tensor:
+    def frozen(self, done: Pass) -> Array:
         """Scores (B, K) of a serving pass."""
         return self.forward(done)[0]
 
@@ -53,44 +52,44 @@ class GridPool:
     def __init__(self, size: tuple[int, int], grid: int) -> None:
         windows = [pool_window(side, min(side, grid)) for side in size]
         self.cells = min(size[0], grid) * min(size[1], grid)
-        self._kernel, self._stride = [w[0] for w in windows], [w[1] for w in windows]
+        (down, y), (across, x) = windows
+        self._kernel, self._stride = (down, across), (y, x)
 
-    def forward(self, a: Tensor) -> Tensor:
-        return F.avg_pool2d(a, self._kernel, self._stride).flatten(1)
+    def forward(self, a: Array) -> Array:
+        return of(a).avg_pool(a, self._kernel, self._stride).reshape(len(a), -1)
 
-    def backward(self, dp: Tensor, a: Tensor) -> Tensor:
+    def backward(self, dp: Array, a: Array) -> Array:
         """∂L/∂a of a gradient of the flat pooled map."""
         grid = [(side - kernel) // stride + 1 for side, kernel, stride in zip(
             a.shape[2:], self._kernel, self._stride, strict=True)]
-        kind = torch.channels_last if a.is_contiguous(memory_format=torch.channels_last) else (
-            torch.contiguous_format)
-        return torch.ops.aten.avg_pool2d_backward(  # type: ignore[no-any-return]
-            dp.view(*a.shape[:2], *grid).contiguous(memory_format=kind), a,
-            self._kernel, self._stride, [0, 0], False, True, None
-        )
+        return of(a).avg_pool_back(
+            dp.reshape(*a.shape[:2], *grid), a, self._kernel, self._stride)
 
 
 class LinearContext(Context):
     """w (K, C·gh·gw) and c (K,), from zero: before the first step every class scores alike."""
 
-    def __init__(self, like: Tensor, *, classes: int, channels: int, pool: GridPool) -> None:
-        self.w = like.new_zeros(classes, channels * pool.cells)
-        self.c = like.new_zeros(classes)
+    def __init__(self, like: Array, *, classes: int, channels: int, pool: GridPool) -> None:
+        xp = namespace(like)
+        self.w = xp.zeros((classes, channels * pool.cells), dtype=like.dtype)
+        self.c = xp.zeros(classes, dtype=like.dtype)
         self.own = {"w": self.w, "c": self.c}
         self._pool, self._norm = pool, BatchNorm()
 
-    def forward(self, done: Pass) -> tuple[Tensor, Backward]:
-        q = self._norm.forward(self._pool.forward(done.a))
+    def forward(self, done: Pass) -> tuple[Array, Backward]:
+        p = self._pool.forward(done.a)
+        normal = Normal.of(p)
+        q = normal(p)
 
-        def backward(e: Tensor) -> tuple[Tensor, list[Tensor]]:
-            dp = q.backward(e @ self.w)
-            own = [e.T @ q.values, e.sum(0)]
-            return done.back(self._pool.backward(dp, done.a)), own
+        def backward(e: Array) -> tuple[list[Array], Array, None]:
+            dq = e @ self.w
+            dp = (dq - dq.mean(0) - q * (dq * q).mean(0)) * normal.inverse
+            return [e.T @ q, e.sum(0)], self._pool.backward(dp, done.a), None
 
-        return q.values @ self.w.T + self.c, backward
+        return q @ self.w.T + self.c, backward
 
-    def frozen(self, done: Pass) -> Tensor:
-        return self._norm.frozen(self._pool.forward(done.a)) @ self.w.T + self.c
+    def frozen(self, done: Pass) -> Array:
+        return self._norm.population(self._pool.forward(done.a)) @ self.w.T + self.c
 
     def calibrate(self, passes: Iterable[Pass]) -> None:
         self._norm.measure(self._pool.forward(done.a) for done in passes)
@@ -103,79 +102,83 @@ class BiasContext(Context):
     """β (K, C) ~ 0.1 N(0, 1). Logits are τ (G - θ) of G over the D values of n."""
 
     def __init__(
-        self, like: Tensor, *, classes: int, channels: int, tau: float,
-        generator: torch.Generator | None,
+        self, like: Array, *, classes: int, channels: int, tau: float,
+        generator: Draws | None,
     ) -> None:
-        self.beta = 0.1 * torch.randn(classes, channels, generator=generator, dtype=like.dtype)
+        self.beta = 0.1 * of(like).normal((classes, channels), generator, like.dtype)
         self.own = {"beta": self.beta}
         self.tau = tau
 
-    def forward(self, done: Pass) -> tuple[Tensor, Backward]:
+    def forward(self, done: Pass) -> tuple[Array, Backward]:
         n = done.n
 
-        def backward(e: Tensor) -> tuple[Tensor, list[Tensor]]:
-            factor = 2 * self.tau / n[0].numel()
-            dn, dbeta = torch.zeros_like(n), torch.zeros_like(self.beta)
+        def backward(e: Array) -> tuple[list[Array], None, Array]:
+            xp, factor = namespace(n), 2 * self.tau / math.prod(n.shape[1:])
+            dn, dbeta = xp.zeros_like(n), xp.zeros_like(self.beta)
             for pull, k in _pulls(factor * e):
-                dy = (n + self.beta[k][:, :, None, None]).relu_() * pull[:, None, None, None]
+                dy = (n + self.beta[k][:, :, None, None]).clip(0) * pull[:, None, None, None]
                 dn += dy
-                dbeta.index_add_(0, k, dy.sum((2, 3)))
-            return dn, [dbeta]
+                member = xp.arange(len(dbeta))[:, None] == k
+                dbeta += xp.asarray(member, dtype=dy.dtype) @ dy.sum((2, 3))
+            return [dbeta], None, dn
 
         return self.tau * (goodness_of_biases(n, self.beta) - THETA), backward
 
 
-def _pulls(e: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+def _pulls(e: Array) -> Iterable[tuple[Array, Array]]:
     """The non-zero errors (B,) with their classes (B,): a pair has two, cross-entropy K."""
-    count = int((e != 0).sum(1).max())
-    classes = e.abs().topk(count, 1).indices
-    return [(e.gather(1, k[:, None])[:, 0], k) for k in classes.unbind(1)]
+    count, rows = int((e != 0).sum(1).max()), range(len(e))
+    largest = namespace(e).argsort(-abs(e))[:, :count]
+    return [(e[rows, k], k) for k in largest.T]
 
 
-def goodness_of_biases(n: Tensor, beta: Tensor) -> Tensor:
+def goodness_of_biases(n: Array, beta: Array) -> Array:
     """G (B, K) = mean over n's values of ReLU(n + β_k)², exact, in one pass for all classes.
 
     Each value falls between two of a channel's K sorted thresholds -β. With the count N and the
     sums S1 and S2 of values and squares above a threshold, Σ ReLU(n + β)² = N β² + 2 β S1 + S2.
     """
-    z = n.flatten(2)
-    threshold, order = (-beta.T).sort(1)  # (C, K)
-    rows = z.transpose(0, 1).flatten(1).contiguous()  # (C, B·HW)
-    place = torch.searchsorted(threshold.contiguous(), rows)  # thresholds below each value
-    place = place.view(z.shape[1], z.shape[0], -1).transpose(0, 1)
-    count, s1, s2 = (_sums_above(part, place, len(beta)) for part in (
-        torch.ones_like(z), z, z.square()))
-    total = count * threshold.square() - 2 * threshold * s1 + s2  # (B, C, K), by threshold
-    by_class = torch.empty_like(total).scatter_(2, order.expand_as(total), total)
-    return by_class.mean(1) / z.shape[2]
+    xp, (samples, channels), classes = namespace(n), n.shape[:2], len(beta)
+    z = n.reshape(samples * channels, -1)
+    order = xp.argsort(-beta.T)  # (C, K)
+    threshold = -beta.T[xp.arange(channels)[:, None], order]
+    by_channel = n.reshape(samples, channels, -1).swapaxes(0, 1).reshape(channels, -1)
+    place = of(n).places(threshold, by_channel)  # thresholds below each value
+    place = place.reshape(channels, samples, -1).swapaxes(0, 1).reshape(z.shape)
+    count, s1, s2 = (
+        _sums_above(part, place, classes).reshape(samples, channels, classes)
+        for part in (xp.ones_like(z), z, z * z))
+    total = count * threshold * threshold - 2 * threshold * s1 + s2  # by threshold
+    by_class = xp.empty_like(total)
+    by_class[:, xp.arange(channels)[:, None], order] = total
+    return by_class.mean(1) / z.shape[1]
 
 
-def _sums_above(values: Tensor, place: Tensor, count: int) -> Tensor:
-    """(B, C, count): for each sorted threshold the sum of the values above it."""
-    bins = values.new_zeros(*values.shape[:2], count + 1).scatter_add_(2, place, values)
-    return bins.flip(2).cumsum(2).flip(2)[..., 1:]
+def _sums_above(values: Array, place: Array, count: int) -> Array:
+    """(R, count): of each row, for each sorted threshold, the sum of the values above it."""
+    xp, bins = namespace(values), of(values).binned(values, place, count + 1)
+    return xp.flip(xp.cumsum(xp.flip(bins, (1,)), 1), (1,))[:, 1:]  # type: ignore[no-any-return]
 
 
 class ScaleContext(Context):
     """γ (K, C) ~ 1 + 0.01 N(0, 1). All classes are one matrix product with s_c = mean of a²."""
 
     def __init__(
-        self, like: Tensor, *, classes: int, channels: int, tau: float,
-        generator: torch.Generator | None,
+        self, like: Array, *, classes: int, channels: int, tau: float,
+        generator: Draws | None,
     ) -> None:
-        self.gamma = 1 + 0.01 * torch.randn(
-            classes, channels, generator=generator, dtype=like.dtype)
+        self.gamma = 1 + 0.01 * of(like).normal((classes, channels), generator, like.dtype)
         self.own = {"gamma": self.gamma}
         self.tau = tau
 
-    def forward(self, done: Pass) -> tuple[Tensor, Backward]:
+    def forward(self, done: Pass) -> tuple[Array, Backward]:
         a, channels = done.a, done.a.shape[1]
-        s = a.square().mean((2, 3))
-        square = self.gamma.square()
+        s = (a * a).mean((2, 3))
+        square = self.gamma * self.gamma
 
-        def backward(e: Tensor) -> tuple[Tensor, list[Tensor]]:
-            pull = e @ square * (2 * self.tau / a[0].numel())
+        def backward(e: Array) -> tuple[list[Array], Array, None]:
+            pull = e @ square * (2 * self.tau / math.prod(a.shape[1:]))
             own = (2 * self.tau / channels) * self.gamma * (e.T @ s)
-            return done.back(a * pull[:, :, None, None]), [own]
+            return [own], a * pull[:, :, None, None], None
 
         return self.tau * (s @ square.T / channels - THETA), backward

@@ -10,9 +10,7 @@ What a context is, is the `mode`: contexts.py. The update is the closed form of 
 
 from typing import Literal
 
-import torch
-from torch import Tensor
-
+from edgecc.learn.backends import Array, Draws, namespace, of
 from edgecc.learn.blocks import Block
 from edgecc.learn.context import generate_wrong_labels
 from edgecc.learn.methods.optimisers import Adam, MakeOptimiser
@@ -29,7 +27,7 @@ class Contextual(Scored):
         self, block: Block, *, classes: int, size: tuple[int, int], grid: int = 4,
         mode: Mode = "linear", tau: float = 8.0, similarity: float = 0.0,
         wrong: Literal["all", "hardest", "random"] = "hardest",
-        generator: torch.Generator | None = None, optimiser: MakeOptimiser = Adam,
+        generator: Draws | None = None, optimiser: MakeOptimiser = Adam,
     ) -> None:
         if wrong == "random" and generator is None:
             raise ValueError("wrong='random' draws from a generator: pass one")
@@ -39,7 +37,7 @@ class Contextual(Scored):
             similarity=similarity, generator=generator, optimiser=optimiser,
         )
 
-    def error(self, scores: Tensor, y: Tensor) -> Tensor:
+    def error(self, scores: Array, y: Array) -> Array:
         classes, wrong = scores.shape[1], None
         if self._wrong == "all":
             return joint_error(scores, y)
@@ -48,26 +46,33 @@ class Contextual(Scored):
         return pair_error(scores, y, wrong)
 
 
-def pair_error(scores: Tensor, y: Tensor, wrong: Tensor | None = None) -> Tensor:
+def pair_error(scores: Array, y: Array, wrong: Array | None = None) -> Array:
     """e = σ(ℓ) - t on the true and one wrong class, by default the hardest; zero elsewhere; (B, K).
 
     With a single class there is no wrong one, and only the true class pulls.
     """
-    true = y[:, None]
-    e = torch.zeros_like(scores)
+    e, sigmoid, rows = namespace(scores).zeros_like(scores), of(scores).sigmoid, range(len(y))
     if scores.shape[1] > 1:
         if wrong is None:
-            wrong = scores.scatter(1, true, _NEVER).argmax(1)
-        e.scatter_(1, wrong[:, None], scores.gather(1, wrong[:, None]).sigmoid())
-    return e.scatter_(1, true, scores.gather(1, true).sigmoid() - 1)
+            wrong = _but(scores, y).argmax(1)
+        e[rows, wrong] = sigmoid(scores[rows, wrong])
+    e[rows, y] = sigmoid(scores[rows, y]) - 1
+    return e
 
 
-def joint_error(scores: Tensor, y: Tensor) -> Tensor:
+def joint_error(scores: Array, y: Array) -> Array:
     """e of the pair whose negative is all wrong classes, ℓ_n = log Σ_{k≠y} exp ℓ_k; (B, K).
 
     Each wrong class takes its share of σ(ℓ_n): the hardest most, but no class is forgotten.
     """
-    true = y[:, None]
-    others = scores.scatter(1, true, _NEVER)
-    e = others.softmax(1) * others.logsumexp(1, keepdim=True).sigmoid()
-    return e.scatter_(1, true, scores.gather(1, true).sigmoid() - 1)
+    ops, rows, others = of(scores), range(len(y)), _but(scores, y)
+    e = ops.softmax(others) * ops.sigmoid(ops.logsumexp(others))[:, None]
+    e[rows, y] = ops.sigmoid(scores[rows, y]) - 1
+    return e
+
+
+def _but(scores: Array, y: Array) -> Array:
+    """Scores of the wrong classes; that of the true one is as good as none."""
+    others = namespace(scores).asarray(scores, copy=True)
+    others[range(len(y)), y] = _NEVER
+    return others

@@ -4,9 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
-from torch import Tensor
-
+from edgecc.learn.backends import Array, Draws, without_graph
 from edgecc.learn.blocks import Block, Pass
 from edgecc.learn.methods.base import Local, Method
 from edgecc.learn.methods.contexts import (
@@ -33,7 +31,7 @@ class Scored(Method):
     def __init__(
         self, block: Block, *, classes: int, size: tuple[int, int], grid: int = 4,
         mode: Mode = "linear", tau: float = 8.0, similarity: float = 0.0,
-        generator: torch.Generator | None = None, optimiser: MakeOptimiser = Adam,
+        generator: Draws | None = None, optimiser: MakeOptimiser = Adam,
     ) -> None:
         channels, *out = block.output_shape(size)
         self._pool = GridPool((out[0], out[1]), grid)
@@ -51,22 +49,23 @@ class Scored(Method):
             block, own=self.context.own, generator=generator, optimiser=optimiser)
 
     @abstractmethod
-    def error(self, scores: Tensor, y: Tensor) -> Tensor:
+    def error(self, scores: Array, y: Array) -> Array:
         """e = ∂L/∂ℓ of each sample's loss, (B, K)."""
 
-    def local(self, done: Pass, y: Tensor) -> Local:
+    def local(self, done: Pass, y: Array) -> Local:
         scores, backward = self.context.forward(done)
-        dn, own = backward(self.error(scores, y) / len(y))
+        own, da, dn = backward(self.error(scores, y) / len(y))
         if self._similarity:
-            da = similarity_gradient(done.a, y, classes=self._classes, pool=self._pool)
-            dn = dn + self._similarity * done.back(da)
-        return Local(scores, dn, own)
+            alike = self._similarity * similarity_gradient(
+                done.a, y, classes=self._classes, pool=self._pool)
+            da = alike if da is None else da + alike
+        return Local(scores, own, da, dn)
 
-    def scores(self, done: Pass) -> Tensor:
+    def scores(self, done: Pass) -> Array:
         return self.context.frozen(done)
 
-    @torch.no_grad()
-    def calibrate(self, batches: Sequence[Tensor]) -> None:
+    @without_graph
+    def calibrate(self, batches: Sequence[Array]) -> None:
         super().calibrate(batches)
         self.context.calibrate(self.block.frozen(u) for u in batches)
 

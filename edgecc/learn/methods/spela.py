@@ -11,10 +11,7 @@ The prediction, at any block, is the class of the nearest vector.
 from collections.abc import Callable
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
+from edgecc.learn.backends import Array, Draws, namespace, of
 from edgecc.learn.blocks import Block, Pass
 from edgecc.learn.methods.base import Local, Method
 from edgecc.learn.methods.optimisers import Adam, MakeOptimiser
@@ -27,19 +24,21 @@ class Spela(Method):
     """Turns the whole flat output of `block` towards `vectors` (K, D), D its number of values."""
 
     def __init__(
-        self, block: Block, *, vectors: Tensor, loss: Loss = "log", optimiser: MakeOptimiser = Adam
+        self, block: Block, *, vectors: Array, loss: Loss = "log", optimiser: MakeOptimiser = Adam
     ) -> None:
-        self.vectors, self._loss = vectors.to(block.weights[0].dtype), loss
+        self._loss = loss
+        self.vectors: Array = namespace(vectors).asarray(
+            vectors, dtype=block.weights[0].dtype)
         super().__init__(block, own={}, fixed={"vectors": self.vectors}, optimiser=optimiser)
 
-    def local(self, done: Pass, y: Tensor) -> Local:
-        h, inverse = unit(done.a.flatten(1))
+    def local(self, done: Pass, y: Array) -> Local:
+        h, inverse = unit(done.a.reshape(len(done.a), -1))
         scores = h @ self.vectors.T
         dh = turn(h, self.vectors[y], inverse, loss=self._loss) / len(y)
-        return Local(scores, done.back(dh.view_as(done.a)), [])
+        return Local(scores, [], dh.reshape(done.a.shape))
 
-    def scores(self, done: Pass) -> Tensor:
-        return unit(done.a.flatten(1))[0] @ self.vectors.T
+    def scores(self, done: Pass) -> Array:
+        return unit(done.a.reshape(len(done.a), -1))[0] @ self.vectors.T
 
 
 class SpelaChannels(Method):
@@ -51,76 +50,77 @@ class SpelaChannels(Method):
     """
 
     def __init__(
-        self, block: Block, *, classes: int, size: tuple[int, int], generator: torch.Generator,
+        self, block: Block, *, classes: int, size: tuple[int, int], generator: Draws,
         dim: int = 100, optimiser: MakeOptimiser = Adam,
     ) -> None:
         channels, height, width = block.output_shape(size)
-        dtype = block.weights[0].dtype
+        like, cells = block.weights[0], height * width
+        ops, xp = of(like), namespace(like)
         counts = [_group_count(classes, generator) for _ in range(channels)]
-        self.group = torch.stack([surjection(classes, n, generator=generator) for n in counts])
-        self.vectors = torch.stack([
-            F.pad(simplex(n, dim, generator=generator), (0, 0, 0, max(counts) - n))
-            for n in counts]).to(dtype)  # (C, G, dim)
-        cells = height * width
-        self.projection = cells**-0.5 * torch.randn(
-            channels, cells, dim, generator=generator, dtype=dtype)
+        self.group = xp.stack([surjection(classes, n, generator=generator) for n in counts])
+        self.vectors = xp.zeros((channels, max(counts), dim), dtype=like.dtype)  # (C, G, dim)
+        for vectors, n in zip(self.vectors, counts, strict=True):
+            vectors[:n] = simplex(n, dim, generator=generator)
+        self.projection = cells**-0.5 * ops.normal((channels, cells, dim), generator, like.dtype)
         super().__init__(
             block, own={"projection": self.projection},
             fixed={"group": self.group, "vectors": self.vectors}, optimiser=optimiser,
         )
 
-    def local(self, done: Pass, y: Tensor) -> Local:
+    def local(self, done: Pass, y: Array) -> Local:
         maps, h, inverse = self._projected(done.a)
-        channel = torch.arange(len(h))[:, None]
+        channel = namespace(h).arange(len(h))[:, None]
         v = self.vectors[channel, self.group[:, y]]  # (C, B, dim)
         dh = turn(h, v, inverse, loss="squared") / len(y)
-        da = (dh @ self.projection.transpose(1, 2)).transpose(0, 1).reshape_as(done.a)
-        return Local(self._scores(h), done.back(da), [maps.transpose(1, 2) @ dh])
+        da = (dh @ self.projection.swapaxes(1, 2)).swapaxes(0, 1).reshape(done.a.shape)
+        return Local(self._scores(h), [maps.swapaxes(1, 2) @ dh], da)
 
-    def scores(self, done: Pass) -> Tensor:
+    def scores(self, done: Pass) -> Array:
         return self._scores(self._projected(done.a)[1])
 
-    def _projected(self, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _projected(self, a: Array) -> tuple[Array, Array, Array]:
         """Flat maps (C, B, H·W), their unit projections (C, B, dim), 1 / lengths (C, B, 1)."""
-        maps = a.flatten(2).transpose(0, 1)
+        maps = a.reshape(*a.shape[:2], -1).swapaxes(0, 1)
         return maps, *unit(maps @ self.projection)
 
-    def _scores(self, h: Tensor) -> Tensor:
-        cosines = h @ self.vectors.transpose(1, 2)  # (C, B, G)
-        member = F.one_hot(self.group, cosines.shape[2]).to(h.dtype)  # (C, K, G)
-        by_channel = cosines.transpose(0, 1).flatten(1)  # (B, C·G)
-        return by_channel @ member.transpose(1, 2).flatten(0, 1) / len(h)
+    def _scores(self, h: Array) -> Array:
+        xp, cosines = namespace(h), h @ self.vectors.swapaxes(1, 2)  # (C, B, G)
+        groups = xp.arange(cosines.shape[2])[:, None]
+        member: Array = xp.asarray(self.group[:, None] == groups, dtype=h.dtype)  # (C, G, K)
+        by_channel = cosines.swapaxes(0, 1).reshape(h.shape[1], -1)  # (B, C·G)
+        return by_channel @ member.reshape(-1, member.shape[2]) / len(h)
 
 
-def unit(h: Tensor) -> tuple[Tensor, Tensor]:
+def unit(h: Array) -> tuple[Array, Array]:
     """h/‖h‖ and 1/‖h‖ along the last axis; both zero where h is."""
-    length = h.norm(dim=-1, keepdim=True)
-    inverse = torch.where(length > 0, 1 / length, 0.0)
+    length: Array = namespace(h).sqrt((h * h).sum(-1))[..., None]
+    inverse = (length > 0) / (length + (length == 0))  # never a division by zero
     return h * inverse, inverse
 
 
-def turn(h: Tensor, v: Tensor, inverse: Tensor, *, loss: Loss) -> Tensor:
+def turn(h: Array, v: Array, inverse: Array, *, loss: Loss) -> Array:
     """∂L/∂ the unnormalised output, of its direction h, its 1/length and its class's vector v."""
-    cosine = (h * v).sum(-1, keepdim=True)
+    cosine = (h * v).sum(-1)[..., None]
     return -_PULL[loss](cosine) * inverse * (v - cosine * h)
 
 
-_PULL: dict[Loss, Callable[[Tensor], Tensor]] = {
-    "cosine": torch.ones_like,
+_PULL: dict[Loss, Callable[[Array], Array]] = {
+    "cosine": lambda cosine: 1 + 0 * cosine,
     "log": lambda cosine: 1 / (2 - cosine),
     "squared": lambda cosine: 2 * (1 - cosine),
 }
 
 
-def surjection(classes: int, groups: int, *, generator: torch.Generator) -> Tensor:
+def surjection(classes: int, groups: int, *, generator: Draws) -> Array:
     """(K,) group of each class, random, no group empty. ValueError for more groups than classes."""
     if groups > classes:
         raise ValueError(f"{classes} classes cannot fill {groups} groups")
-    rest = torch.randint(groups, (classes - groups,), generator=generator)
-    order = torch.randperm(classes, generator=generator)
-    return torch.cat([torch.arange(groups), rest])[order]
+    ops, xp = of(generator), namespace(generator)
+    rest = ops.integers(0, groups, (classes - groups,), generator)
+    order = ops.permutation(classes, generator)
+    return xp.concatenate([xp.arange(groups), rest])[order]  # type: ignore[no-any-return]
 
 
-def _group_count(classes: int, generator: torch.Generator) -> int:
-    drawn = int(torch.randint(2, 10, (), generator=generator))
+def _group_count(classes: int, generator: Draws) -> int:
+    drawn = int(of(generator).integers(2, 10, (), generator))
     return min(drawn, classes)

@@ -1,0 +1,111 @@
+"""`Operations` on torch's tensors."""
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgecc.learn.backends import Sides
+
+_aten = torch.ops.aten
+namespace = torch
+
+
+def threads(count: int) -> None:
+    torch.set_num_threads(count)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(
+    shape: tuple[int, ...], generator: torch.Generator | None, dtype: torch.dtype | None
+) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=dtype)
+
+
+def integers(
+    low: int, high: int, shape: tuple[int, ...], generator: torch.Generator | None
+) -> Tensor:
+    return torch.randint(low, high, shape, generator=generator)
+
+
+def permutation(count: int, generator: torch.Generator) -> Tensor:
+    return torch.randperm(count, generator=generator)
+
+
+def drawn(generator: torch.Generator) -> Tensor:
+    return generator.get_state()
+
+
+def redraw(generator: torch.Generator, drawn: Tensor) -> None:
+    generator.set_state(drawn)
+
+
+def conv(u: Tensor, weight: Tensor, *, padding: Sides, dilation: int) -> Tensor:
+    return F.conv2d(u, weight, padding=padding, dilation=dilation)
+
+
+def conv_gradient(
+    u: Tensor, weight: Tensor, dz: Tensor, *, padding: Sides, dilation: int
+) -> Tensor:
+    gradient: Tensor = _aten.convolution_backward(
+        dz, u, weight, None, [1, 1], padding, [dilation, dilation], False, [0, 0], 1,
+        [False, True, False])[1]
+    return gradient
+
+
+def moments(z: Tensor) -> tuple[Tensor, Tensor]:
+    mean, variance = torch.batch_norm_update_stats(z, None, None, 0.0)
+    return mean, variance
+
+
+def max_pool(z: Tensor, pool: Sides) -> tuple[Tensor, Tensor]:
+    return F.max_pool2d(z, pool, return_indices=True)  # type: ignore[return-value]
+
+
+def add_at_maxima(z: Tensor, dm: Tensor, index: Tensor, pool: Sides) -> None:  # noqa: ARG001
+    into, added, places = (t.permute(0, 2, 3, 1).flatten(1, 2) for t in (z, dm, index))
+    into.scatter_add_(1, places, added)
+
+
+def avg_pool(a: Tensor, kernel: Sides, stride: Sides) -> Tensor:
+    return F.avg_pool2d(a, kernel, stride)
+
+
+def avg_pool_back(dp: Tensor, a: Tensor, kernel: Sides, stride: Sides) -> Tensor:
+    last = a.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return cast(Tensor, _aten.avg_pool2d_backward(
+        dp.contiguous(memory_format=layout), a, kernel, stride, [0, 0], False, True, None))
+
+
+def softmax(scores: Tensor) -> Tensor:
+    return scores.softmax(-1)
+
+
+def logsumexp(scores: Tensor) -> Tensor:
+    return scores.logsumexp(-1)
+
+
+def sigmoid(scores: Tensor) -> Tensor:
+    return scores.sigmoid()
+
+
+def adam(
+    p: Tensor, g: Tensor, m: Tensor, v: Tensor, *, beta1: float, beta2: float, eps: float,
+    rate: float,
+) -> None:
+    m.lerp_(g, 1 - beta1)
+    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+    p.addcdiv_(m, torch.sqrt(v, out=g).add_(eps), value=-rate)
+
+
+def places(thresholds: Tensor, values: Tensor) -> Tensor:
+    return torch.searchsorted(thresholds.contiguous(), values.contiguous())
+
+
+def binned(values: Tensor, places: Tensor, count: int) -> Tensor:
+    return values.new_zeros(len(values), count).scatter_add_(1, places, values)
