@@ -11,8 +11,8 @@ _OWN_PAGES = 256 * 1024  # bytes from which a block has pages of its own
 def frugal() -> None:
     """One arena for all threads, and no matrix in the heap, where it would leave holes.
 
-    glibc moves the second bound up to 32 MiB by itself, unless it is set. Other C libraries are left
-    as they are.
+    glibc moves the second bound up to 32 MiB by itself, unless it is set. Other C libraries are
+    left as they are.
     """
     if (libc := _glibc()) is not None:
         libc.mallopt(_ARENA_MAX, 1)

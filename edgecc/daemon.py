@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from edgecc import allocator, unknown
+from edgecc import allocator, budget, unknown
 from edgecc.alone import alone
 from edgecc.announce import Announcer
 from edgecc.commands import answer
@@ -90,6 +90,7 @@ class Daemon:
     def _open(self) -> None:
         """What there is once in a process."""
         config = self.config
+        self.budget = budget.of(config)
         self.plan, stem = planned(config)
         grow = replace(config.grow, blocks=len(self.plan.blocks))  # none where none fits
         config = self.config = replace(config, grow=grow)
@@ -134,6 +135,7 @@ class Daemon:
             if self.store.meta("serving") is None and self.serving.predictor is not None:
                 self.store.set_meta("serving", self.serving.number)
             self.store.set_meta("stem", self.serving.stem)
+            self.announcer.limited(self.budget)
             if self.serving.stem_changed:
                 self._follow_stem()
             for number, reason in self.serving.unusable.items():

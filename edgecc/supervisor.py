@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +19,9 @@ log = logging.getLogger(__name__)
 _BACKOFF = (0.5, 120.0)  # seconds, first and longest
 _KILLED = -9
 _OWN_PAGES = 4 * 2**20  # bytes: above all maps of a training step, below most matrices of a readout
-_MEMORY_CODES = (OUT_OF_MEMORY, 127)  # 127: glibc had no room for a thread's own data
+_MEMORY_CODES = (  # 127: glibc had no room for a thread's own data; libraries abort, or crash
+    OUT_OF_MEMORY, 127, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
+_OWN_FAULTS = (-signal.SIGILL, -signal.SIGFPE)
 
 Ending = Literal["memory", "failed", "killed"]
 Said = queue.SimpleQueue[dict[str, Any] | None]
@@ -79,7 +82,7 @@ class Supervisor:
         self._backoff = min(2 * self._backoff, _BACKOFF[1])
         if code in _MEMORY_CODES or (code == _KILLED and _oom_kills() > self._oom_kills):
             return "memory"
-        return "killed" if code < 0 else "failed"
+        return "killed" if code < 0 and code not in _OWN_FAULTS else "failed"
 
     def stop(self) -> None:
         if self._process is not None:

@@ -202,7 +202,7 @@ def test_a_block_that_is_resumed_in_the_middle_of_its_training_is_the_same(
 def test_a_plan_without_room_for_blocks_starts_no_learner(
     make_node: MakeNode, digits: Digits
 ) -> None:
-    node = make_node(grow={"first": 200}, memory_budget="200MiB")
+    node = make_node(grow={"first": 200}, memory_budget="128MiB")
     assert json.loads(node.run("plan", "--json").stdout)["blocks"] == []
     node.start()
     ids = node.stream(digits[0][:210], digits[1][:210])
