@@ -21,6 +21,11 @@ def proportional_memory(pid: int | str = "self") -> int:
     return _field(f"/proc/{pid}/smaps_rollup", "Pss:")
 
 
+def data_memory(pid: int | str = "self") -> int:
+    """VmData of a process in bytes, which RLIMIT_DATA bounds; 0 for one that has gone."""
+    return _field(f"/proc/{pid}/status", "VmData:")
+
+
 def children(pid: int) -> list[int]:
     """Processes that `pid` has started and not yet buried."""
     try:

@@ -18,7 +18,10 @@ from edgecc.learner import OUT_OF_MEMORY, Order
 log = logging.getLogger(__name__)
 _BACKOFF = (0.5, 120.0)  # seconds, first and longest
 _KILLED = -9
-_OWN_PAGES = 4 * 2**20  # bytes: above all maps of a training step, below most matrices of a readout
+FRUGAL = {  # of 4 MiB are few maps of a training step, and most matrices of a readout
+    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
+}
 _MEMORY_CODES = (  # 127: glibc had no room for a thread's own data; libraries abort, or crash
     OUT_OF_MEMORY, 127, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
 _OWN_FAULTS = (-signal.SIGILL, -signal.SIGFPE)
@@ -96,12 +99,10 @@ class Supervisor:
 
     def _start(self) -> None:
         self._oom_kills = _oom_kills()
-        one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
-               "MALLOC_MMAP_THRESHOLD_": str(_OWN_PAGES)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "edgecc.learner", str(self._limit), str(self._idle),
              str(os.getpid())],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | one,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | FRUGAL,
         )
         listening = threading.Thread(
             target=self._listen, args=(self._process, self.said), daemon=True)

@@ -108,3 +108,21 @@ def train(quick: bool, json_path: Path | None) -> None:
     from edgecc.bench.train import run
 
     run(quick=quick, json_path=json_path)
+
+
+@bench.command()
+@_quick
+@_out
+@_json
+@click.pass_context
+def costs(ctx: click.Context, quick: bool, out: Path, json_path: Path | None) -> None:
+    """What daemon and learner take on this device, for the planner (one or two minutes).
+
+    The table goes into the state_dir of the configuration: the next start plans with it.
+    """
+    from edgecc.bench.costs import run
+    from edgecc.budget import COSTS
+    from edgecc.command_line import configuration
+
+    table = configuration(ctx.obj).state / COSTS
+    run(quick=quick, out=out, json_path=json_path, table=table)

@@ -1,19 +1,22 @@
 """What the plan says of memory, and what the kernel counts: one stream under several budgets.
 
-The whole of a node's life under each: pictures arrive over MQTT, blocks grow, a picture as large
-as the configuration admits comes in, the learner goes. Threads are pinned to one.
+The whole of a node's life under each: pictures arrive over MQTT and blocks grow, which is when
+accuracy is measured; then it gets all that the plan has room for: classes, with one more growth on
+them, heavy messages all at once, and the largest picture. Threads are pinned to one.
 """
 
 import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from edgecc import offline
 from edgecc.bench import figures
@@ -21,9 +24,11 @@ from edgecc.bench.control import random_frozen
 from edgecc.bench.data import Data, load
 from edgecc.bench.node import Node, running
 from edgecc.bench.tally import Group, Tally
+from edgecc.capture.dataset import npy_bytes
 from edgecc.errors import BudgetError, EdgeccError
 from edgecc.memory import children, proportional_memory
-from edgecc.planner import MIB, Plan
+from edgecc.planner import MIB, Plan, most_classes
+from edgecc.sample import Input
 from edgecc.trunk import planned
 
 BUDGETS = (1024, 512, 384, 320, 256, 224, 192, 160, 144, 128)  # MiB
@@ -75,12 +80,14 @@ def _round(budget: int, data: Data, size: Size, work: Path) -> Found:
             plan, _ = planned(node.config)
             with Tally(node.process.pid, group) as tally:
                 fresh = _idle(node)
-                _live(node, data, size.samples)
+                extra = _extra(plan, node.config.input_spec, size)
+                number = _teach(node, data, size.samples - len(extra))
+                accuracy = _accuracy(node, data, size.tests)
+                control = _control(node, data, size.tests, number)
+                _fill(node, data, extra, size)
                 idle = _idle(node)
                 health = node.health()
             tally.learner = max(tally.learner, health["memory"]["learner_peak"])
-            accuracy = _accuracy(node, data, size.tests)
-            control = _control(node, data, size.tests, health["generation"])
     finally:
         group.close()
     trained = [event["data"] for event in node.events if event["type"] == "verdict"]
@@ -103,30 +110,50 @@ def _planned(plan: Plan, process: str) -> float:
     return sum(size for use, size in plan.where.items() if use.startswith(process)) / MIB
 
 
-def _live(node: Node, data: Data, samples: int) -> None:
-    """A mixed stream of labelled pictures, growths to their end, and the largest picture."""
+def _extra(plan: Plan, spec: Input, size: Size) -> list[str]:
+    """Labels, each twice, that use up the classes the plan has room for."""
+    count = min(most_classes(plan, spec) - 10, size.samples // 8)
+    return [f"another {n}" for n in range(count)] * 2
+
+
+def _teach(node: Node, data: Data, samples: int) -> int:
+    """A mixed stream of labelled pictures, and growths; the number of what then serves."""
     each = samples // len(data.pairs)
-    chosen = np.concatenate([pair[:each] for pair in data.pairs])
+    chosen = np.concatenate([*(pair[:each] for pair in data.pairs), data.pairs[0][each:]])[:samples]
     order = np.random.default_rng(0).permutation(chosen)
     lines = b"".join(data.json_line(int(position)) for position in order)
     node.command("stream", "-", "--source", "train", input=lines)
-    node.idle(labels=len(order))
-    picture = node.work / "pictures" / "largest.png"
-    picture.parent.mkdir()
-    picture.write_bytes(_largest(node.config.input.max_pixels))
-    node.command("stream", "--unlabelled", "--source", "camera", str(picture.parent))
+    return int(node.idle(labels=samples)["generation"])
+
+
+def _fill(node: Node, data: Data, extra: list[str], size: Size) -> None:
+    """Noise of many classes, up to the label of one more growth; then pictures of every weight."""
+    generator, topic = np.random.default_rng(1), node.config.topics.sample("extra")
+    for n, label in enumerate(extra):
+        noise = generator.integers(0, 256, data.shape, np.uint8)
+        node.client.publish(topic, npy_bytes(noise), ContentType="application/x-npy",
+                            UserProperty=[("id", f"extra-{n}"), ("label", label)])
+        node.client.wait(0.0)
+    node.idle(labels=size.samples)
+    pictures = node.work / "pictures" / "any"
+    pictures.mkdir(parents=True)
+    for n in range(128):
+        noise = generator.integers(0, 256, (120, 180, 3), np.uint8)
+        (pictures / f"{n:03}.png").write_bytes(_png(Image.fromarray(noise)))
+    (pictures / "largest.png").write_bytes(_largest(node.config.input.max_pixels))
+    node.command("stream", "--unlabelled", "--source", "camera", str(pictures.parent))
+
+
+def _png(picture: Image.Image) -> bytes:
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 def _largest(pixels: int) -> bytes:
-    """A grey PNG of 16 bits, as large as may be: of all kinds it takes the most."""
-    from io import BytesIO
-
-    from PIL import Image
-
+    """Grey of 16 bits, as large as may be: of all kinds it takes the most."""
     width = int(np.sqrt(pixels * 4 / 3))
-    file = BytesIO()
-    Image.new("I;16", (width, pixels // width), 9_000).save(file, "PNG")
-    return file.getvalue()
+    return _png(Image.new("I;16", (width, pixels // width), 9_000))
 
 
 def _idle(node: Node) -> int:

@@ -51,7 +51,7 @@ class Node:
             self.process = subprocess.Popen(
                 [*self.within, sys.executable, "-m", "edgecc", "--log-format", "json", "--config",
                  str(self.work / "edgecc.yaml"), "start"],
-                stdout=log, stderr=log, env=os.environ | self.environ | environ,
+                stdout=log, stderr=log, env=_foreign() | self.environ | environ,
             )
 
     def start(self, **environ: str) -> float:
@@ -90,7 +90,7 @@ class Node:
         return subprocess.run(
             [sys.executable, "-m", "edgecc", "--log-level", "warning", "--config",
              str(self.work / "edgecc.yaml"), *arguments],
-            check=True, stdout=subprocess.PIPE, **options,
+            check=True, stdout=subprocess.PIPE, env=_foreign(), **options,
         )
 
     def health(self) -> dict[str, Any]:
@@ -149,6 +149,11 @@ def running(
         if node is not None:
             node.process.kill()
         local.stop()
+
+
+def _foreign() -> dict[str, str]:
+    """The environment, without a configuration of some other node."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("EDGECC_")}
 
 
 def _verdict(verdict: dict[str, Any]) -> str:
