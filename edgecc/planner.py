@@ -20,7 +20,7 @@ _FLOAT64 = 8
 _FLOAT32 = 4
 _WIDTHS = (  # of the first, the second and the dense block; the stem's filters, and a batch
     (64, 128, 512, 16, 64), (48, 96, 384, 16, 64), (32, 64, 256, 16, 64), (32, 48, 192, 16, 64),
-    (24, 48, 128, 16, 32), (24, 32, 96, 12, 32), (16, 32, 64, 8, 16),
+    (24, 48, 128, 16, 32), (24, 32, 96, 12, 32), (16, 32, 64, 8, 16), (12, 24, 48, 8, 16),
 )
 _ALONE = ((28, 6), (20, 5), (15, 4), (8, 3))  # filters and grid of a stem without blocks
 _CLASSES = 64  # at least, and one more for every ...

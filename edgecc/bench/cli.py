@@ -126,3 +126,13 @@ def costs(ctx: click.Context, quick: bool, out: Path, json_path: Path | None) ->
 
     table = configuration(ctx.obj).state / COSTS
     run(quick=quick, out=out, json_path=json_path, table=table)
+
+
+@bench.command()
+@_quick
+@_json
+def imports(quick: bool, json_path: Path | None) -> None:
+    """Import time and resident memory of each dependency (under a minute)."""
+    from edgecc.bench.imports import run
+
+    run(quick=quick, json_path=json_path)

@@ -50,7 +50,7 @@ def run(
     *, quick: bool, out: Path, json_path: Path | None, budgets: tuple[int, ...] = ()
 ) -> None:
     """Print the table; figures and logs are left in `out`."""
-    size = Size((1024,), samples=200, tests=100) if quick else Size(budgets or BUDGETS)
+    size = Size((192,), samples=120, tests=100) if quick else Size(budgets or BUDGETS)
     data, rounds = load(), []
     for budget in size.budgets:
         try:

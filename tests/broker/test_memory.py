@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from conftest import MakeNode
 from growths import FASHION, SERIES, await_closed, fashion_series
-from live import Message, Node
+from live import DEADLINE, Message, Node
 
 from edgecc import budget, generation
 from edgecc.planner import MIB, Costs, Plan
@@ -42,7 +42,8 @@ def test_a_learner_without_memory_comes_back_with_a_smaller_plan_also_after_a_re
     node.kill()
     node.start()
     assert node.ask(images[501])["label"] is not None
-    await_closed(node, 1)
+    accepted = node.peer.wait(lambda m: m.topic == node.topic("event") and m.json["type"] == (
+        "verdict") and m.json["data"]["accepted"], timeout=3 * DEADLINE).json["data"]
     steps = {event["steps"]: event["now"] for event in events(node, "plan-smaller")}
     widths = [block["channels"] for block in planned["blocks"]]
     assert [steps[n] for n in sorted(steps)] == [
@@ -51,11 +52,10 @@ def test_a_learner_without_memory_comes_back_with_a_smaller_plan_also_after_a_re
         {"channels": widths, "batch": 16, "backend": "numpy"},
     ]
     assert {event["growth"] for event in events(node, "learner-memory")} == {1}
-    accepted = [v["digest"] for v in events(node, "verdict") if v["accepted"]]
-    assert len(accepted) == 1
+    await_closed(node, 1)
     kept = node.state / "generations"
     newest = generation.unsigned(kept / generation.name_of(generation.numbers(kept)[-1]))
     assert newest is not None
-    assert newest.digest == accepted[0]
+    assert newest.digest == accepted["digest"]
     trained = Plan.restored(newest.plan)
     assert (trained.backend, trained.batch) == ("numpy", 16)
