@@ -33,6 +33,7 @@ def plan(config: Config, as_json: bool) -> None:
             "where": found.where, "total": found.total, "backend": found.backend,
             "budget": allowed.size, "limit": allowed.limit and str(allowed.limit),
             "costs": str(allowed.table or "shipped"), "stem": config.stem,
+            "buys": _bought(found, config, allowed),
             "smaller": _bought(less, config, allowed), "larger": _bought(more, config, allowed)})
         return
     for use, size in found.where.items():

@@ -46,7 +46,7 @@ def test_blocks_grow_beside_predictions_and_only_the_learner_has_torch(
     make_node: MakeNode, digits: Digits
 ) -> None:
     images, labels = digits
-    node = make_node(grow={"first": 200, "epochs": 8, "idle_exit": 4})
+    node = make_node(grow={"first": 200, "epochs": 8, "idle_exit": 4}, memory_budget="1GiB")
     node.start()
     assert node.learner is None
     node.stream(images[:500], labels[:500])

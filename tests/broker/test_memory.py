@@ -25,7 +25,8 @@ def test_a_learner_without_memory_comes_back_with_a_smaller_plan_also_after_a_re
     if not FASHION.exists():
         pytest.skip("Fashion-MNIST is missing: apt install dataset-fashion-mnist")
     images, labels = fashion_series()
-    node = make_node(grow={"first": 400, "epochs": 8}, input=SERIES)
+    node = make_node(grow={"first": 400, "epochs": 8}, input=SERIES,
+                     memory_budget="512MiB")
     node.state.mkdir()
     budget.write(node.state / budget.COSTS, LYING)
     planned = json.loads(node.run("plan", "--json").stdout)
