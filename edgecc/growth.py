@@ -35,7 +35,7 @@ from edgecc.learn.backends import Draws as Generator
 from edgecc.learn.blocks import Block, Linear, PoolConv
 from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
-from edgecc.learn.norms import Normal, Sums
+from edgecc.learn.norms import EPS, Sums
 from edgecc.learn.readout import Readout
 from edgecc.planner import Plan
 from edgecc.plausible import plausible
@@ -96,8 +96,9 @@ class Grower:
             chosen = draws.batch(step)
             y = xp.asarray(self.rows.targets[chosen])
             change = self.recipe.change(self._generator(1, step))
-            x = xp.asarray(maps.batch(chosen, change))
-            values = network.sweep(x, y, rate=self.recipe.rate_at(step, steps))[-1]
+            values = network.sweep(  # nobody else holds the batch, so it is freed on the way
+                xp.asarray(maps.batch(chosen, change)), y, rate=self.recipe.rate_at(step, steps)
+            )[-1]
             right += 0.02 * (int((values.argmax(1) == y).sum()) / len(y) - right)
             if step % 50 == 0:
                 self._progress("training", step=step, steps=steps, accuracy=right)
@@ -117,7 +118,7 @@ class Grower:
             largest = np.maximum(largest, np.asarray(z).max((0, 2, 3)))
         mean, variance = (np.asarray(found) for found in sums.moments())
         weights, bias = block.folded(*sums.moments())
-        high = float(((largest - mean) * Normal.by(mean, variance).inverse).max())
+        high = float(((largest - mean) / np.sqrt(variance + EPS)).max())
         _, *out = block.output_shape(maps.size)
         layer = Layer(
             convs=tuple(np.asarray(weight).reshape(

@@ -83,7 +83,8 @@ class Maps:
 
     def of(self, samples: Iterable[NDArray[Any]]) -> Batch:
         """The same of samples (C, H, W) that are not rows."""
-        return np.stack([self._map(x) for x in samples]).transpose(0, 3, 1, 2)
+        found = np.fromiter(map(self._map, samples), (np.float32, (*self.size, self.channels)))
+        return found.transpose(0, 3, 1, 2)
 
     def batches(self, positions: NDArray[np.int64], size: int = 50) -> Iterator[Batch]:
         for start in range(0, len(positions), size):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgecc.learn.backends import Backend, named
 from edgecc.learn.blocks import Block, CoConv, Linear, PoolConv
 from edgecc.learn.context import generate_wrong_labels
 from edgecc.learn.methods.base import Method
@@ -43,7 +44,7 @@ PLANES = {
 
 
 def make_block(
-    name: str, plane: Plane, c_in: int, size: Size, generator: torch.Generator, dtype: torch.dtype
+    name: str, plane: Plane, c_in: int, size: Size, generator: Any, dtype: Any
 ) -> Block:
     kind, norm = name.split()
     rest: Any = {"norm": norm, "generator": generator, "dtype": dtype}
@@ -201,7 +202,7 @@ def binary(method: Any, s: Tensor, n: Tensor, a: Tensor, p: Parameters, y: Tenso
 class Kind:
     """A method: how to make it for (block, classes, size, generator), its scores and its loss."""
 
-    make: Callable[[Block, int, Size, torch.Generator], Method]
+    make: Callable[[Block, int, Size, Any], Method]
     scores: Scores
     loss: Loss
     own: tuple[str, ...]
@@ -213,7 +214,7 @@ def _scored(cls: Any, scores: Scores, loss: Loss, *own: str, **options: Any) -> 
 
 
 def _spela(loss: str, of_cosine: Callable[[Tensor], Tensor]) -> Kind:
-    def make(block: Block, classes: int, size: Size, generator: torch.Generator) -> Method:
+    def make(block: Block, classes: int, size: Size, generator: Any) -> Method:
         dim = torch.Size(block.output_shape(size)).numel()
         vectors = symmetric_vectors(classes, dim, generator=generator)
         return Spela(block, vectors=vectors, loss=loss)  # type: ignore[arg-type]
@@ -244,15 +245,16 @@ METHODS = {
 }
 
 
-def pairs() -> list[tuple[str, str, str]]:
-    """(method, block, plane) that make sense."""
+def pairs(backend: Backend) -> list[tuple[str, str, str, Backend]]:
+    """(method, block, plane, backend) that make sense."""
     every = itertools.product(METHODS, BLOCKS, PLANES)
-    return [names for names in every if not any(refused(*names))]
+    return [(*names, backend) for names in every if not any(refused(*names, backend))]
 
 
-def refused(method: str, block: str, plane: str) -> tuple[bool, ...]:
+def refused(method: str, block: str, plane: str, backend: Backend) -> tuple[bool, ...]:
     dense = block.startswith("Linear")
     return (
+        method == "goodness" and backend == "numpy",  # the published recipe is for comparison
         dense and plane == "1-D",  # flattened, it is the other case again
         dense and method == "spela channels",  # no maps to project
         block.endswith("batch") and method == "goodness",  # the norm fixes the goodness
@@ -260,17 +262,18 @@ def refused(method: str, block: str, plane: str) -> tuple[bool, ...]:
 
 
 def make(
-    method: str, block: str, plane: str, *, classes: int = 3, c_in: int = 2,
-    size: Size | None = None, seed: int = 0, dtype: torch.dtype = torch.float32,
+    method: str, block: str, plane: str, backend: Backend = "torch", *, classes: int = 3,
+    c_in: int = 2, size: Size | None = None, seed: int = 0, dtype: str = "float32",
 ) -> Method:
-    generator = torch.Generator().manual_seed(seed)
+    ops = named(backend)
+    generator, dtype = ops.generator(seed), getattr(ops.namespace, dtype)
     size = PLANES[plane].size if size is None else size
     made = make_block(block, PLANES[plane], c_in, size, generator, dtype)
     return METHODS[method].make(made, classes, size, generator)
 
 
 def autograd(
-    method: Method, names: tuple[str, str, str], u: Tensor, y: Tensor
+    method: Method, names: tuple[str, str, str, Backend], u: Tensor, y: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
     """Scores and the mean loss's gradients, from the equations alone."""
     kind, state = METHODS[names[0]], method.state()

@@ -71,7 +71,7 @@ class MicroBatched(EndToEnd):
 
     def sweep(self, x: Tensor, y: Tensor, *, rate: float) -> list[Tensor]:
         scores, total = list[Tensor](), [torch.zeros_like(p) for p in self.parameters]
-        for part, labels in zip(x.split(_MICRO), y.split(_MICRO), strict=True):
+        for part, labels in zip(torch.split(x, _MICRO), torch.split(y, _MICRO), strict=True):
             found, gradients = self._against(part, labels)
             scores.append(found)
             for into, gradient in zip(total, gradients, strict=True):
@@ -119,7 +119,8 @@ def replayed(
         batch = np.concatenate([arriving, generator.choice(kept or [0], again).astype(np.int64)])
         change = recipe.change(generator)
         network.sweep(
-            torch.from_numpy(maps.batch(batch, change)), torch.from_numpy(stream.targets[batch]), rate=_RATE)
+            torch.from_numpy(maps.batch(batch, change)),
+            torch.from_numpy(stream.targets[batch]), rate=_RATE)
         for position in arriving:
             _reservoir(kept, int(position), room, generator)
     calibration = np.asarray(kept or range(len(stream) - 500, len(stream)), np.int64)[-1000:]

@@ -56,7 +56,7 @@ CONTENDERS = {
     "last layer": "the scores on the last block alone; blocks stay as drawn",
 }
 
-Found = Mapping[str, float]
+Found = dict[str, float]
 
 
 def run(*, quick: bool, json_path: Path | None) -> None:
@@ -142,9 +142,9 @@ def _steps(
     network, batches = _made(contender, plan, stream)
     for _ in range(count):
         start = time.process_time()
-        x, y = next(batches)
+        batch = list(next(batches))
         middle = time.process_time()
-        network.sweep(x, y, rate=_RATE)
+        network.sweep(batch.pop(0), batch.pop(), rate=_RATE)  # which may free them
         yield middle - start, time.process_time() - middle
 
 

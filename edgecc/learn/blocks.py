@@ -10,12 +10,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
-from operator import add
+from functools import reduce
+from operator import add, iadd
 from typing import Literal, cast
 
-from edgecc.learn.backends import Array, Draws, Kind, Sides, namespace, of, without_graph
-from edgecc.learn.norms import EPS, BatchNorm, Normal, along, by_length, by_rms
+from edgecc.learn.backends import Array, Draws, Kind, Sides, namespace, of, tiles, without_graph
+from edgecc.learn.norms import BatchNorm, Normal, by_length, by_rms, inner
 
 Norm = Literal["batch", "input", "length", "none"]
 Plane = int | tuple[int, int]  # (height, width), or one number for both
@@ -26,57 +26,47 @@ class Pass:
     """One pass through a block: what the local update needs, and the output."""
 
     u: Array  # what the weights see: (B, C_in, H, W), or (B, F) where dense
-    z: Array  # (B, C_out, H, W), pre-activation
+    n: Array  # (B, C_out, H, W), normalised pre-activation
     a: Array  # (B, C_out, H', W'), the output
     index: Array | None = None  # where each maximum was
     pool: Sides = (1, 1)
     slope: float = 0.0  # of the activation below zero
-    normal: Normal | None = None  # what z is normalised by before the activation
-
-    @cached_property
-    def n(self) -> Array:
-        """(B, C_out, H, W), normalised pre-activation."""
-        return self.z if self.normal is None else self.normal(self.z)
+    normal: Normal | None = None  # by which n became what it is
 
     def back(self, da: Array | None, dn: Array | None = None) -> Array:
-        """∂L/∂z of a gradient of the output, of one of n, or of both; takes z's place, once.
+        """∂L/∂ the pre-activation, of a gradient of the output, of one of n, or of both.
 
-        Through the batch's mean and deviation as well, which are functions of the weights:
-
-            ∂L/∂z = (g - mean g - n mean(g n)) / deviation,   g the whole gradient at n
-
-        What da adds to the means shows in the small maps above the pool: at a maximum, n da/dn
-        is a.
+        Takes the place of da and n, so once. The sums that the way through a batch norm needs are
+        found above the pool: where n is a maximum, n da/dn is a.
         """
-        pulls = []  # gradient at n, times n, and where it stands
+        pulls, products = [], []  # g at n and where it stands, Σ g n of each channel
         if da is not None:
-            pulls.append((self._active(da), da * self.a, self.index))
+            products.append(inner(da, self.a))
+            pulls.append((self._active(da), self.index))
         if dn is not None:
-            pulls.append((dn, dn * self.n, None))
+            products.append(inner(dn, self.n))
+            pulls.append((dn, None))
         if self.normal is None:
-            return reduce(add, [g for g, _, _ in pulls])
-        total, product = (
-            reduce(add, [pull[part].sum((0, 2, 3)) for pull in pulls]) for part in (0, 1))
-        z, inverse = self.z, self.normal.inverse
-        count = math.prod(z.shape) // z.shape[1]
-        z -= along(self.normal.mean, z)
-        z *= along(-inverse * inverse * product / count, z)
-        z -= along(inverse * total / count, z)
-        for g, _, index in pulls:
-            self._add(g * along(inverse, z), index)
-        return z
+            return reduce(iadd, [g for g, _ in pulls])
+        total = reduce(add, [g.sum((0, 2, 3)) for g, _ in pulls])
+        dz = self.normal.through_statistics(self.n, total, reduce(add, products))
+        for g, index in pulls:
+            self._add(dz, self.normal.scaled(g), index)
+        return dz
 
     def _active(self, da: Array) -> Array:
-        """Through the activation: at the maxima where there is a pool."""
-        rising = self.a > 0
-        return da * rising if not self.slope else namespace(da).where(rising, da, self.slope * da)
+        """Through the activation, in da's place; at the maxima where there is a pool."""
+        if self.slope:
+            return namespace(da).where(self.a > 0, da, self.slope * da)
+        for part in tiles(len(da)):
+            da[part] *= self.a[part] > 0
+        return da
 
-    def _add(self, gradient: Array, index: Array | None) -> None:
-        z = self.z
+    def _add(self, dz: Array, g: Array, index: Array | None) -> None:
         if index is None:
-            z += gradient
+            dz += g
         else:
-            of(z).add_at_maxima(z, gradient, index, self.pool)
+            of(dz).add_at_maxima(dz, g, index, self.pool)
 
 
 class Block(ABC):
@@ -161,11 +151,16 @@ class Block(ABC):
             return Pass(u, z, self._activated(z), slope=self.slope)
         z = self.affine(h)
         normal = self.statistics.population if frozen else Normal.of(z)
-        m, index = self._max(z)  # normalising and the activation rise, so maxima stay maxima
-        return Pass(h, z, self._activated(normal(m)), index, self.pool, self.slope, normal)
+        n = normal.applied(z)
+        m, index = self._max(n)
+        return Pass(
+            h, n, self._activated(m, fresh=m is not n), index, self.pool, self.slope, normal)
 
-    def _activated(self, n: Array) -> Array:
-        return namespace(n).where(n > 0, n, self.slope * n) if self.slope else n.clip(0)
+    def _activated(self, n: Array, *, fresh: bool = False) -> Array:
+        """After the pool, where values are fewer: it rises, so maxima stay maxima."""
+        if self.slope:
+            return namespace(n).where(n > 0, n, self.slope * n)
+        return namespace(n).clip(n, 0, None, out=n if fresh else None)
 
     def _max(self, r: Array) -> tuple[Array, Array | None]:
         return (r, None) if self.pool == (1, 1) else of(r).max_pool(r, self.pool)

@@ -2,7 +2,8 @@
 is therefore true that no gradient crosses: what is handed on is a tensor without a history.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from edgecc.learn.backends import Array, without_graph
 from edgecc.learn.methods.base import Method
@@ -60,7 +61,7 @@ class Network:
         return {f"{number}.{name}": tensor for number, method in enumerate(self.methods)
                 for name, tensor in method.state().items()}
 
-    def restore(self, state: dict[str, Array]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         for number, method in enumerate(self.methods):
             prefix = f"{number}."
             method.restore({name.removeprefix(prefix): tensor for name, tensor in state.items()

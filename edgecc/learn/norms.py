@@ -5,9 +5,11 @@ per sample.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import cast
 
-from edgecc.learn.backends import Array, namespace, of
+from edgecc.learn.backends import Array, namespace, of, tiles
 
 EPS = 1e-5
 
@@ -29,14 +31,38 @@ class Normal:
         if x.ndim == 4:
             return Normal.by(*of(x).moments(x))
         mean = x.mean(0)
-        centred = x - mean
-        return Normal.by(mean, (centred * centred).mean(0))
+        square = reduce(add, [((x[part] - mean) ** 2).sum(0) for part in tiles(len(x))])
+        return Normal.by(mean, square / len(x))
 
-    def __call__(self, x: Array) -> Array:
-        return (x - along(self.mean, x)) * along(self.inverse, x)
+    def applied(self, x: Array) -> Array:
+        """n = (x - mean) / deviation, in x's place."""
+        x -= _along(self.mean, x)
+        x *= _along(self.inverse, x)
+        return x
+
+    def scaled(self, g: Array) -> Array:
+        """∂L/∂x of a gradient g at n, in its place, but for what goes through the statistics."""
+        g *= _along(self.inverse, g)
+        return g
+
+    def through_statistics(self, n: Array, total: Array, product: Array) -> Array:
+        """That, in n's place: -(Σ g + n Σ g n) / (N deviation), of a channel's N values.
+
+        Mean and deviation are functions of x as well. total: Σ g; product: Σ g n; both (C,).
+        """
+        count = math.prod(n.shape) // n.shape[1]
+        n *= _along(-self.inverse * product / count, n)
+        n -= _along(self.inverse * total / count, n)
+        return n
 
 
-def along(channels: Array, x: Array) -> Array:
+def inner(x: Array, y: Array) -> Array:
+    """Σ x y of each channel (axis 1), a few samples at a time."""
+    axes = (0, *range(2, x.ndim))
+    return reduce(add, [(x[part] * y[part]).sum(axes) for part in tiles(len(x))])
+
+
+def _along(channels: Array, x: Array) -> Array:
     """(C,) shaped to apply to axis 1 of x."""
     return channels.reshape(-1, *[1] * (x.ndim - 2))
 

@@ -34,7 +34,7 @@ def simplex(classes: int, dim: int, *, generator: Draws) -> Array:
     xp = namespace(generator)
     corners = _helmert(classes, xp) * math.sqrt(classes / max(classes - 1, 1))
     turned = corners @ _orthonormal_columns(dim, corners.shape[1], generator).T
-    return xp.asarray(turned, dtype=xp.float32)  # type: ignore[no-any-return]
+    return xp.asarray(turned, dtype=xp.float32)
 
 
 def _helmert(classes: int, xp: Any) -> Array:
@@ -42,14 +42,14 @@ def _helmert(classes: int, xp: Any) -> Array:
     below = xp.tril(xp.ones((max(classes - 1, 1), classes), dtype=xp.float64))
     j = xp.arange(1, classes)
     below[j - 1, j] = -xp.asarray(j, dtype=xp.float64)
-    return (below / xp.sqrt((below * below).sum(1))[:, None]).T  # type: ignore[no-any-return]
+    return (below / xp.sqrt((below * below).sum(1))[:, None]).T
 
 
 def _orthonormal_columns(rows: int, columns: int, generator: Draws) -> Array:
     """Uniformly distributed: the signs of QR's diagonal are taken out."""
     xp = namespace(generator)
     q, r = xp.linalg.qr(of(generator).normal((rows, columns), generator, xp.float64))
-    return q * xp.sign(xp.diagonal(r))  # type: ignore[no-any-return]
+    return q * xp.sign(xp.diagonal(r))
 
 
 def spread(classes: int, dim: int, *, generator: Draws) -> Array:
@@ -62,11 +62,11 @@ def spread(classes: int, dim: int, *, generator: Draws) -> Array:
         cosines[range(classes), range(classes)] = -math.inf
         pushes = xp.exp(10 * 20**done * (cosines - cosines.max()))
         v = _units(v - 0.2 * (1 - done) * pushes @ v / pushes.sum(1).max())
-    return xp.asarray(v, dtype=xp.float32)  # type: ignore[no-any-return]
+    return xp.asarray(v, dtype=xp.float32)
 
 
 def _units(v: Array) -> Array:
-    return v / namespace(v).sqrt((v * v).sum(1))[:, None]  # type: ignore[no-any-return]
+    return v / namespace(v).sqrt((v * v).sum(1))[:, None]
 
 
 def orthonormal(classes: int, dim: int, *, generator: Draws) -> Array:

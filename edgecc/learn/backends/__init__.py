@@ -7,7 +7,7 @@ Which kind is meant shows by the array, or by the generator that weights are dra
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -23,7 +23,9 @@ else:
 
 Backend = Literal["torch", "numpy"]
 Sides = tuple[int, int]  # down and across
-P, R = ParamSpec("P"), TypeVar("R")
+_TILE = 16  # samples
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Operations(Protocol):
@@ -132,6 +134,11 @@ def namespace(x: object) -> Any:
 
 def _kind(x: object) -> Backend:
     return "numpy" if isinstance(x, np.ndarray | np.generic | np.random.Generator) else "torch"
+
+
+def tiles(count: int) -> Iterator[slice]:
+    """So many samples, a few at a time: what is made of them then stays in a core's cache."""
+    yield from (slice(first, first + _TILE) for first in range(0, count, _TILE))
 
 
 def without_graph(do: Callable[P, R]) -> Callable[P, R]:

@@ -18,7 +18,7 @@ _TILE = 2**20  # bytes of patches at once, about a core's second-level cache
 _ADAM = 2**15  # weights at once
 
 
-def threads(count: int) -> None:  # noqa: ARG001
+def threads(count: int) -> None:
     """OpenBLAS reads OPENBLAS_NUM_THREADS as it is imported, and then no more."""
 
 
@@ -108,7 +108,7 @@ def max_pool(z: Array, pool: Sides) -> tuple[Array, Array]:
 
 def add_at_maxima(z: Array, dm: Array, index: Array, pool: Sides) -> None:
     for place, values in enumerate(_places_of(z, pool)):
-        values += dm * (index == place)
+        np.add(values, dm * (index == place), out=values)
 
 
 def _places_of(z: Array, pool: Sides) -> list[Array]:
@@ -128,7 +128,7 @@ def avg_pool_back(dp: Array, a: Array, kernel: Sides, stride: Sides) -> Array:
     dp = dp / a.dtype.type(kernel[0] * kernel[1])
     for y, row in enumerate(_windows(da, kernel, stride)):
         for x, window in enumerate(row):
-            window += dp[:, :, y, x, None, None]
+            np.add(window, dp[:, :, y, x, None, None], out=window)
     return da
 
 
@@ -140,8 +140,7 @@ def _windows(a: Array, kernel: Sides, stride: Sides) -> list[list[Array]]:
 
 def softmax(scores: Array) -> Array:
     e = np.exp(scores - scores.max(-1, keepdims=True))
-    e /= e.sum(-1, keepdims=True)
-    return e
+    return np.asarray(e / e.sum(-1, keepdims=True))
 
 
 def logsumexp(scores: Array) -> Array:
@@ -151,19 +150,18 @@ def logsumexp(scores: Array) -> Array:
 
 def sigmoid(scores: Array) -> Array:
     e = np.exp(-np.abs(scores))
-    return np.where(scores < 0, e, 1) / (1 + e)
+    return np.asarray(np.where(scores < 0, e, 1) / (1 + e))
 
 
 def adam(
     p: Array, g: Array, m: Array, v: Array, *, beta1: float, beta2: float, eps: float, rate: float
 ) -> None:
     for tile in range(0, p.size, _ADAM):
-        _adam(*(t.reshape(-1)[tile : tile + _ADAM] for t in (p, g, m, v)), beta1, beta2, eps, rate)
+        _adam([t.reshape(-1)[tile : tile + _ADAM] for t in (p, g, m, v)], beta1, beta2, eps, rate)
 
 
-def _adam(
-    p: Array, g: Array, m: Array, v: Array, beta1: float, beta2: float, eps: float, rate: float
-) -> None:
+def _adam(tile: list[Array], beta1: float, beta2: float, eps: float, rate: float) -> None:
+    p, g, m, v = tile
     m -= g
     m *= beta1
     m += g

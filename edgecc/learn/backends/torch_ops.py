@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgecc.learn.backends import Sides
+from edgecc.learn.backends import Sides, tiles
 
 _aten = torch.ops.aten
 namespace = torch
@@ -41,7 +41,7 @@ def drawn(generator: torch.Generator) -> Tensor:
 
 
 def redraw(generator: torch.Generator, drawn: Tensor) -> None:
-    generator.set_state(drawn)
+    generator.set_state(torch.asarray(drawn))
 
 
 def conv(u: Tensor, weight: Tensor, *, padding: Sides, dilation: int) -> Tensor:
@@ -63,12 +63,14 @@ def moments(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def max_pool(z: Tensor, pool: Sides) -> tuple[Tensor, Tensor]:
-    return F.max_pool2d(z, pool, return_indices=True)  # type: ignore[return-value]
+    m, index = F.max_pool2d(z, pool, return_indices=True)
+    return m, index.int()
 
 
 def add_at_maxima(z: Tensor, dm: Tensor, index: Tensor, pool: Sides) -> None:  # noqa: ARG001
     into, added, places = (t.permute(0, 2, 3, 1).flatten(1, 2) for t in (z, dm, index))
-    into.scatter_add_(1, places, added)
+    for part in tiles(len(z)):
+        into[part].scatter_add_(1, places[part].long(), added[part])
 
 
 def avg_pool(a: Tensor, kernel: Sides, stride: Sides) -> Tensor:

@@ -5,8 +5,8 @@ their own block and nothing of any other; no graph is built.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from edgecc.learn.backends import Array, Draws, namespace, of, without_graph
 from edgecc.learn.blocks import Block, Pass
@@ -75,15 +75,17 @@ class Method(ABC):
         """Everything that a later step or score depends on, by name."""
         measured = {f"{name}.{part}": tensor for name, norm in self.norms().items()
                     for part, tensor in norm.state().items()}
-        drawn = {} if self._generator is None else {"generator": of(self._generator).drawn(self._generator)}
+        generator = self._generator
+        drawn = {} if generator is None else {"generator": of(generator).drawn(generator)}
         return self._tensors | self._optimiser.state() | measured | drawn
 
-    def restore(self, state: dict[str, Array]) -> None:
-        """As it was when `state` was taken, by a method of the same make."""
-        for name, tensor in (self._tensors | self._optimiser.state()).items():
-            tensor[...] = namespace(tensor).asarray(state[name])
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """As it was when `state` was taken, perhaps in another kind of arrays."""
+        asarray = namespace(self.block.weights[0]).asarray
+        for name, array in (self._tensors | self._optimiser.state()).items():
+            array[...] = asarray(state[name])
         for name, norm in self.norms().items():
-            norm.restore({part: state[f"{name}.{part}"] for part in ("mean", "variance")
+            norm.restore({part: asarray(state[f"{name}.{part}"]) for part in ("mean", "variance")
                           if f"{name}.{part}" in state})
         if self._generator is not None:
             of(self._generator).redraw(self._generator, state["generator"])

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from edgecc.learn.backends import Array, Draws, namespace, of
 from edgecc.learn.blocks import Pass
-from edgecc.learn.norms import BatchNorm, Normal
+from edgecc.learn.norms import BatchNorm, Normal, inner
 
 # e (B, K) to [∂L/∂own] and a gradient of the block's output, or of n
 Backward = Callable[[Array], tuple[list[Array], Array | None, Array | None]]
@@ -79,17 +79,18 @@ class LinearContext(Context):
     def forward(self, done: Pass) -> tuple[Array, Backward]:
         p = self._pool.forward(done.a)
         normal = Normal.of(p)
-        q = normal(p)
+        q = normal.applied(p)
 
         def backward(e: Array) -> tuple[list[Array], Array, None]:
-            dq = e @ self.w
-            dp = (dq - dq.mean(0) - q * (dq * q).mean(0)) * normal.inverse
-            return [e.T @ q, e.sum(0)], self._pool.backward(dp, done.a), None
+            own, dq = [e.T @ q, e.sum(0)], e @ self.w
+            dp = normal.through_statistics(q, dq.sum(0), inner(dq, q))
+            dp += normal.scaled(dq)
+            return own, self._pool.backward(dp, done.a), None
 
         return q @ self.w.T + self.c, backward
 
     def frozen(self, done: Pass) -> Array:
-        return self._norm.population(self._pool.forward(done.a)) @ self.w.T + self.c
+        return self._norm.population.applied(self._pool.forward(done.a)) @ self.w.T + self.c
 
     def calibrate(self, passes: Iterable[Pass]) -> None:
         self._norm.measure(self._pool.forward(done.a) for done in passes)
@@ -157,7 +158,7 @@ def goodness_of_biases(n: Array, beta: Array) -> Array:
 def _sums_above(values: Array, place: Array, count: int) -> Array:
     """(R, count): of each row, for each sorted threshold, the sum of the values above it."""
     xp, bins = namespace(values), of(values).binned(values, place, count + 1)
-    return xp.flip(xp.cumsum(xp.flip(bins, (1,)), 1), (1,))[:, 1:]  # type: ignore[no-any-return]
+    return xp.flip(xp.cumsum(xp.flip(bins, (1,)), 1), (1,))[:, 1:]
 
 
 class ScaleContext(Context):

@@ -63,10 +63,9 @@ class Sgd:
 
     def step(self, gradients: Sequence[Array], rate: float) -> None:
         for v, g in zip(self.velocity, gradients, strict=False):
-            v *= self.momentum
-            v += g
+            v[...] = self.momentum * v + g
         for p, move in zip(self.parameters, self.velocity or gradients, strict=True):
-            p -= rate * move
+            p[...] = p - rate * move
 
     def state(self) -> dict[str, Array]:
         return {f"sgd.velocity.{i}": v for i, v in enumerate(self.velocity)}

@@ -118,7 +118,7 @@ def surjection(classes: int, groups: int, *, generator: Draws) -> Array:
     ops, xp = of(generator), namespace(generator)
     rest = ops.integers(0, groups, (classes - groups,), generator)
     order = ops.permutation(classes, generator)
-    return xp.concatenate([xp.arange(groups), rest])[order]  # type: ignore[no-any-return]
+    return xp.concatenate([xp.arange(groups), rest])[order]
 
 
 def _group_count(classes: int, generator: Draws) -> int:
