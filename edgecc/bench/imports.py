@@ -1,4 +1,4 @@
-"""What each dependency costs to import: time, and memory as the kernel counts it.
+"""What each dependency costs to import: processor time, and memory as the kernel counts it.
 
 Every import is a process of its own, less a bare Python's; each brings what it imports itself.
 Rounds alternate; figures are medians.
@@ -35,16 +35,16 @@ WHOLE = {
 }
 _SCRIPT = """
 import time
-started = time.perf_counter()
+started = time.process_time()
 {line}
-seconds = time.perf_counter() - started
+seconds = time.process_time() - started
 found = dict(line.split(":", 1) for line in open("/proc/self/status"))
 sizes = [int(found[name].split()[0]) * 1024 for name in ("VmRSS", "RssAnon")]
 import json
 print(json.dumps([seconds, *sizes]))
 """
 
-Measured = tuple[float, float, float]  # seconds, bytes resident, bytes of these anonymous
+Measured = tuple[float, float, float]  # seconds of CPU, bytes resident, bytes of these anonymous
 
 
 def run(*, quick: bool, json_path: Path | None) -> None:
