@@ -81,6 +81,8 @@ class Daemon:
     def _start(self) -> None:
         self._open()
         self.revive()
+        with self.store.transaction():
+            self.announcer.limited(self.budget)
         for what in (signal.SIGTERM, signal.SIGINT):
             signal.signal(what, self._on_signal)
         self.link.start()
@@ -135,7 +137,6 @@ class Daemon:
             if self.store.meta("serving") is None and self.serving.predictor is not None:
                 self.store.set_meta("serving", self.serving.number)
             self.store.set_meta("stem", self.serving.stem)
-            self.announcer.limited(self.budget)
             if self.serving.stem_changed:
                 self._follow_stem()
             for number, reason in self.serving.unusable.items():
