@@ -33,7 +33,7 @@ from edgecc.trunk import planned
 
 BUDGETS = (1024, 512, 384, 320, 256, 224, 192, 160, 144, 128)  # MiB
 IDLE_AT = 384  # MiB
-_IDLE = 5.0  # seconds without a learner after which the daemon counts as idle
+_IDLE = 25.0  # seconds without a learner after which the daemon counts as idle; see upkeep._TRIM
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 Found = dict[str, Any]
