@@ -34,13 +34,13 @@ class Costs:
     """Resident bytes, as `edgecc bench costs` measures them; these on x86-64."""
 
     daemon: int = 66 * MIB  # Python, numpy, LiteRT, paho, SQLite's cache, at work
-    learner: int = 202 * MIB  # Python, numpy, torch, LiteRT, SQLite, at work
+    learner: int = 195 * MIB  # Python, numpy, torch, LiteRT, SQLite, at work
     learner_start: int = 236 * MIB  # the same while torch is imported: most of its code is run once
-    learner_numpy: int = 64 * MIB  # without torch
+    learner_numpy: int = 57 * MIB  # without torch
     unseen: int = 42 * MIB  # more that RLIMIT_DATA counts: reserved and never touched, less code
     readouts_daemon: float = 2.0  # copies of A alive at rest: sums, and a successor's
     solve: float = 2.0  # and while it is solved
-    readouts_learner: float = 5.3  # train sums, all sums, a prefix, solve
+    readouts_learner: float = 5.7  # train sums, all sums, a prefix, solve
     classes_daemon: int = 7  # copies of B alive at once: sums, weights, solve, successor
     classes_learner: int = 8
     tiles: int = 11  # float32 maps of one training batch alive at once
