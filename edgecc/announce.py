@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import time
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import edgecc
 from edgecc import generation
+from edgecc.budget import Budget
 from edgecc.manifest import Manifest
 from edgecc.memory import peak_memory, resident_memory
 from edgecc.messages import SAMPLE_SCHEMA, to_json
 
 if TYPE_CHECKING:
     from edgecc.daemon import Daemon
+
+log = logging.getLogger(__name__)
 
 
 class Announcer:
@@ -39,6 +43,16 @@ class Announcer:
     def event(self, kind: str, severity: str, data: dict[str, Any]) -> None:
         """Durable; call inside a transaction of the store."""
         self._daemon.outbox.put(self._topics / "event", _event(kind, severity, data))
+
+    def limited(self, budget: Budget) -> None:
+        """An event where a control group allows less than memory_budget."""
+        if budget.limit is None:
+            return
+        given = self._daemon.config.memory_budget
+        log.warning("memory_budget is %d bytes, but %s allows no more than %d: planning for that",
+                    given, budget.limit, budget.size)
+        self.event("memory-limited", "warning", {
+            "memory_budget": given, "limit": budget.size, "by": str(budget.limit)})
 
     def alert(self, kind: str, severity: str, data: dict[str, Any]) -> None:
         """An event that cannot be stored, or need not be."""
@@ -110,7 +124,8 @@ class Announcer:
             "storage_full_since": daemon.shortage.since, "denied": daemon.outbox.denied,
             "prequential": daemon.ingest.prequential.accuracies(),
             "memory": {
-                "budget": daemon.config.memory_budget, "plan": daemon.plan.total,
+                "budget": daemon.budget.size, "plan": daemon.plan.total,
+                "steps_down": daemon.orders.steps,
                 "peak": daemon_peak + daemon.supervisor.peak, "daemon_peak": daemon_peak,
                 "learner_peak": daemon.supervisor.peak, "daemon": resident_memory(),
             },

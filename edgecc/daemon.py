@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from edgecc import unknown
+from edgecc import allocator, budget, unknown
 from edgecc.alone import alone
 from edgecc.announce import Announcer
 from edgecc.commands import answer
@@ -82,15 +82,19 @@ class Daemon:
     def _start(self) -> None:
         self._open()
         self.revive()
+        with self.store.transaction():
+            self.announcer.limited(self.budget)
         for what in (signal.SIGTERM, signal.SIGINT):
             signal.signal(what, self._on_signal)
         self.governor.start()
         self.link.start()
+        allocator.let_go()
         notify("READY=1")
 
     def _open(self) -> None:
         """What there is once in a process."""
         config = self.config
+        self.budget = budget.of(config)
         self.plan, stem = planned(config)
         grow = replace(config.grow, blocks=len(self.plan.blocks))  # none where none fits
         config = self.config = replace(config, grow=grow)

@@ -17,12 +17,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from edgecc import allocator
 from edgecc.errors import EdgeccError
 from edgecc.memory import peak_memory
 from edgecc.planner import Plan
 
 OUT_OF_MEMORY = 12  # exit code
 KNOWN = "known.safetensors"  # in a growth's folder, where rows were evicted: what still knows them
+_NO_MEMORY = ("allocate", "bad_alloc", "could not create a primitive", "failed to map segment")
 _PR_SET_PDEATHSIG = 1
 
 
@@ -50,10 +54,10 @@ def main() -> int:
     try:
         for order in _orders(idle):
             _run(order)
-    except MemoryError as error:
+    except (MemoryError, SystemError) as error:  # the second of modules that do not check
         return _out_of_memory(error)
-    except RuntimeError as error:
-        if "allocate" not in str(error) and "bad_alloc" not in str(error):
+    except (RuntimeError, ImportError) as error:
+        if not any(words in str(error) for words in _NO_MEMORY):
             raise
         return _out_of_memory(error)
     except EdgeccError as error:
@@ -68,6 +72,7 @@ def _run(order: Order) -> None:
     from edgecc import generation, known
     from edgecc.growth import Grower
     from edgecc.learn import backends
+    from edgecc.learn.readout import Readout
     from edgecc.reader import Growth, Reader
     from edgecc.rows import Rows
     from edgecc.sample import Input
@@ -82,16 +87,31 @@ def _run(order: Order) -> None:
     path, sums = Path(order.folder) / KNOWN, None
     if path.exists():
         sums = known.moved(path, parent, store, spec, to=order.cursor)
-        parent = replace(parent, readout=sums)  # the one it had is not needed
+    knows = Readout(parent.readout.dim) if sums is None else sums  # the one it had is not needed
+    parent = replace(parent, readout=knows)
     grower = Grower(
         Growth(order.growth, order.cursor, order.recipe), parent,
         Rows.at(store, spec, order.cursor), plan=plan, seed=order.seed,
-        folder=Path(order.folder), report=lambda said: _say({"type": "train", **said}), sums=sums,
+        folder=Path(order.folder), report=_Reports().say, sums=sums,
     )
     for verdict in grower.run():
         _say({"type": "verdict", **verdict})
     _say({"type": "done", "growth": order.growth})
     store.close()
+
+
+class _Reports:
+    """Says how a growth gets on. What one phase has left behind does not count in the next."""
+
+    def __init__(self) -> None:
+        allocator.let_go()
+        self._phase = ""
+
+    def say(self, said: dict[str, Any]) -> None:
+        if said["phase"] != self._phase:
+            allocator.let_go()
+            self._phase = said["phase"]
+        _say({"type": "train", **said})
 
 
 def _orders(idle: float) -> Any:
@@ -118,6 +138,7 @@ def _fence(limit: int, parent: int) -> None:
         sys.exit("the daemon is gone")
     os.nice(10)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    np.ones((64, 64)) @ np.ones((64, 64))  # OpenBLAS takes its buffers; later it would exit with 1
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 

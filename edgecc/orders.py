@@ -12,9 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecc import generation, known
+from edgecc import generation, known, steps
 from edgecc.errors import StorageFull
 from edgecc.learner import KNOWN, Order
+from edgecc.planner import Plan
 from edgecc.reader import Growth
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_GIVE_UP = {"memory": 3, "failed": 5}  # endings in one growth after which it is given up
+_GIVE_UP = 5  # failures in one growth after which it is given up
 
 
 class Orders:
@@ -31,6 +32,36 @@ class Orders:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._endings: Counter[str] = Counter()
+        self._of = json.dumps(daemon.plan.describe())
+
+    # --- how much of the plan there is memory for ---
+
+    @property
+    def steps(self) -> int:
+        """Steps down since memory ran out under what is planned now; a restart keeps them."""
+        found: int = json.loads(self._daemon.store.meta("steps_down", "{}")).get(self._of, 0)
+        return found
+
+    @property
+    def plan(self) -> Plan:
+        """What growths that begin now are planned with."""
+        config = self._daemon.config
+        return steps.down(
+            self._daemon.plan, self.steps, config.input_spec,
+            max_payload=config.mqtt.max_payload, costs=self._daemon.budget.costs)
+
+    def _step_down(self, growth: int) -> None:
+        """Begin it anew with the next smaller plan; without blocks, where none is left."""
+        daemon, before = self._daemon, self.plan
+        with daemon.store.transaction():
+            daemon.store.set_meta("steps_down", json.dumps({self._of: self.steps + 1}))
+            now = self.plan
+            daemon.announcer.event("plan-smaller", "warning", {
+                "growth": growth, "steps": self.steps, "before": _told(before), "now": _told(now)})
+        log.warning("growth %d begins anew with a smaller plan: %s", growth, _told(now))
+        self.begin_anew([growth])
+
+    # --- orders ---
 
     def give(self) -> None:
         """Ask for the next open growth, once what serves is settled."""
@@ -41,8 +72,13 @@ class Orders:
             return
         live = daemon.serving.predictor
         for growth in daemon.store.open_growths()[:1]:
-            if live is not None and live.cursor >= growth.cursor:
+            if live is None or live.cursor < growth.cursor:
+                return
+            if self.plan.blocks:
                 daemon.supervisor.give(self._order(growth))
+            else:
+                log.warning("growth %d is left out: there is no memory for blocks", growth.number)
+                self._close(growth.number)
 
     def follow(self) -> None:
         """Take in what the learner has said, once no trial needs what serves to stay."""
@@ -67,7 +103,7 @@ class Orders:
         path = folder / "order.json"
         if not path.exists():
             started = {
-                "parent": self._daemon.serving.number, "plan": self._daemon.plan.describe(),
+                "parent": self._daemon.serving.number, "plan": self.plan.describe(),
                 "threads": config.grow.threads, "known": self._keep_known(growth),
             }
             generation.replace_file(path, json.dumps(started).encode())
@@ -145,7 +181,9 @@ class Orders:
                 "growth": order.growth, "times": self._endings[why],
                 "limit": daemon.plan.learner_limit,
             })
-        if self._endings[why] == _GIVE_UP[why]:
+        if why == "memory":
+            self._step_down(order.growth)
+        elif self._endings[why] == _GIVE_UP:
             log.error("growth %d given up; predictions and labels go on", order.growth)
             self._close(order.growth)
 
@@ -202,6 +240,11 @@ class Orders:
 
     def _folder(self, number: int) -> Path:
         return self._daemon.config.state / "growth" / generation.name_of(number)
+
+
+def _told(plan: Plan) -> dict[str, Any]:
+    return {"channels": [block.channels for block in plan.blocks], "batch": plan.batch,
+            "backend": plan.backend}
 
 
 def _finite(value: Any) -> Any:

@@ -1,13 +1,13 @@
 """Memory is a contract: `plan(budget, costs)` says what fits before anything is allocated.
 
-A pure function. Plans are tried from the widest down; the first whose predicted peak (daemon plus
-learner, as the kernel counts it) stays under the budget is taken. If none fits, the error says
-which smallest budget would.
+A pure function. Plans are tried from the widest down, each with torch and then with numpy, which
+takes less; the first whose predicted peak (daemon plus learner, as the kernel counts it) stays
+under the budget is taken. If none fits, the error says which smallest budget would.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from edgecc.errors import BudgetError
 from edgecc.picture import BYTES_A_PIXEL
@@ -15,31 +15,35 @@ from edgecc.sample import Input
 from edgecc.stem import map_shape
 
 MIB = 2**20
-_RESERVED = 40 * MIB
+Backend = Literal["torch", "numpy"]
 _FLOAT64 = 8
 _FLOAT32 = 4
 _WIDTHS = (  # of the first, the second and the dense block; the stem's filters, and a batch
     (64, 128, 512, 16, 64), (48, 96, 384, 16, 64), (32, 64, 256, 16, 64), (32, 48, 192, 16, 64),
-    (24, 48, 128, 16, 32), (24, 32, 96, 12, 32), (16, 32, 64, 8, 16),
+    (24, 48, 128, 16, 32), (24, 32, 96, 12, 32), (16, 32, 64, 8, 16), (12, 24, 48, 8, 16),
 )
 _ALONE = ((28, 6), (20, 5), (15, 4), (8, 3))  # filters and grid of a stem without blocks
 _CLASSES = 64  # at least, and one more for every ...
 _CLASS_EVERY = 8  # ... features
+JUDGES = 2000  # held-out samples that judge at most
 _MODEL_FEATURES = 512  # of a stem that is a model, where a grid above 1x1 would give more
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Resident bytes, fitted to what the kernel counted in `edgecc demo` on x86-64."""
+    """Resident bytes, as `edgecc bench costs` measures them; these on x86-64."""
 
-    daemon: int = 72 * MIB  # Python, numpy, LiteRT, paho, SQLite's cache
-    learner: int = 274 * MIB  # Python, numpy, torch imported and warm, LiteRT, SQLite
-    readouts_daemon: float = 4.5  # copies of A alive at once: sums, solve, swap to a successor
-    readouts_learner: float = 5.5  # train sums, all sums, two prefixes, solve
+    daemon: int = 66 * MIB  # Python, numpy, LiteRT, paho, SQLite's cache, at work
+    learner: int = 195 * MIB  # Python, numpy, torch, LiteRT, SQLite, at work
+    learner_start: int = 236 * MIB  # the same while torch is imported: most of its code is run once
+    learner_numpy: int = 57 * MIB  # without torch
+    unseen: int = 42 * MIB  # more that RLIMIT_DATA counts: reserved and never touched, less code
+    readouts_daemon: float = 2.0  # copies of A alive at rest: sums, and a successor's
+    solve: float = 2.0  # and while it is solved
+    readouts_learner: float = 5.7  # train sums, all sums, a prefix, solve
     classes_daemon: int = 7  # copies of B alive at once: sums, weights, solve, successor
     classes_learner: int = 8
     tiles: int = 11  # float32 maps of one training batch alive at once
-    learner_numpy: int = 68 * MIB  # the learner without torch
     tiles_numpy: int = 4
     stem: int = 8 * MIB  # LiteRT's own, once a stem is a model of many operators
     stems: int = 2  # its interpreters alive at once in each process
@@ -80,7 +84,8 @@ class Plan:
     stem_map: StemMap | None = None  # None: patch filters
     stem_mixed: int = 0  # features that each cell's are mixed to; 0 leaves them
     stem_waves: int = 0  # spatial frequencies of each that are kept; 0 leaves the cells
-    backend: Literal["torch", "numpy"] = "torch"  # what the learner computes with
+    learner_limit: int = 0  # RLIMIT_DATA of the learner, bytes; 0 where there is none
+    backend: Backend = "torch"  # what the learner computes with
 
     @property
     def total(self) -> int:
@@ -91,15 +96,12 @@ class Plan:
         """Bytes of messages not yet acked above which the daemon reads no more."""
         return self.where["daemon: messages in flight"]
 
-    @property
-    def learner_limit(self) -> int:
-        """RLIMIT_DATA of the learner, bytes: what is predicted for it, and what OpenBLAS reserves
-        without ever touching it."""
-        predicted = sum(size for use, size in self.where.items() if use.startswith("learner"))
-        return predicted + (_RESERVED if self.backend == "numpy" else 0)
-
     def describe(self) -> dict[str, Any]:
-        return asdict(replace(self, where={}))
+        """All but sizes; what is computed with where that is not torch."""
+        told = asdict(replace(self, where={}))
+        del told["learner_limit"]
+        return told if self.backend != "torch" else {
+            name: value for name, value in told.items() if name != "backend"}
 
     @staticmethod
     def restored(described: Mapping[str, Any]) -> "Plan":
@@ -117,18 +119,30 @@ def plan(
 ) -> Plan:
     """The widest plan whose predicted peak is within `budget` bytes; stem, if it is a model."""
     costs = costs or Costs()
-    tried = [
-        _sized(replace(shape, stem_map=stem), spec, max_payload, costs)
-        for shape in _ladder(blocks, spec)
-    ]
+    tried = plans(spec, max_payload=max_payload, blocks=blocks, costs=costs, stem=stem)
     for candidate in tried:
-        if candidate.total * costs.margin <= budget:
+        if needed(candidate, costs) <= budget:
             return candidate
-    smallest = min(candidate.total for candidate in tried) * costs.margin
+    smallest = min(needed(candidate, costs) for candidate in tried)
     raise BudgetError(
         f"memory_budget {budget / MIB:.0f}MiB fits no plan; the smallest is "
         f"{-(-smallest // MIB):.0f}MiB"
     )
+
+
+def plans(
+    spec: Input, *, max_payload: int, blocks: int, costs: Costs, stem: StemMap | None = None
+) -> list[Plan]:
+    """All that are tried, the widest first."""
+    return [
+        sized(replace(shape, stem_map=stem), spec, max_payload=max_payload, costs=costs)
+        for shape in _ladder(blocks, spec)
+    ]
+
+
+def needed(candidate: Plan, costs: Costs) -> float:
+    """The smallest budget, in bytes, that has room for a plan."""
+    return candidate.total * costs.margin
 
 
 def readout_dim(candidate: Plan, spec: Input) -> int:
@@ -178,7 +192,8 @@ def _ladder(blocks: int, spec: Input) -> Iterator[Plan]:
     """Plans from the widest to the stem alone, sizes still unknown."""
     for first, second, dense, filters, batch in _WIDTHS if blocks else ():
         grown = tuple(_grown(blocks, first, second, dense))
-        yield Plan(filters, 3, grown, batch, _in_flight(spec), {})
+        for backend in get_args(Backend):
+            yield Plan(filters, 3, grown, batch, _in_flight(spec), {}, backend=backend)
     for filters, grid in _ALONE:
         yield Plan(filters, grid, (), 16, _in_flight(spec), {})
 
@@ -199,36 +214,45 @@ def _in_flight(spec: Input) -> int:
     return 256 if spec.kind == "sensor" else 64
 
 
-def _sized(candidate: Plan, spec: Input, max_payload: int, costs: Costs) -> Plan:
-    """The plan with every byte accounted for."""
+def sized(candidate: Plan, spec: Input, *, max_payload: int, costs: Costs) -> Plan:
+    """The plan with every byte accounted for: what is never alive at once counts once."""
     dim = readout_dim(candidate, spec)
     readout = (dim + 1) ** 2 * _FLOAT64
     classes = most_classes(candidate, spec) * (dim + 1) * _FLOAT64
-    where = {
-        "daemon: interpreter and libraries": costs.daemon,
-        "daemon: readout": int(costs.readouts_daemon * readout),
-        "daemon: classes": costs.classes_daemon * classes,
-        "daemon: messages in flight": candidate.receive_maximum * min(max_payload, 64 * 1024),
-    }
-    if spec.kind == "image":
-        where["daemon: largest picture"] = spec.max_pixels * BYTES_A_PIXEL
+    picture = spec.max_pixels * BYTES_A_PIXEL if spec.kind == "image" else 0
     stem = candidate.stem_map
-    model = 0 if stem is None else costs.stem + costs.stems * stem.memory
-    if model:
-        where["daemon: stem model"] = model
-    if candidate.blocks and model:
-        where["learner: stem model"] = model
+    model = {} if stem is None else {"stem model": costs.stem + costs.stems * stem.memory}
+    where = _named("daemon", {
+        "interpreter and libraries": costs.daemon,
+        "readout": int(costs.readouts_daemon * readout),
+        "solving it, or the largest picture": max(int(costs.solve * readout), picture),
+        "classes": costs.classes_daemon * classes,
+        "messages in flight": candidate.receive_maximum * min(max_payload, 64 * 1024),
+    } | model)
+    if not candidate.blocks:
+        return replace(candidate, where=where, learner_limit=0)
+    judging = {
+        "readout": int(costs.readouts_learner * readout),
+        "classes": costs.classes_learner * classes,
+        "held-out samples": JUDGES * dim * _FLOAT32,
+    }
     torch = candidate.backend == "torch"
-    if candidate.blocks:
-        where |= {
-            "learner: interpreter and libraries": costs.learner if torch else costs.learner_numpy,
-            "learner: readout": int(costs.readouts_learner * readout),
-            "learner: classes": costs.classes_learner * classes,
-            "learner: weights, gradients and moments": 4 * _weights(candidate, spec),
-            "learner: training tile": _tile(candidate, spec) * (
-                costs.tiles if torch else costs.tiles_numpy),
-        }
-    return replace(candidate, where=where)
+    learner = model | {
+        "interpreter and libraries": costs.learner if torch else costs.learner_numpy}
+    training = {
+        "weights, gradients and moments": 4 * _weights(candidate, spec),
+        "training tile": _tile(candidate, spec) * (costs.tiles if torch else costs.tiles_numpy),
+    }
+    learner |= judging if sum(judging.values()) > sum(training.values()) else training
+    limit = int(sum(learner.values()) * costs.margin) + costs.unseen
+    start = costs.learner_start if torch else 0
+    if start > sum(learner.values()):
+        learner["importing torch"] = start - sum(learner.values())
+    return replace(candidate, where=where | _named("learner", learner), learner_limit=limit)
+
+
+def _named(process: str, sizes: dict[str, int]) -> dict[str, int]:
+    return {f"{process}: {use}": size for use, size in sizes.items()}
 
 
 def _tile(candidate: Plan, spec: Input) -> int:

@@ -1,40 +1,79 @@
 """What commands print about a node: plan, status, configuration, its log."""
 
 import json
+import math
 import time
 from typing import Any
 
 import click
 import yaml
 
+from edgecc import budget, planner, steps
 from edgecc import config as configs
-from edgecc import planner
+from edgecc.budget import Budget
 from edgecc.client import Client
 from edgecc.config import Config, format_size
 from edgecc.errors import NotRunning
+from edgecc.planner import Plan
 from edgecc.reader import Reader
 from edgecc.selection import since_seconds
 from edgecc.trunk import planned
 
 
 def plan(config: Config, as_json: bool) -> None:
-    """Where memory_budget goes."""
+    """Where memory_budget goes, and what the next smaller and larger ones would buy."""
     found, _ = planned(config)
+    allowed = budget.of(config)
+    tried = planner.plans(
+        config.input_spec, max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
+        costs=allowed.costs, stem=found.stem_map)
+    less, more = steps.beside(tried, found, allowed.costs)
     if as_json:
-        _json(found.describe() | {"where": found.where, "total": found.total,
-                                  "budget": config.memory_budget, "stem": config.stem})
+        _json(found.describe() | {
+            "where": found.where, "total": found.total, "backend": found.backend,
+            "budget": allowed.size, "limit": allowed.limit and str(allowed.limit),
+            "costs": str(allowed.table or "shipped"), "stem": config.stem,
+            "buys": _bought(found, config, allowed),
+            "smaller": _bought(less, config, allowed), "larger": _bought(more, config, allowed)})
         return
     for use, size in found.where.items():
-        click.echo(f"{use:38} {size / planner.MIB:8.1f} MiB")
-    click.echo(f"{'total predicted':38} {found.total / planner.MIB:8.1f} MiB "
-               f"of {format_size(config.memory_budget)}")
+        click.echo(f"{use:42} {size / planner.MIB:8.1f} MiB")
+    click.echo(f"{'total predicted':42} {found.total / planner.MIB:8.1f} MiB "
+               f"of {format_size(allowed.size)}")
+    if allowed.limit is not None:
+        click.echo(f"memory_budget is {format_size(config.memory_budget)}, but {allowed.limit} "
+                   f"allows no more than {format_size(allowed.size)}")
     if config.grow.blocks and not found.blocks:
         click.echo("no block fits this budget: only the readout learns")
-    click.echo(f"stem: {config.stem}")
-    widths = ", ".join(f"{block.channels} channels" for block in found.blocks) or "none"
-    click.echo(f"blocks: {widths}; batch {found.batch}; "
-               f"{planner.readout_dim(found, config.input_spec)} features; "
-               f"at most {planner.most_classes(found, config.input_spec)} classes")
+    measured = allowed.table or "shipped, of x86-64; `edgecc bench costs` measures this device"
+    click.echo(f"costs: {measured}\nstem: {config.stem}")
+    named = {"this budget": found, "the next smaller": less, "the next larger": more}
+    for name, one in named.items():
+        click.echo(_buys(name, _bought(one, config, allowed)))
+
+
+def _bought(one: Plan | None, config: Config, allowed: Budget) -> dict[str, Any] | None:
+    """The least budget that has room for a plan, and what that buys."""
+    if one is None:
+        return None
+    spec = config.input_spec
+    return {
+        "budget": math.ceil(planner.needed(one, allowed.costs) / planner.MIB) * planner.MIB,
+        "channels": [block.channels for block in one.blocks], "backend": one.backend,
+        "batch": one.batch, "features": planner.readout_dim(one, spec),
+        "classes": planner.most_classes(one, spec), "samples_in_flight": one.receive_maximum,
+    }
+
+
+def _buys(name: str, bought: dict[str, Any] | None) -> str:
+    if bought is None:
+        return f"{name}: none"
+    widths = ", ".join(str(channels) for channels in bought["channels"])
+    blocks = f"blocks of {widths} channels with {bought['backend']}, batch {bought['batch']}" if (
+        widths) else "no blocks"
+    return (f"{name}, from {format_size(bought['budget'])}: {blocks}; {bought['features']} "
+            f"features, at most {bought['classes']} classes, {bought['samples_in_flight']} samples "
+            "in flight")
 
 
 def status(config: Config, *, as_json: bool, watch: bool) -> None:

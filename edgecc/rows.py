@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecc.interpreter import Interpreter
+from edgecc.planner import JUDGES
 from edgecc.reader import Reader
 from edgecc.sample import Input
 from edgecc.trunk import Trunk
 
 Change = Callable[[NDArray[Any]], NDArray[Any]]
 Batch = NDArray[np.float32]  # (B, C, H, W), channels last in memory
-
-JUDGES = 2000  # held-out rows that judge at most
 
 
 @dataclass(frozen=True)

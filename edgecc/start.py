@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from edgecc import allocator
 from edgecc.broker import start_local
 from edgecc.config import Config
 from edgecc.daemon import Daemon
@@ -13,6 +14,7 @@ log = logging.getLogger(__name__)
 
 def run(read: Callable[[], Config], *, with_broker: bool) -> int:
     """The daemon's exit code; read: the configuration."""
+    allocator.frugal()
     if not with_broker:
         return Daemon(read(), read).run()
 

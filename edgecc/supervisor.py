@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +20,13 @@ from edgecc.pace import Pace
 log = logging.getLogger(__name__)
 _BACKOFF = (0.5, 120.0)  # seconds, first and longest
 _KILLED = -9
-_MEMORY_CODES = (OUT_OF_MEMORY, 127)  # 127: glibc had no room for a thread's own data
+FRUGAL = {  # of 4 MiB are few maps of a training step, and most matrices of a readout
+    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
+}
+_MEMORY_CODES = (  # 127: glibc had no room for a thread's own data; libraries abort, or crash
+    OUT_OF_MEMORY, 127, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
+_OWN_FAULTS = (-signal.SIGILL, -signal.SIGFPE)
 
 Ending = Literal["memory", "failed", "killed"]
 Said = queue.SimpleQueue[dict[str, Any] | None]
@@ -87,7 +94,7 @@ class Supervisor:
         self._backoff = min(2 * self._backoff, _BACKOFF[1])
         if code in _MEMORY_CODES or (code == _KILLED and _oom_kills() > self._oom_kills):
             return "memory"
-        return "killed" if code < 0 else "failed"
+        return "killed" if code < 0 and code not in _OWN_FAULTS else "failed"
 
     def stop(self) -> None:
         if self._process is not None:
@@ -102,11 +109,10 @@ class Supervisor:
 
     def _start(self) -> None:
         self._oom_kills = _oom_kills()
-        one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "edgecc.learner", str(self._limit), str(self._idle),
              str(os.getpid())],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | one,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | FRUGAL,
         )
         listening = threading.Thread(
             target=self._listen, args=(self._process, self.said), daemon=True)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecc import planner
+from edgecc import budget, planner
 from edgecc.compile import Layer, compile_trunk
 from edgecc.config import Config
 from edgecc.interpreter import Interpreter
@@ -101,12 +101,13 @@ def _model_trunk(plan: Plan, shape: tuple[int, int, int], stem: Stem) -> Trunk:
 
 
 def planned(config: Config) -> tuple[Plan, Stem | None]:
-    """What fits the configured budget, and the stem that is opened for it."""
+    """What fits the budget, and the stem that is opened for it."""
     stem, sizes = open_stem(config), None
     if stem is not None:
         sizes = StemMap(len(stem.kernels), *stem.size, memory=stem.memory)
+    allowed = budget.of(config)
     found = planner.plan(
-        config.memory_budget, config.input_spec, max_payload=config.mqtt.max_payload,
-        blocks=config.grow.blocks, stem=sizes,
+        allowed.size, config.input_spec, max_payload=config.mqtt.max_payload,
+        blocks=config.grow.blocks, stem=sizes, costs=allowed.costs,
     )
     return found, stem

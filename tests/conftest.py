@@ -71,7 +71,10 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 def make_node(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[MakeNode]:
-    """A node not yet started: make_node(grow={...}, mqtt={...}, input={...})."""
+    """A node not yet started: make_node(grow={...}, mqtt={...}, input={...}).
+
+    Its budget has room for numpy, which grows narrow blocks soon; torch is there from 1GiB on.
+    """
     made: list[Node] = []
 
     def make(port: int | None = None, **changes: Any) -> Node:
@@ -80,7 +83,7 @@ def make_node(
         folder = tmp_path / name
         folder.mkdir()
         settings: dict[str, Any] = {
-            "node": name, "state_dir": str(folder / "state"),
+            "node": name, "state_dir": str(folder / "state"), "memory_budget": "208MiB",
             "mqtt": {"host": "127.0.0.1", "port": port},
             "input": {"kind": "image", "shape": [1, 8, 8]},
             "grow": {"first": 100_000, "epochs": 1, "idle_exit": 2},

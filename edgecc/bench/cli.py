@@ -88,10 +88,51 @@ def delivery(quick: bool, out: Path, json_path: Path | None) -> None:
 
 
 @bench.command()
+@click.option("--budget", "budgets", type=int, multiple=True,
+              help="MiB; repeat it. Default: from 1024 down to 128.")
+@_quick
+@_out
+@_json
+def memory(budgets: tuple[int, ...], quick: bool, out: Path, json_path: Path | None) -> None:
+    """The plan against the kernel's count under several budgets (about 20 minutes)."""
+    from edgecc.bench.memory import run
+
+    run(quick=quick, out=out, json_path=json_path, budgets=budgets)
+
+
+@bench.command()
 @_quick
 @_json
 def train(quick: bool, json_path: Path | None) -> None:
     """Time and memory of a training step beside backpropagation's (about four minutes)."""
     from edgecc.bench.train import run
+
+    run(quick=quick, json_path=json_path)
+
+
+@bench.command()
+@_quick
+@_out
+@_json
+@click.pass_context
+def costs(ctx: click.Context, quick: bool, out: Path, json_path: Path | None) -> None:
+    """What daemon and learner take on this device, for the planner (one or two minutes).
+
+    The table goes into the state_dir of the configuration: the next start plans with it.
+    """
+    from edgecc.bench.costs import run
+    from edgecc.budget import COSTS
+    from edgecc.command_line import configuration
+
+    table = configuration(ctx.obj).state / COSTS
+    run(quick=quick, out=out, json_path=json_path, table=table)
+
+
+@bench.command()
+@_quick
+@_json
+def imports(quick: bool, json_path: Path | None) -> None:
+    """Import time and resident memory of each dependency (under a minute)."""
+    from edgecc.bench.imports import run
 
     run(quick=quick, json_path=json_path)

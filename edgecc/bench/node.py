@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -40,6 +41,8 @@ class Node:
     config: Config
     broker: Mosquitto | Embedded
     client: Client
+    within: tuple[str, ...] = ()  # how the daemon's command line begins
+    environ: dict[str, str] = field(default_factory=dict)  # beside this process's own
     ready: float = 0.0  # seconds from the first start of the process to `online` over MQTT
     events: list[dict[str, Any]] = field(default_factory=list)
 
@@ -47,9 +50,9 @@ class Node:
         """Start the daemon, and do not wait for it."""
         with (self.work / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edgecc", "--log-format", "json", "--config",
+                [*self.within, sys.executable, "-m", "edgecc", "--log-format", "json", "--config",
                  str(self.work / "edgecc.yaml"), "start"],
-                stdout=log, stderr=log, env=os.environ | environ,
+                stdout=log, stderr=log, env=_foreign() | self.environ | environ,
             )
 
     def start(self, **environ: str) -> float:
@@ -88,7 +91,7 @@ class Node:
         return subprocess.run(
             [sys.executable, "-m", "edgecc", "--log-level", "warning", "--config",
              str(self.work / "edgecc.yaml"), *arguments],
-            check=True, stdout=subprocess.PIPE, **options,
+            check=True, stdout=subprocess.PIPE, env=_foreign(), **options,
         )
 
     def health(self) -> dict[str, Any]:
@@ -119,11 +122,13 @@ class Node:
 
 @contextmanager
 def running(
-    work: Path, *, saving: str = "autosave_interval 60", **settings: Any
+    work: Path, *, saving: str = "autosave_interval 60", within: tuple[str, ...] = (),
+    environ: Mapping[str, str] = MappingProxyType({}), **settings: Any
 ) -> Iterator[Node]:
     """A broker and a daemon in fresh folders below `work`; `settings` fill the configuration.
 
-    saving: when mosquitto writes what it holds to disk, in its own words.
+    saving: when mosquitto writes what it holds to disk, in its own words; within: how the daemon's
+    command line begins.
     """
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -137,7 +142,7 @@ def running(
     try:
         with Client(found) as client:
             client.subscribe([found.topics / part for part in ("status", "health", "event")])
-            node = Node(work, found, local, client)
+            node = Node(work, found, local, client, within, dict(environ))
             node.ready = node.start()
             yield node
         node.stop()
@@ -145,6 +150,11 @@ def running(
         if node is not None:
             node.process.kill()
         local.stop()
+
+
+def _foreign() -> dict[str, str]:
+    """The environment, without a configuration of some other node."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("EDGECC_")}
 
 
 def _verdict(verdict: dict[str, Any]) -> str:

@@ -48,7 +48,7 @@ def test_blocks_grow_beside_predictions_and_only_the_learner_has_torch(
     make_node: MakeNode, digits: Digits
 ) -> None:
     images, labels = digits
-    node = make_node(grow={"first": 200, "epochs": 8, "idle_exit": 4})
+    node = make_node(grow={"first": 200, "epochs": 8, "idle_exit": 4}, memory_budget="1GiB")
     node.start()
     assert node.learner is None
     node.stream(images[:500], labels[:500])
@@ -199,7 +199,7 @@ def test_a_block_that_is_resumed_in_the_middle_of_its_training_is_the_same(
 def test_a_plan_without_room_for_blocks_starts_no_learner(
     make_node: MakeNode, digits: Digits
 ) -> None:
-    node = make_node(grow={"first": 200}, memory_budget="200MiB")
+    node = make_node(grow={"first": 200}, memory_budget="128MiB")
     assert json.loads(node.run("plan", "--json").stdout)["blocks"] == []
     node.start()
     ids = node.stream(digits[0][:210], digits[1][:210])

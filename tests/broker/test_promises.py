@@ -200,7 +200,7 @@ def test_p05_a_label_beyond_the_classes_that_memory_has_room_for_is_refused(
 ) -> None:
     node = make_node(memory_budget="110MiB", grow={"blocks": 0})
     node.start()
-    most = int(node.run("plan").stdout.rpartition("at most ")[2].split()[0])
+    most = json.loads(node.run("plan", "--json").stdout)["buys"]["classes"]
     assert 64 <= most < 200
     images = np.concatenate([digits[0]] * 2)[: most + 5]
     ids = node.stream(images, [f"class {n}" for n in range(most + 5)])

@@ -9,10 +9,10 @@ from live import Message
 from faults.conftest import MakeTrouble
 from faults.trouble import Trouble
 
-TIMES = 3  # memory deaths after which a growth is given up
+TIMES = 3
 
 
-def test_a_learner_without_memory_costs_a_growth_and_nothing_else(
+def test_a_learner_without_memory_makes_its_growth_smaller_and_costs_nothing_else(
     broker: Broker, make_trouble: MakeTrouble
 ) -> None:
     trouble = make_trouble(broker.port, grow={"first": 150, "epochs": 60})
@@ -29,7 +29,10 @@ def test_a_learner_without_memory_costs_a_growth_and_nothing_else(
                        and m.json["type"] == "learner-memory", after=heard)
     trouble.until(lambda: closed(node, 1))
     trouble.settle()
-    assert node.rows("SELECT COUNT(*) FROM verdict") == [(0,)]
+    steps = [m.json["data"]["steps"] for m in node.peer.messages
+             if m.topic == node.topic("event") and m.json["type"] == "plan-smaller"]
+    assert steps == list(range(1, TIMES + 1))
+    assert node.rows("SELECT COUNT(*) FROM verdict") != [(0,)]
 
 
 def is_training(message: Message) -> bool:
