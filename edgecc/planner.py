@@ -37,6 +37,7 @@ class Costs:
     readouts_learner: float = 5.5  # train sums, all sums, two prefixes, solve
     classes_daemon: int = 7  # copies of B alive at once: sums, weights, solve, successor
     classes_learner: int = 8
+    pairs_daemon: int = 3  # numbers for each pair of classes alive at once: how far out samples lie
     tiles: int = 11  # float32 maps of one training batch alive at once
     stem: int = 8 * MIB  # LiteRT's own, once a stem is a model of many operators
     stems: int = 2  # its interpreters alive at once in each process
@@ -107,12 +108,15 @@ class Plan:
 
 def plan(
     budget: int, spec: Input, *, max_payload: int, blocks: int, costs: Costs | None = None,
-    stem: StemMap | None = None,
+    stem: StemMap | None = None, classes: int = 0,
 ) -> Plan:
-    """The widest plan whose predicted peak is within `budget` bytes; stem, if it is a model."""
+    """The widest plan whose predicted peak is within `budget` bytes; stem, if it is a model.
+
+    classes: there is room for so many; 0 leaves that to the plan.
+    """
     costs = costs or Costs()
     tried = [
-        _sized(replace(shape, stem_map=stem), spec, max_payload, costs)
+        _sized(replace(shape, stem_map=stem), spec, max_payload, costs, classes)
         for shape in _ladder(blocks, spec)
     ]
     for candidate in tried:
@@ -141,9 +145,9 @@ def readout_dim(candidate: Plan, spec: Input) -> int:
     return dim
 
 
-def most_classes(candidate: Plan, spec: Input) -> int:
-    """Classes that the plan has room for."""
-    return max(_CLASSES, readout_dim(candidate, spec) // _CLASS_EVERY)
+def most_classes(candidate: Plan, spec: Input, asked: int = 0) -> int:
+    """Classes that the plan has room for: as many as `asked` for, or what suits its features."""
+    return asked or max(_CLASSES, readout_dim(candidate, spec) // _CLASS_EVERY)
 
 
 def model_grid(stem: StemMap, largest: int) -> tuple[int, int]:
@@ -193,15 +197,18 @@ def _in_flight(spec: Input) -> int:
     return 256 if spec.kind == "sensor" else 64
 
 
-def _sized(candidate: Plan, spec: Input, max_payload: int, costs: Costs) -> Plan:
+def _sized(
+    candidate: Plan, spec: Input, max_payload: int, costs: Costs, most: int
+) -> Plan:
     """The plan with every byte accounted for."""
     dim = readout_dim(candidate, spec)
     readout = (dim + 1) ** 2 * _FLOAT64
-    classes = most_classes(candidate, spec) * (dim + 1) * _FLOAT64
+    most = most_classes(candidate, spec, most)
+    classes = most * (dim + 1) * _FLOAT64
     where = {
         "daemon: interpreter and libraries": costs.daemon,
         "daemon: readout": int(costs.readouts_daemon * readout),
-        "daemon: classes": costs.classes_daemon * classes,
+        "daemon: classes": costs.classes_daemon * classes + costs.pairs_daemon * most**2 * _FLOAT64,
         "daemon: messages in flight": candidate.receive_maximum * min(max_payload, 64 * 1024),
     }
     if spec.kind == "image":

@@ -32,9 +32,10 @@ def plan(config: Config, as_json: bool) -> None:
         click.echo("no block fits this budget: only the readout learns")
     click.echo(f"stem: {config.stem}")
     widths = ", ".join(f"{block.channels} channels" for block in found.blocks) or "none"
+    most = planner.most_classes(found, config.input_spec, config.max_classes)
     click.echo(f"blocks: {widths}; batch {found.batch}; "
                f"{planner.readout_dim(found, config.input_spec)} features; "
-               f"at most {planner.most_classes(found, config.input_spec)} classes")
+               f"at most {most} classes")
 
 
 def status(config: Config, *, as_json: bool, watch: bool) -> None:

@@ -53,9 +53,9 @@ class Store(Reader):
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
             self._db.executescript(f"BEGIN; {script} PRAGMA user_version={number}; COMMIT;")
 
-    def on_progress(self, progress: Callable[[], None]) -> None:
-        """Have `progress` called now and then while a long statement runs."""
-        self._db.set_progress_handler(progress, 1_000_000)
+    def on_progress(self, progress: Callable[[], None], *, every: int = 1_000_000) -> None:
+        """Have `progress` called while statements run, every so many of SQLite's instructions."""
+        self._db.set_progress_handler(progress, every)
 
     def scrub(self) -> bool:
         """See `Erasure.scrub`; outside a transaction."""
@@ -239,6 +239,9 @@ class Store(Reader):
         self._db.execute("DELETE FROM meta WHERE name=?", (name,))
         if value is not None:
             self._db.execute("INSERT INTO meta VALUES (?,?)", (name, value))
+
+    def set_misses(self, label: str, by_source: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO misses VALUES (?,?)", (label, by_source))
 
     def open_growth(self, growth: Growth) -> None:
         self._db.execute(

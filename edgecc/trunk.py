@@ -107,6 +107,6 @@ def planned(config: Config) -> tuple[Plan, Stem | None]:
         sizes = StemMap(len(stem.kernels), *stem.size, memory=stem.memory)
     found = planner.plan(
         config.memory_budget, config.input_spec, max_payload=config.mqtt.max_payload,
-        blocks=config.grow.blocks, stem=sizes,
+        blocks=config.grow.blocks, stem=sizes, classes=config.max_classes,
     )
     return found, stem

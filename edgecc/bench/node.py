@@ -25,6 +25,7 @@ _CONFIG = """\
 node: bench
 state_dir: {state}
 memory_budget: {budget}
+max_classes: {classes}
 mqtt: {{host: 127.0.0.1, port: {port}}}
 input: {{kind: image, shape: {shape}}}
 grow: {{first: {first}, mirror: {mirror}}}
@@ -118,7 +119,7 @@ class Node:
 
 @contextmanager
 def running(
-    work: Path, *, saving: str = "autosave_interval 60", **settings: Any
+    work: Path, *, saving: str = "autosave_interval 60", classes: int = 0, **settings: Any
 ) -> Iterator[Node]:
     """A broker and a daemon in fresh folders below `work`; `settings` fill the configuration.
 
@@ -127,7 +128,8 @@ def running(
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     port = broker.free_port()
-    text = _CONFIG.format(state=(work / "state").resolve(), port=port, **settings)
+    state = (work / "state").resolve()
+    text = _CONFIG.format(state=state, port=port, classes=classes, **settings)
     (work / "edgecc.yaml").write_text(text)
     found = config.load(work / "edgecc.yaml", environ={})
     local = broker.start_local(work / "broker", port, saving)

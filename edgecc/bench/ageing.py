@@ -1,0 +1,186 @@
+"""What a node's age costs: prediction, label, store and recovery, by stored samples and by classes.
+
+Each older node is asked in turn with a young one, message by message, so that whatever else the
+machine does falls on both alike. Their pasts are written at once (bench/lived.py).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import click
+import numpy as np
+
+from edgecc.bench.asked import Asker, processor_seconds
+from edgecc.bench.lived import Past, serve, with_blocks
+from edgecc.bench.node import Node, running
+from edgecc.bench.streams import split
+from edgecc.client import Client
+
+BUDGET = "512MiB"
+RATIOS = ("prediction", "store", "label", "burst", "processor", "recovery")
+_NEVER = 10**9  # labels: no growth while costs are measured
+
+Found = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Size:
+    samples: tuple[int, ...] = (10**3, 10**4, 10**5, 10**6)
+    classes: tuple[int, ...] = (10, 100, 1000)
+    pictures: int = 4000  # of the nodes with many classes
+    rounds: int = 5
+    asks: int = 40  # a round
+    labels: int = 6
+    burst: int = 50  # samples sent at once
+    recoveries: int = 3
+
+
+QUICK = Size((100, 400), (10, 20), pictures=200, rounds=1, asks=5, labels=1, recoveries=1)
+
+
+@dataclass(frozen=True)
+class Aged:
+    """A node with a past, and someone who asks it."""
+
+    node: Node
+    past: Past
+    asker: Asker
+
+    def age(self, samples: int) -> None:
+        """Until so many are stored."""
+        self.node.stop()
+        self.past.write(self.node.config, samples)
+        self.node.start()
+
+
+def by_samples(out: Path, size: Size) -> list[Found]:
+    """Of each number of stored samples, small ones (1, 8, 8) of ten classes."""
+    stream = split("digits", seed=0).mixed(seed=0)
+    past = Past(stream.images, [str(target) for target in stream.targets])
+    first, *more = size.samples
+    found: list[Found] = []
+    with _aged(out / "old", past, first) as old:
+        for samples in more:
+            old.age(samples)
+            with _aged(out / "young", past, first) as young:
+                before, after = _beside(young, old, size)
+            found = found or [before | {"samples": first}]
+            found.append(after | {"samples": samples})
+            _say(f"{samples} samples", after)
+    return found
+
+
+def by_classes(out: Path, size: Size) -> list[Found]:
+    """Of each number of classes, pictures (1, 28, 28) whose ten classes are divided further."""
+    stream = split("fashion", seed=0).mixed(seed=0)
+    images, targets = stream.images[: size.pictures], stream.targets[: size.pictures]
+    first, *more = size.classes
+    found: list[Found] = []
+
+    def past(classes: int) -> Past:
+        parts = classes // 10
+        return Past(images, [f"{target}-{n % parts}" for n, target in enumerate(targets)])
+
+    room = {"classes": max(size.classes)}
+    with _aged(out / "few", past(first), size.pictures, **room) as few:
+        for classes in more:
+            with _aged(out / "many", past(classes), size.pictures, **room) as many:
+                before, after = _beside(few, many, size)
+            found = found or [before | {"classes": first}]
+            found.append(after | {"classes": classes})
+            _say(f"{classes} classes", after)
+    return found
+
+
+@contextmanager
+def _aged(work: Path, past: Past, samples: int, **settings: Any) -> Iterator[Aged]:
+    """A node that has stored so many samples, and serves all planned blocks, never trained."""
+    settings |= {"budget": BUDGET, "first": _NEVER, "mirror": "false"}
+    with running(work, shape=list(past.images.shape[1:]), **settings) as node:
+        node.stop()
+        past.write(node.config, samples)
+        serve(node.config, with_blocks(node.config, samples).number)
+        past.write(node.config, samples)
+        node.start()
+        with Client(node.config) as client:
+            yield Aged(node, past, Asker(node, client, past.images, list(past.labels)))
+
+
+# --- one beside the other ---
+
+
+def _beside(young: Aged, old: Aged, size: Size) -> tuple[Found, Found]:
+    """Figures of both; the old one's with its ratios to the young one."""
+    taken = [defaultdict[str, list[float]](list) for _ in range(2)]
+    _round((young, old), size)  # both warm up
+    for _ in range(size.rounds):
+        for figures, one in zip(taken, _round((young, old), size), strict=True):
+            for name, values in one.items():
+                figures[name].append(median(values))
+                figures[f"all {name}"] += values
+    for _ in range(size.recoveries):
+        for figures, aged in zip(taken, (young, old), strict=True):
+            figures["recovery"].append(_recovery(aged))
+    before, after = (_figures(aged, figures) for aged, figures in zip(
+        (young, old), taken, strict=True))
+    ratios = {name: median(b / a for a, b in zip(taken[0][name], taken[1][name], strict=True))
+              for name in RATIOS}
+    return before, after | {"ratio": ratios}
+
+
+def _round(pair: tuple[Aged, Aged], size: Size) -> list[dict[str, list[float]]]:
+    """Seconds of everything that is asked, of either node."""
+    found = [defaultdict[str, list[float]](list) for _ in pair]
+    before = [processor_seconds(aged.node.process.pid) for aged in pair]
+    for _ in range(size.asks):
+        for one, aged in zip(found, pair, strict=True):
+            answer = aged.asker.ask()
+            one["prediction"].append(answer.prediction)
+            one["store"].append(answer.receipt)
+    for one, aged, started in zip(found, pair, before, strict=True):
+        spent = processor_seconds(aged.node.process.pid) - started
+        one["processor"].append(spent / size.asks)
+    for _ in range(size.labels):
+        for one, aged in zip(found, pair, strict=True):
+            aged.asker.ask()
+            receipt, known = aged.asker.label()
+            one["label"].append(receipt)
+            one["known"].append(known)
+    for one, aged in zip(found, pair, strict=True):
+        one["burst"].append(aged.asker.burst(size.burst) / size.burst)
+    return [dict(one) for one in found]
+
+
+def _recovery(aged: Aged) -> float:
+    """Seconds from the start of a process, after a SIGKILL, to its first prediction."""
+    aged.node.kill()
+    aged.asker.send()
+    started = perf_counter()
+    aged.node.launch()
+    aged.asker.predicted()
+    return perf_counter() - started
+
+
+def _figures(aged: Aged, taken: dict[str, list[float]]) -> Found:
+    def ms(name: str, share: float) -> float:
+        return float(np.quantile(taken[f"all {name}"], share) * 1000)
+
+    log = aged.node.config.state / "log.sqlite"
+    return {
+        "prediction_ms": ms("prediction", 0.5), "prediction_p99_ms": ms("prediction", 0.99),
+        "store_ms": ms("store", 0.5), "label_ms": ms("label", 0.5), "known_ms": ms("known", 0.5),
+        "burst_ms": ms("burst", 0.5), "processor_ms": ms("processor", 0.5),
+        "recovery_s": median(taken["recovery"]), "log_mb": log.stat().st_size / 1e6,
+        "daemon_peak_mib": aged.node.health()["memory"]["daemon_peak"] / 2**20,
+    }
+
+
+def _say(what: str, found: Found) -> None:
+    ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in found["ratio"].items())
+    click.echo(f"{what} beside the fewest: {ratios}")
