@@ -23,6 +23,7 @@ from edgecc.bench.streams import split
 from edgecc.client import Client
 
 BUDGET = "512MiB"
+BUDGET_OF_CLASSES = "640MiB"  # with room for 1,000 classes, blocks are as wide as without in BUDGET
 RATIOS = ("prediction", "store", "label", "burst", "processor", "recovery")
 _NEVER = 10**9  # labels: no growth while costs are measured
 
@@ -65,10 +66,10 @@ def by_samples(out: Path, size: Size) -> list[Found]:
     past = Past(stream.images, [str(target) for target in stream.targets])
     first, *more = size.samples
     found: list[Found] = []
-    with _aged(out / "old", past, first) as old:
+    with aged(out / "old", past, first) as old:
         for samples in more:
             old.age(samples)
-            with _aged(out / "young", past, first) as young:
+            with aged(out / "young", past, first) as young:
                 before, after = _beside(young, old, size)
             found = found or [before | {"samples": first}]
             found.append(after | {"samples": samples})
@@ -87,10 +88,10 @@ def by_classes(out: Path, size: Size) -> list[Found]:
         parts = classes // 10
         return Past(images, [f"{target}-{n % parts}" for n, target in enumerate(targets)])
 
-    room = {"classes": max(size.classes)}
-    with _aged(out / "few", past(first), size.pictures, **room) as few:
+    room = {"classes": max(size.classes), "budget": BUDGET_OF_CLASSES}
+    with aged(out / "few", past(first), size.pictures, **room) as few:
         for classes in more:
-            with _aged(out / "many", past(classes), size.pictures, **room) as many:
+            with aged(out / "many", past(classes), size.pictures, **room) as many:
                 before, after = _beside(few, many, size)
             found = found or [before | {"classes": first}]
             found.append(after | {"classes": classes})
@@ -99,9 +100,9 @@ def by_classes(out: Path, size: Size) -> list[Found]:
 
 
 @contextmanager
-def _aged(work: Path, past: Past, samples: int, **settings: Any) -> Iterator[Aged]:
+def aged(work: Path, past: Past, samples: int, **settings: Any) -> Iterator[Aged]:
     """A node that has stored so many samples, and serves all planned blocks, never trained."""
-    settings |= {"budget": BUDGET, "first": _NEVER, "mirror": "false"}
+    settings = dict[str, Any]({"budget": BUDGET, "first": _NEVER, "mirror": "false"}) | settings
     with running(work, shape=list(past.images.shape[1:]), **settings) as node:
         node.stop()
         past.write(node.config, samples)

@@ -56,6 +56,40 @@ def continual(path: Path, found: dict[str, Any]) -> None:
     pyplot.close(figure)
 
 
+def costs(
+    path: Path, by_samples: Sequence[dict[str, Any]], by_classes: Sequence[dict[str, Any]]
+) -> None:
+    """Milliseconds of what a node does, against stored samples and against classes."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    for one, points, by in zip(
+        axes, (by_samples, by_classes), ("samples", "classes"), strict=True
+    ):
+        for key, label, scale in _COSTS:
+            one.plot([point[by] for point in points], [scale * point[key] for point in points],
+                     "o-", label=label)
+        one.set(xscale="log", yscale="log", xlabel=_SIZES[by])
+        one.grid(alpha=0.3)
+    axes[0].set(ylabel="milliseconds, p50")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
+                  frameon=False)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+_SIZES = {"samples": "stored samples, of 10 classes", "classes": "classes, 4,000 samples stored"}
+_COSTS = (
+    ("recovery_s", "start to first prediction", 1000.0),
+    ("known_ms", "label to predictions that know it", 1.0),
+    ("prediction_ms", "sample to prediction", 1.0), ("label_ms", "label to receipt", 1.0),
+    ("store_ms", "sample to receipt", 1.0), ("burst_ms", "stored in a burst, each", 1.0),
+)
+
+
 def _with_bytes(cells: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "everything kept", cells["streams"][0]
     for label in ("4 MB", "0.4 MB"):

@@ -189,16 +189,22 @@ def _seconds(run: Run, x: NDArray[np.float32]) -> float:
 
 
 def _loss(trunk: Trunk, rows: Rows, stream: Stream, size: Size) -> Found:
-    """Test accuracy of int8 and float32, each readout taught on its own trunk's features."""
-    int8 = _accuracy(trunk, rows, stream, size.tests)
-    float32 = _accuracy(replace(trunk, ranges=None), rows, stream, size.tests)
-    return {"int8_accuracy": int8, "float32_accuracy": float32, "int8_loss": float32 - int8,
-            "tests": size.tests}
+    """Points of test accuracy that int8 costs, each readout taught on its own trunk's features;
+    and the standard error of that."""
+    int8 = _right(trunk, rows, stream, size.tests)
+    float32 = _right(replace(trunk, ranges=None), rows, stream, size.tests)
+    lost = 100.0 * (float32.astype(float) - int8)
+    return {
+        "int8_accuracy": float(int8.mean()), "float32_accuracy": float(float32.mean()),
+        "int8_loss": float(lost.mean()), "int8_loss_error": float(lost.std() / len(lost) ** 0.5),
+        "tests": size.tests,
+    }
 
 
-def _accuracy(trunk: Trunk, rows: Rows, stream: Stream, tests: int) -> float:
+def _right(trunk: Trunk, rows: Rows, stream: Stream, tests: int) -> NDArray[np.bool_]:
+    """Which test pictures the readout that `rows` give this trunk gets right."""
     judged, run = judge(trunk, rows, lambda _: None), Interpreter(trunk.compile()).run
     features = np.array([to_whole(run(trunk.scale(x))) for x in stream.test_images[:tests]])
     named = scores(judged.readout.weights(judged.answers.alpha), features).argmax(axis=1)
     classes = np.array([int(name) for name in rows.classes])
-    return float(np.mean(classes[named] == stream.test_targets[:tests]))
+    return np.asarray(classes[named] == stream.test_targets[:tests])
