@@ -5,13 +5,13 @@ machine does falls on both alike. Their pasts are written at once (bench/lived.p
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter
-from typing import Any
+from time import perf_counter, sleep
+from typing import Any, TypeVar
 
 import click
 import numpy as np
@@ -27,7 +27,10 @@ BUDGET_OF_CLASSES = "640MiB"  # with room for 1,000 classes, blocks are as wide 
 RATIOS = ("prediction", "store", "label", "burst", "processor", "recovery")
 _NEVER = 10**9  # labels: no growth while costs are measured
 
+_SETTLED = 1.0  # seconds after which every label is known
+
 Found = dict[str, Any]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,12 @@ class Size:
     pictures: int = 4000  # of the nodes with many classes
     rounds: int = 5
     asks: int = 40  # a round
-    labels: int = 6
+    known: int = 4
     burst: int = 50  # samples sent at once
     recoveries: int = 3
 
 
-QUICK = Size((100, 400), (10, 20), pictures=200, rounds=1, asks=5, labels=1, recoveries=1)
+QUICK = Size((100, 300), (10, 20), pictures=100, rounds=1, asks=4, known=1, recoveries=1)
 
 
 @dataclass(frozen=True)
@@ -136,26 +139,32 @@ def _beside(young: Aged, old: Aged, size: Size) -> tuple[Found, Found]:
 
 
 def _round(pair: tuple[Aged, Aged], size: Size) -> list[dict[str, list[float]]]:
-    """Seconds of everything that is asked, of either node."""
+    """Seconds of everything that is asked, of either node in turn."""
     found = [defaultdict[str, list[float]](list) for _ in pair]
+    both = list(zip(found, pair, strict=True))
     before = [processor_seconds(aged.node.process.pid) for aged in pair]
-    for _ in range(size.asks):
-        for one, aged in zip(found, pair, strict=True):
-            answer = aged.asker.ask()
-            one["prediction"].append(answer.prediction)
-            one["store"].append(answer.receipt)
-    for one, aged, started in zip(found, pair, before, strict=True):
+    for one, aged in _turns(both, size.asks):
+        answer = aged.asker.ask()
+        one["prediction"].append(answer.prediction)
+        one["store"].append(answer.receipt)
+    for (one, aged), started in zip(both, before, strict=True):
         spent = processor_seconds(aged.node.process.pid) - started
         one["processor"].append(spent / size.asks)
-    for _ in range(size.labels):
-        for one, aged in zip(found, pair, strict=True):
-            aged.asker.ask()
-            receipt, known = aged.asker.label()
-            one["label"].append(receipt)
-            one["known"].append(known)
-    for one, aged in zip(found, pair, strict=True):
+    for one, aged in _turns(both, size.asks):
+        aged.asker.ask()
+        one["label"].append(aged.asker.label())
+    sleep(_SETTLED)
+    for one, aged in _turns(both, size.known):
+        one["known"].append(aged.asker.known())
+    for one, aged in both:
         one["burst"].append(aged.asker.burst(size.burst) / size.burst)
     return [dict(one) for one in found]
+
+
+def _turns(both: Sequence[_T], count: int) -> Iterator[_T]:
+    """Each so many times, now one first and now the other."""
+    for number in range(count):
+        yield from both if number % 2 else reversed(both)
 
 
 def _recovery(aged: Aged) -> float:

@@ -63,19 +63,23 @@ class Asker:
             ContentType="application/octet-stream", UserProperty=[("id", self._identity)])
         return started
 
-    def label(self) -> tuple[float, float]:
-        """Seconds from publishing the label of the last sample to its receipt, and to the first
-        prediction that knows it."""
-        before, identity = self._readout, self._identity
-        started = time.perf_counter()
+    def label(self) -> float:
+        """Seconds from publishing the label of the last sample to its receipt."""
+        identity, started = self._identity, time.perf_counter()
         self._client.publish(self._topics.label(SOURCE), to_json(
             {"id": identity, "label": self._labels[self._position]}))
         self._until(lambda one: one.get("id") == identity and "label" in one)
-        receipt = time.perf_counter() - started
+        return time.perf_counter() - started
+
+    def known(self) -> float:
+        """Seconds from publishing a label to the first prediction that knows it."""
+        self.ask()
+        before, started = self._readout, time.perf_counter()
+        self.label()
         while self._readout <= before:
             time.sleep(_APART)  # every question is stored, and makes the log longer
             self.ask()
-        return receipt, time.perf_counter() - started
+        return time.perf_counter() - started
 
     def burst(self, count: int) -> float:
         """Seconds from publishing `count` samples at once to the last one's receipt."""

@@ -50,7 +50,7 @@ class Size:
 
 
 def measured(*, quick: bool) -> Found:
-    size = Size(pictures=600, epochs=1.0, rounds=2, tests=500) if quick else Size()
+    size = Size(pictures=200, epochs=1.0, rounds=1, tests=200) if quick else Size()
     torch.set_num_threads(1)
     stream = split("fashion", seed=0).mixed(seed=0)
     trunk, rows = grown(stream, size)
