@@ -21,6 +21,7 @@ from edgecc.bench.lived import Past, serve, with_blocks
 from edgecc.bench.node import Node, running
 from edgecc.bench.streams import split
 from edgecc.client import Client
+from edgecc.config import Config
 
 BUDGET = "512MiB"
 BUDGET_OF_CLASSES = "640MiB"  # with room for 1,000 classes, blocks are as wide as without in BUDGET
@@ -105,15 +106,16 @@ def by_classes(out: Path, size: Size) -> list[Found]:
 @contextmanager
 def aged(work: Path, past: Past, samples: int, **settings: Any) -> Iterator[Aged]:
     """A node that has stored so many samples, and serves all planned blocks, never trained."""
+    def live(config: Config) -> None:
+        config.state.mkdir()
+        past.write(config, samples)
+        serve(config, with_blocks(config, samples).number)
+        past.write(config, samples)
+
     settings = dict[str, Any]({"budget": BUDGET, "first": _NEVER, "mirror": "false"}) | settings
-    with running(work, shape=list(past.images.shape[1:]), **settings) as node:
-        node.stop()
-        past.write(node.config, samples)
-        serve(node.config, with_blocks(node.config, samples).number)
-        past.write(node.config, samples)
-        node.start()
-        with Client(node.config) as client:
-            yield Aged(node, past, Asker(node, client, past.images, list(past.labels)))
+    with (running(work, shape=list(past.images.shape[1:]), past=live, **settings) as node,
+          Client(node.config) as client):
+        yield Aged(node, past, Asker(node, client, past.images, list(past.labels)))
 
 
 # --- one beside the other ---

@@ -54,12 +54,13 @@ class Past:
         assert predictor is not None  # there is one from the start, for pictures
         watch = Watch(config, store, lambda *_: None)
         features = [predictor.features(x) for x in self.images]
+        packed = [Sample("", SOURCE, 0.0, None, x).pack() for x in self.images]
         self._learn(predictor, features, before, samples)
         said = [predictor.predict(f, 0.0) for f in features]
         for first in range(before, samples, _AT_ONCE):
             with store.transaction():
                 for n in range(first, min(first + _AT_ONCE, samples)):
-                    self._log(store, watch, n, said[n % len(said)])
+                    self._log(store, watch, n, said[n % len(said)], packed[n % len(packed)])
                 watch.save()
         with store.transaction():
             predictor.cursor = store.last_label()
@@ -76,10 +77,10 @@ class Past:
             predictor.readout.learn(f, label, weight=float(weight))
         predictor.refresh()
 
-    def _log(self, store: Store, watch: Watch, n: int, said: Prediction) -> None:
+    def _log(self, store: Store, watch: Watch, n: int, said: Prediction, packed: bytes) -> None:
         position = n % len(self.images)
         sample = Sample(f"past-{n:07d}", SOURCE, float(n), None, self.images[position])
-        row = store.add_sample(sample)
+        row = store.add_sample(sample, packed)
         assert row is not None  # the id is new
         store.add_prediction(row, said.label, predictors.to_message(
             said, schema=PREDICTION_SCHEMA, sample_id=sample.id, ts=sample.ts))

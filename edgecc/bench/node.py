@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,11 +119,13 @@ class Node:
 
 @contextmanager
 def running(
-    work: Path, *, saving: str = "autosave_interval 60", classes: int = 0, **settings: Any
+    work: Path, *, saving: str = "autosave_interval 60", classes: int = 0,
+    past: Callable[[Config], None] = lambda _: None, **settings: Any
 ) -> Iterator[Node]:
     """A broker and a daemon in fresh folders below `work`; `settings` fill the configuration.
 
-    saving: when mosquitto writes what it holds to disk, in its own words.
+    saving: when mosquitto writes what it holds to disk, in its own words. past: gives the node one,
+    before its first start.
     """
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -132,6 +134,7 @@ def running(
     text = _CONFIG.format(state=state, port=port, classes=classes, **settings)
     (work / "edgecc.yaml").write_text(text)
     found = config.load(work / "edgecc.yaml", environ={})
+    past(found)
     local = broker.start_local(work / "broker", port, saving)
     click.echo(f"{local.name} on 127.0.0.1:{port}")
     node = None
