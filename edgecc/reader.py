@@ -218,10 +218,6 @@ class Reader:
         right, total = self._db.execute("SELECT right, labels FROM scored").fetchone()
         return int(right), int(total)
 
-    def misses(self) -> dict[str, str]:
-        """What is known of each class's labels lately, as `set_misses` was told."""
-        return dict(self._db.execute("SELECT label, by_source FROM misses").fetchall())
-
     def counts(self) -> dict[str, int]:
         queries = {
             "samples": "SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name='sample'",

@@ -123,5 +123,8 @@ MIGRATIONS = [
     CREATE TABLE misses (label TEXT PRIMARY KEY, by_source TEXT NOT NULL) WITHOUT ROWID;
     INSERT INTO misses SELECT one.key, one.value
         FROM meta, json_each(meta.value, '$.recent') one WHERE meta.name = 'sources';
+    -- What was learnt is never forgotten: its `at` is infinite, and only the others are looked at.
+    UPDATE gone SET at = 9e999 WHERE EXISTS (SELECT 1 FROM label l WHERE l.row = gone.row);
+    CREATE INDEX gone_at ON gone (at) WHERE mark IS NULL;
     """,
 ]

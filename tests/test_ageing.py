@@ -125,3 +125,22 @@ def test_a_message_reads_and_writes_as_much_whatever_the_number_of_classes(
             wrote[k].append(written(one, what))
     assert 0 < sum(read[1]) <= 1.1 * sum(read[0])
     assert 0 < sum(wrote[1]) <= 1.5 * sum(wrote[0])
+
+
+def test_forgetting_old_ids_does_not_look_at_all_that_ever_left(nodes: dict[str, Daemon]) -> None:
+    """Labelled samples stay known for ever once they leave; the others for a time."""
+    found = []
+    for one, count in ((nodes["many classes"], 50), (nodes["old"], 1000)):
+        sample(one)
+        unlabelled = one.store.last_row()
+        with one.store.transaction():
+            for row in (*range(1, count + 1), unlabelled):
+                one.store.remove_sample(row)
+
+        def forget(one: Daemon) -> None:
+            with one.store.transaction():
+                one.store.forget_ids(2e9 * 2)
+
+        found.append(instructions(one, forget))
+        assert one.store._db.execute("SELECT COUNT(*) FROM gone").fetchone() == (count,)
+    assert found[0] == found[1]

@@ -25,7 +25,7 @@ from edgecc.config import Config
 
 BUDGET = "512MiB"
 BUDGET_OF_CLASSES = "640MiB"  # with room for 1,000 classes, blocks are as wide as without in BUDGET
-RATIOS = ("prediction", "store", "label", "burst", "processor", "recovery")
+RATIOS = ("prediction", "store", "label", "known", "burst", "processor", "recovery")
 _NEVER = 10**9  # labels: no growth while costs are measured
 
 _SETTLED = 1.0  # seconds after which every label is known

@@ -59,7 +59,7 @@ def continual(path: Path, found: dict[str, Any]) -> None:
 def costs(
     path: Path, by_samples: Sequence[dict[str, Any]], by_classes: Sequence[dict[str, Any]]
 ) -> None:
-    """Milliseconds of what a node does, against stored samples and against classes."""
+    """How much longer things take with more stored samples, and with more classes."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -69,12 +69,12 @@ def costs(
     for one, points, by in zip(
         axes, (by_samples, by_classes), ("samples", "classes"), strict=True
     ):
-        for key, label, scale in _COSTS:
-            one.plot([point[by] for point in points], [scale * point[key] for point in points],
-                     "o-", label=label)
-        one.set(xscale="log", yscale="log", xlabel=_SIZES[by])
-        one.grid(alpha=0.3)
-    axes[0].set(ylabel="milliseconds, p50")
+        for name, (label, style) in _COSTS.items():
+            ratios = [1.0, *(point["ratio"][name] for point in points[1:])]
+            one.plot([point[by] for point in points], ratios, style, label=label)
+        one.axhline(1.0, color="0.7", lw=0.8)
+        one.set(xscale="log", xlabel=_SIZES[by])
+    axes[0].set(ylabel="times as long as with the fewest", ylim=(0, None))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
                   frameon=False)
     figure.savefig(path, dpi=110)
@@ -82,12 +82,11 @@ def costs(
 
 
 _SIZES = {"samples": "stored samples, of 10 classes", "classes": "classes, 4,000 samples stored"}
-_COSTS = (
-    ("recovery_s", "start to first prediction", 1000.0),
-    ("known_ms", "label to predictions that know it", 1.0),
-    ("prediction_ms", "sample to prediction", 1.0), ("label_ms", "label to receipt", 1.0),
-    ("store_ms", "sample to receipt", 1.0), ("burst_ms", "stored in a burst, each", 1.0),
-)
+_COSTS = {
+    "prediction": ("sample to prediction", "o-"), "label": ("label to receipt", "s-"),
+    "store": ("sample to receipt", "^-"), "known": ("label to predictions that know it", "d--"),
+    "burst": ("stored in a burst, each", "v--"), "recovery": ("start to first prediction", "x:"),
+}
 
 
 def _with_bytes(cells: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
