@@ -84,7 +84,7 @@ def costs(
 _SIZES = {"samples": "stored samples, of 10 classes", "classes": "classes, 4,000 samples stored"}
 _COSTS = {
     "prediction": ("sample to prediction", "o-"), "label": ("label to receipt", "s-"),
-    "store": ("sample to receipt", "^-"), "known": ("label to predictions that know it", "d--"),
+    "store": ("sample to receipt", "^-"), "processor": ("processor time of a sample", "d--"),
     "burst": ("stored in a burst, each", "v--"), "recovery": ("start to first prediction", "x:"),
 }
 
