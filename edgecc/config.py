@@ -25,7 +25,7 @@ _BOUNDS = {  # what the protocol, or sense, allows
     "mqtt.port": (1, 65535), "mqtt.keepalive": (5, 65535), "mqtt.session_expiry": (60, 2**32 - 2),
     "mqtt.max_payload": (1024, 256 * 2**20 - 2**17), "keep_generations": (1, 10_000),
     "grow.first": (20, 10**9), "grow.epochs": (1e-3, 1000), "grow.threads": (1, 256),
-    "grow.blocks": (0, 8), "grow.idle_exit": (0, 10**9),
+    "grow.blocks": (0, 8), "grow.idle_exit": (0, 10**9), "max_classes": (0, 100_000),
     "trust.tolerance": (0, 0.9), "trust.rate": (1e-12, 0.1), "drift.delta": (1e-9, 0.5),
     "unknown.rate": (0, 0.5), "governor.max_celsius": (20, 150), "governor.cpu_share": (0.05, 1),
 }
@@ -184,6 +184,7 @@ class Config:
     memory_budget: int = size("512MiB")
     disk_budget: int = size("4GiB")
     keep_generations: int = 8
+    max_classes: int = 0
     predict: bool = True
     seed: int = 0
     stem: str = PATCHES

@@ -125,7 +125,8 @@ class Daemon:
         self.watch = Watch(config, self.store, self.announcer.event)
         self.ingest = Ingest(
             config, self.link, self.store, self.outbox, self.serving, prequential, self.watch,
-            unknown.Unknown(config.unknown.rate), most_classes(self.plan, config.input_spec),
+            unknown.Unknown(config.unknown.rate),
+            most_classes(self.plan, config.input_spec, config.max_classes),
         )
         if before is not None:
             self.ingest.acked, self.ingest.taken = before.acked, before.taken
@@ -174,13 +175,13 @@ class Daemon:
         self._swap()
         self.trial.step()
         self.forgetting.step()
-        self._refresh()
         self.governor.turn()
         self.orders.give()
         self._announce()
         self.session.turn()
         self.upkeep.turn()
         self.outbox.pump()
+        self._refresh()  # what is said by now need not wait for it
         if not self.link.alive:
             raise RuntimeError("the network thread has died")
 

@@ -153,7 +153,7 @@ class Ingest:
         if label is not None and label not in self._classes:
             if len(self._classes) >= self.most_classes:
                 return (f"label {shown(label)} would be a class more than the {self.most_classes} "
-                        "that memory_budget has room for: use a known one, or raise memory_budget")
+                        "that memory is planned for: use a known one, or raise max_classes")
             self._classes.add(label)
         return None
 

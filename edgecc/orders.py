@@ -48,7 +48,8 @@ class Orders:
         config = self._daemon.config
         return steps.down(
             self._daemon.plan, self.steps, config.input_spec,
-            max_payload=config.mqtt.max_payload, costs=self._daemon.budget.costs)
+            max_payload=config.mqtt.max_payload, costs=self._daemon.budget.costs,
+            classes=config.max_classes)
 
     def _step_down(self, growth: int) -> None:
         """Begin it anew with the next smaller plan; without blocks, where none is left."""

@@ -23,6 +23,7 @@ Tensors = Mapping[str, NDArray[Any]]
 _EXACT = 2.0**52  # whole numbers up to here have exact sums and differences in float64
 _WORK = 5 * 10**8  # entries of A that all steps together may touch: about a second
 _SLAB = 64  # rows changed at once
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
 
 
 def pack(a: Floats, b: Floats) -> dict[str, NDArray[Any]] | None:
@@ -70,6 +71,48 @@ def read(tensors: Tensors, d: int, classes: int) -> Floats:
     if not (np.diag(m)[:steps] > 0).all():
         raise ValueError("a step divides by nothing, or less")
     return m
+
+
+def check(tensors: Tensors, d: int, classes: int) -> None:
+    """Refuse what `read` would refuse, in a tenth of its time: of each line only where its numbers
+    end is looked for, and of a step's line the first number, which the step divides by."""
+    _check(tensors, d, classes)
+    lines, shifts = tensors["lines"], tensors["shifts"].astype(np.int64)
+    ends = np.cumsum(tensors["bytes"], dtype=np.int64)
+    begins = ends - tensors["bytes"]
+    steps = int(tensors["steps"][0])
+    counts = np.array([len(line) for line in _lines(np.empty((d + classes, d), bool), steps)])
+    if (shifts > 53).any() or (ends - begins > 8 * counts).any():
+        raise ValueError("more bytes than numbers take, or a shift beyond 53")
+    ones = np.concatenate([[0], np.cumsum(_ONES[lines], dtype=np.int64)])
+    rests = np.where(counts, _place(lines, ones, ones[begins] + counts) + 1, 8 * begins)
+    left = 8 * ends - rests - counts * shifts
+    if (ones[ends] - ones[begins] < counts).any() or (left < 0).any() or (left > 7).any():
+        raise ValueError("a line does not hold its numbers")
+    first = np.arange(steps)
+    high = _place(lines, ones, ones[begins[first]] + 1) - 8 * begins[first]
+    if not (_numbers(lines, high, shifts[first], rests[first]) > 0).all():
+        raise ValueError("a step divides by nothing, or less")
+
+
+def _place(lines: Bytes, ones: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The bit where the `wanted`-th one is, counted from the first line's first; `ones` stand
+    before each byte. Somewhere where there are fewer."""
+    byte = np.clip(np.searchsorted(ones, wanted) - 1, 0, len(lines) - 1)
+    bits = np.cumsum(np.unpackbits(lines[byte, None], axis=1), axis=1)
+    return np.asarray(8 * byte + (bits == (wanted - ones[byte])[:, None]).argmax(axis=1))
+
+
+def _numbers(
+    lines: Bytes, high: NDArray[np.int64], shifts: NDArray[np.int64], rests: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Each line's first number, of the zeros before its first one and the bits at its `rests`."""
+    place = np.arange(54)
+    at = np.minimum(rests[:, None] + place, 8 * len(lines) - 1)
+    bits = (lines[at >> 3] >> (7 - (at & 7))) & 1
+    low = (np.where(place < shifts[:, None], bits, 0).astype(np.int64) << place).sum(axis=1)
+    counted = (high << shifts) + low
+    return np.asarray((counted >> 1) ^ -(counted & 1))
 
 
 def _check(tensors: Tensors, d: int, classes: int) -> None:
@@ -175,7 +218,7 @@ def _decode(data: Bytes, shift: int, count: int) -> Floats:
         raise ValueError(f"{len(data)} bytes for {count} numbers, shift {shift}")
     bits = np.unpackbits(data)
     ones = np.flatnonzero(bits)[:count]
-    start = int(ones[-1]) + 1 if count else 0
+    start = int(ones[-1]) + 1 if len(ones) else 0
     rests = bits[start : start + count * shift]
     if len(ones) < count or len(rests) < count * shift or len(bits) - start - len(rests) > 7:
         raise ValueError(f"{len(data)} bytes do not hold {count} numbers, shift {shift}")

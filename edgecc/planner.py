@@ -43,6 +43,7 @@ class Costs:
     readouts_learner: float = 5.7  # train sums, all sums, a prefix, solve
     classes_daemon: int = 7  # copies of B alive at once: sums, weights, solve, successor
     classes_learner: int = 8
+    pairs_daemon: int = 3  # numbers for each pair of classes alive at once: how far out samples lie
     tiles: int = 11  # float32 maps of one training batch alive at once
     tiles_numpy: int = 4
     stem: int = 8 * MIB  # LiteRT's own, once a stem is a model of many operators
@@ -115,11 +116,15 @@ class Plan:
 
 def plan(
     budget: int, spec: Input, *, max_payload: int, blocks: int, costs: Costs | None = None,
-    stem: StemMap | None = None,
+    stem: StemMap | None = None, classes: int = 0,
 ) -> Plan:
-    """The widest plan whose predicted peak is within `budget` bytes; stem, if it is a model."""
+    """The widest plan whose predicted peak is within `budget` bytes; stem, if it is a model.
+
+    classes: there is room for so many; 0 leaves that to the plan.
+    """
     costs = costs or Costs()
-    tried = plans(spec, max_payload=max_payload, blocks=blocks, costs=costs, stem=stem)
+    tried = plans(
+        spec, max_payload=max_payload, blocks=blocks, costs=costs, stem=stem, classes=classes)
     for candidate in tried:
         if needed(candidate, costs) <= budget:
             return candidate
@@ -131,11 +136,13 @@ def plan(
 
 
 def plans(
-    spec: Input, *, max_payload: int, blocks: int, costs: Costs, stem: StemMap | None = None
+    spec: Input, *, max_payload: int, blocks: int, costs: Costs, stem: StemMap | None = None,
+    classes: int = 0,
 ) -> list[Plan]:
     """All that are tried, the widest first."""
     return [
-        sized(replace(shape, stem_map=stem), spec, max_payload=max_payload, costs=costs)
+        sized(replace(shape, stem_map=stem), spec, max_payload=max_payload, costs=costs,
+              classes=classes)
         for shape in _ladder(blocks, spec)
     ]
 
@@ -161,9 +168,9 @@ def readout_dim(candidate: Plan, spec: Input) -> int:
     return dim
 
 
-def most_classes(candidate: Plan, spec: Input) -> int:
-    """Classes that the plan has room for."""
-    return max(_CLASSES, readout_dim(candidate, spec) // _CLASS_EVERY)
+def most_classes(candidate: Plan, spec: Input, asked: int = 0) -> int:
+    """Classes that the plan has room for: as many as `asked` for, or what suits its features."""
+    return asked or max(_CLASSES, readout_dim(candidate, spec) // _CLASS_EVERY)
 
 
 def model_grid(stem: StemMap, largest: int) -> tuple[int, int]:
@@ -214,11 +221,14 @@ def _in_flight(spec: Input) -> int:
     return 256 if spec.kind == "sensor" else 64
 
 
-def sized(candidate: Plan, spec: Input, *, max_payload: int, costs: Costs) -> Plan:
+def sized(
+    candidate: Plan, spec: Input, *, max_payload: int, costs: Costs, classes: int = 0
+) -> Plan:
     """The plan with every byte accounted for: what is never alive at once counts once."""
     dim = readout_dim(candidate, spec)
     readout = (dim + 1) ** 2 * _FLOAT64
-    classes = most_classes(candidate, spec) * (dim + 1) * _FLOAT64
+    most = most_classes(candidate, spec, classes)
+    named = most * (dim + 1) * _FLOAT64
     picture = spec.max_pixels * BYTES_A_PIXEL if spec.kind == "image" else 0
     stem = candidate.stem_map
     model = {} if stem is None else {"stem model": costs.stem + costs.stems * stem.memory}
@@ -226,14 +236,14 @@ def sized(candidate: Plan, spec: Input, *, max_payload: int, costs: Costs) -> Pl
         "interpreter and libraries": costs.daemon,
         "readout": int(costs.readouts_daemon * readout),
         "solving it, or the largest picture": max(int(costs.solve * readout), picture),
-        "classes": costs.classes_daemon * classes,
+        "classes": costs.classes_daemon * named + costs.pairs_daemon * most**2 * _FLOAT64,
         "messages in flight": candidate.receive_maximum * min(max_payload, 64 * 1024),
     } | model)
     if not candidate.blocks:
         return replace(candidate, where=where, learner_limit=0)
     judging = {
         "readout": int(costs.readouts_learner * readout),
-        "classes": costs.classes_learner * classes,
+        "classes": costs.classes_learner * named,
         "held-out samples": JUDGES * dim * _FLOAT32,
     }
     torch = candidate.backend == "torch"

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from edgecc.generation import Generation
 from edgecc.interpreter import Interpreter
-from edgecc.learn.novelty import Novelty
+from edgecc.learn.novelty import Novelty, light
 from edgecc.learn.readout import (
     Features,
-    Floats,
     Readout,
     early_penalty,
     probabilities,
@@ -48,7 +47,7 @@ class Predictor:
         self.cursor = generation.manifest.cursor
         self._interpreter = Interpreter(generation.model, threads=threads)
         self._stale = True
-        self._weights: Floats = np.zeros((0, self.readout.dim + 1))
+        self._weights: Features = np.zeros((0, self.readout.dim + 1))
         self._weights_cursor = 0
         self._novelty: Novelty | None = None
 
@@ -76,8 +75,8 @@ class Predictor:
 
     def refresh(self) -> None:
         """Solve for the weights that know every label learnt so far."""
-        self._weights = self.readout.weights(penalty(self.generation.manifest, self.readout))
-        self._novelty = Novelty.of(self.readout, self._weights)
+        weights = self.readout.weights(penalty(self.generation.manifest, self.readout))
+        self._novelty, self._weights = Novelty.of(self.readout, weights), light(weights)
         self._weights_cursor, self._stale = self.cursor, False
 
     def predict(
@@ -90,7 +89,7 @@ class Predictor:
         classes = self.readout.classes[: len(self._weights)]
         if not classes or self._novelty is None:
             return self._prediction([], 0.0, far, started)
-        values = scores(self._weights, features)
+        values = np.asarray(scores(self._weights, features), np.float64)
         chances = probabilities(values, self.generation.manifest.temperature)
         best = np.argsort(chances)[::-1][:TOP]
         distance = self._novelty.distance(values, int(best[0]))

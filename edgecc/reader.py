@@ -150,6 +150,11 @@ class Reader:
         found = self._db.execute("SELECT label, rows, bytes FROM usage WHERE rows > 0")
         return {label: (rows, size) for label, rows, size in found}
 
+    def bytes_of(self, label: str) -> int:
+        """Bytes kept of one label, '' for unlabelled samples."""
+        found = self._db.execute("SELECT bytes FROM usage WHERE label=?", (label,)).fetchone()
+        return int(found[0]) if found else 0
+
     def oldest_unlabelled(self, *, upto: int) -> int | None:
         """Of the unlabelled samples with no label after `upto`, the oldest."""
         found = self._db.execute(
@@ -210,8 +215,8 @@ class Reader:
 
     def hit_counts(self) -> tuple[int, int]:
         """(right, all) of the predictions that were later labelled."""
-        right, total = self._db.execute("SELECT SUM(hit), COUNT(hit) FROM label").fetchone()
-        return right or 0, total
+        right, total = self._db.execute("SELECT right, labels FROM scored").fetchone()
+        return int(right), int(total)
 
     def counts(self) -> dict[str, int]:
         queries = {

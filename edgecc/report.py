@@ -26,7 +26,7 @@ def plan(config: Config, as_json: bool) -> None:
     allowed = budget.of(config)
     tried = planner.plans(
         config.input_spec, max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
-        costs=allowed.costs, stem=found.stem_map)
+        costs=allowed.costs, stem=found.stem_map, classes=config.max_classes)
     less, more = steps.beside(tried, found, allowed.costs)
     if as_json:
         _json(found.describe() | {
@@ -61,7 +61,8 @@ def _bought(one: Plan | None, config: Config, allowed: Budget) -> dict[str, Any]
         "budget": math.ceil(planner.needed(one, allowed.costs) / planner.MIB) * planner.MIB,
         "channels": [block.channels for block in one.blocks], "backend": one.backend,
         "batch": one.batch, "features": planner.readout_dim(one, spec),
-        "classes": planner.most_classes(one, spec), "samples_in_flight": one.receive_maximum,
+        "classes": planner.most_classes(one, spec, config.max_classes),
+        "samples_in_flight": one.receive_maximum,
     }
 
 

@@ -5,6 +5,8 @@ class-balanced reservoir: the largest class gives up the sample with the highest
 stays is a uniform draw of each class. Nothing leaves that no saved readout covers.
 """
 
+from bisect import insort
+
 from edgecc.store import Store
 
 UNLABELLED_SHARE = 0.25
@@ -34,7 +36,7 @@ def _sizes(store: Store) -> tuple[int, dict[str, int]]:
 
 def _evict_unlabelled(store: Store, ring: int, learnt: int, limit: int) -> int:
     gone = 0
-    while gone < limit and _sizes(store)[0] > ring:
+    while gone < limit and store.bytes_of("") > ring:
         row = store.oldest_unlabelled(upto=learnt)
         if row is None:  # labels taken back that no saved readout knows of yet
             return gone
@@ -44,18 +46,16 @@ def _evict_unlabelled(store: Store, ring: int, learnt: int, limit: int) -> int:
 
 
 def _evict_labelled(store: Store, budget: int, learnt: int, limit: int) -> int:
-    gone, stuck = 0, set[str]()
-    while gone < limit:
-        sizes = _sizes(store)[1]
-        if sum(sizes.values()) <= budget:
-            return gone
-        largest = max(sizes.keys() - stuck, key=lambda label: (sizes[label], label), default=None)
-        if largest is None:
-            return gone
-        row = store.last_by_hash(largest, upto=learnt)
-        if row is None:
-            stuck.add(largest)
-        else:
-            store.remove_sample(row)
-            gone += 1
+    """Classes are kept in order of size: there may be thousands."""
+    order = sorted((size, label) for label, size in _sizes(store)[1].items())
+    gone, total = 0, sum(size for size, _ in order)
+    while gone < limit and total > budget and order:
+        size, label = order.pop()
+        row = store.last_by_hash(label, upto=learnt)
+        if row is None:  # nothing of this class may leave
+            continue
+        store.remove_sample(row)
+        left = store.bytes_of(label)
+        insort(order, (left, label))
+        gone, total = gone + 1, total - size + left
     return gone

@@ -105,4 +105,26 @@ MIGRATIONS = [
     """
     ALTER TABLE label ADD COLUMN mid INTEGER;  -- packet id of the message that brought it
     """,
+    """
+    -- What would otherwise be counted, or written whole, over and over: how many labels found
+    -- their predictions right, kept by the triggers; and lately whose labels of a class did not.
+    CREATE TABLE scored (right INTEGER NOT NULL, labels INTEGER NOT NULL);
+    INSERT INTO scored SELECT COALESCE(SUM(hit), 0), COUNT(hit) FROM label;
+    CREATE TRIGGER label_scored AFTER INSERT ON label WHEN NEW.hit IS NOT NULL BEGIN
+        UPDATE scored SET right = right + NEW.hit, labels = labels + 1;
+    END;
+    CREATE TRIGGER label_erased AFTER UPDATE OF hit ON label WHEN OLD.hit IS NOT NULL BEGIN
+        UPDATE scored SET right = right - OLD.hit + COALESCE(NEW.hit, 0),
+            labels = labels - (NEW.hit IS NULL);
+    END;
+    CREATE TRIGGER label_removed AFTER DELETE ON label WHEN OLD.hit IS NOT NULL BEGIN
+        UPDATE scored SET right = right - OLD.hit, labels = labels - 1;
+    END;
+    CREATE TABLE misses (label TEXT PRIMARY KEY, by_source TEXT NOT NULL) WITHOUT ROWID;
+    INSERT INTO misses SELECT one.key, one.value
+        FROM meta, json_each(meta.value, '$.recent') one WHERE meta.name = 'sources';
+    -- What was learnt is never forgotten: its `at` is infinite, and only the others are looked at.
+    UPDATE gone SET at = 9e999 WHERE EXISTS (SELECT 1 FROM label l WHERE l.row = gone.row);
+    CREATE INDEX gone_at ON gone (at) WHERE mark IS NULL;
+    """,
 ]

@@ -13,7 +13,7 @@ Source of the test: mixture of likelihood ratios, restarted at 1 (CUSUM); Shin, 
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -56,14 +56,17 @@ class Standing:
 class Sources:
     """Every labelling source; a function of the scored labels, in the order of the log."""
 
-    def __init__(self, *, tolerance: float, rate: float, state: str | None = None) -> None:
+    def __init__(
+        self, *, tolerance: float, rate: float, state: str | None = None,
+        recent: Mapping[str, str] | None = None,
+    ) -> None:
+        """state and recent: what `state` and `changed` gave."""
         self._tolerance, self._threshold = tolerance, -math.log(rate)
-        self.standings: dict[str, Standing] = {}
-        self._recent: dict[str, dict[str, list[float]]] = {}  # class: source: [misses, labels]
-        if state is not None:
-            read = json.loads(state)
-            self.standings = {name: Standing(**one) for name, one in read["standings"].items()}
-            self._recent = read["recent"]
+        named = {} if state is None else json.loads(state)["standings"]
+        self.standings = {name: Standing(**one) for name, one in named.items()}
+        self._recent: dict[str, dict[str, list[float]]] = {  # class: source: [misses, labels]
+            label: json.loads(one) for label, one in (recent or {}).items()}
+        self._changed = set[str]()  # classes
 
     def score(self, source: str, label: str, hit: bool) -> bool:
         """Count a label; True where it makes its source one to distrust."""
@@ -83,6 +86,7 @@ class Sources:
         if distrusted:
             for recent in self._recent.values():
                 recent.pop(source, None)
+            self._changed.update(self._recent)
 
     def distrusts(self, source: str) -> bool:
         return source in self.standings and self.standings[source].distrusted
@@ -92,9 +96,14 @@ class Sources:
         return [name for name, one in self.standings.items() if one.distrusted]
 
     def state(self) -> str:
-        """All of it; `Sources(..., state=...)` goes on from there bit for bit."""
-        named = {name: asdict(one) for name, one in self.standings.items()}
-        return json.dumps({"standings": named, "recent": self._recent})
+        """Every source; with all that `changed` gave, a new `Sources` goes on bit for bit."""
+        return json.dumps({"standings": {
+            name: asdict(one) for name, one in self.standings.items()}})
+
+    def changed(self) -> dict[str, str]:
+        """What is known of the classes labelled since this was last asked: there may be many."""
+        changed, self._changed = self._changed, set()
+        return {label: json.dumps(self._recent[label]) for label in sorted(changed)}
 
     def report(self) -> Iterator[dict[str, Any]]:
         for name, one in sorted(self.standings.items()):
@@ -117,3 +126,4 @@ class Sources:
         mine = recent.setdefault(source, [0.0, 0.0])
         mine[0] += miss
         mine[1] += 1
+        self._changed.add(label)

@@ -19,7 +19,9 @@ def beside(tried: Sequence[Plan], chosen: Plan, costs: Costs) -> tuple[Plan | No
     return next(less, None), more
 
 
-def down(plan: Plan, steps: int, spec: Input, *, max_payload: int, costs: Costs) -> Plan:
+def down(
+    plan: Plan, steps: int, spec: Input, *, max_payload: int, costs: Costs, classes: int = 0
+) -> Plan:
     """`plan` after so many steps down: half the batch, numpy for torch, narrower blocks, none.
 
     The stem stays as it is: generations stand on it.
@@ -28,7 +30,7 @@ def down(plan: Plan, steps: int, spec: Input, *, max_payload: int, costs: Costs)
         spec, max_payload=max_payload, blocks=len(plan.blocks), costs=costs)]
     for _ in range(steps):
         plan = replace(plan, **_less(plan, widths))
-    return sized(plan, spec, max_payload=max_payload, costs=costs)
+    return sized(plan, spec, max_payload=max_payload, costs=costs, classes=classes)
 
 
 def _less(plan: Plan, widths: Sequence[tuple[planner.Block, ...]]) -> dict[str, Any]:

@@ -53,9 +53,9 @@ class Store(Reader):
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
             self._db.executescript(f"BEGIN; {script} PRAGMA user_version={number}; COMMIT;")
 
-    def on_progress(self, progress: Callable[[], None]) -> None:
-        """Have `progress` called now and then while a long statement runs."""
-        self._db.set_progress_handler(progress, 1_000_000)
+    def on_progress(self, progress: Callable[[], None], *, every: int = 1_000_000) -> None:
+        """Have `progress` called while statements run, every so many of SQLite's instructions."""
+        self._db.set_progress_handler(progress, every)
 
     def scrub(self) -> bool:
         """See `Erasure.scrub`; outside a transaction."""
@@ -218,8 +218,9 @@ class Store(Reader):
     def remove_sample(self, row: int) -> None:
         """Delete a sample; its id stays known, so that a redelivery is still a duplicate."""
         self._db.execute(
-            "INSERT OR IGNORE INTO gone (key, at, row, source, ts, held) "
-            "SELECT key, ?, row, source, ts, held FROM sample WHERE row=?", (time.time(), row)
+            "INSERT OR IGNORE INTO gone (key, at, row, source, ts, held) SELECT key, CASE WHEN "
+            "EXISTS (SELECT 1 FROM label l WHERE l.row = sample.row) THEN 9e999 ELSE ? END, "
+            "row, source, ts, held FROM sample WHERE row=?", (time.time(), row)
         )
         for table in ("prediction", "payload", "sample"):
             self._db.execute(f"DELETE FROM {table} WHERE row=?", (row,))
@@ -228,9 +229,7 @@ class Store(Reader):
     def forget_ids(self, before: float) -> None:
         """From before this time: ids that nothing was learnt from, waiting labels, answers."""
         self._db.execute(
-            "DELETE FROM gone WHERE at<? AND mark IS NULL AND unlearnt=0 AND NOT EXISTS "
-            "(SELECT 1 FROM label l WHERE l.row = gone.row)", (before,)
-        )
+            "DELETE FROM gone WHERE at<? AND mark IS NULL AND unlearnt=0", (before,))
         self._db.execute("DELETE FROM pending WHERE ts<?", (before,))
         self._db.execute("DELETE FROM unlearning WHERE ts<? AND phase='done'", (before,))
 
@@ -239,6 +238,13 @@ class Store(Reader):
         self._db.execute("DELETE FROM meta WHERE name=?", (name,))
         if value is not None:
             self._db.execute("INSERT INTO meta VALUES (?,?)", (name, value))
+
+    def misses(self) -> dict[str, str]:
+        """What is known of each class's labels lately, as `set_misses` was told."""
+        return dict(self._db.execute("SELECT label, by_source FROM misses").fetchall())
+
+    def set_misses(self, label: str, by_source: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO misses VALUES (?,?)", (label, by_source))
 
     def open_growth(self, growth: Growth) -> None:
         self._db.execute(

@@ -33,7 +33,7 @@ def readout_from(tensors: dict[str, NDArray[Any]], classes: list[str], dim: int)
 def check(tensors: dict[str, NDArray[Any]], classes: list[str], dim: int) -> None:
     """ValueError where `readout_from` would raise it."""
     if "lines" in tensors:
-        packing.read(tensors, dim + 1, len(classes))
+        packing.check(tensors, dim + 1, len(classes))
     else:
         readout_from(tensors, classes, dim)
 

@@ -108,6 +108,6 @@ def planned(config: Config) -> tuple[Plan, Stem | None]:
     allowed = budget.of(config)
     found = planner.plan(
         allowed.size, config.input_spec, max_payload=config.mqtt.max_payload,
-        blocks=config.grow.blocks, stem=sizes, costs=allowed.costs,
+        blocks=config.grow.blocks, stem=sizes, costs=allowed.costs, classes=config.max_classes,
     )
     return found, stem

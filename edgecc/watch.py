@@ -22,7 +22,8 @@ class Watch:
     def __init__(self, config: Config, store: Store, say: Say) -> None:
         self._config, self._store, self._say = config, store, say
         self.sources = Sources(
-            tolerance=config.trust.tolerance, rate=config.trust.rate, state=store.meta("sources"))
+            tolerance=config.trust.tolerance, rate=config.trust.rate, state=store.meta("sources"),
+            recent=store.misses())
         self._adwin = Adwin(delta=config.drift.delta, state=store.meta("drift"))
         self._changed = False
 
@@ -54,6 +55,8 @@ class Watch:
     def save(self) -> None:
         if self._changed:
             self._store.set_meta("sources", self.sources.state())
+            for label, one in self.sources.changed().items():
+                self._store.set_misses(label, one)
             self._store.set_meta("drift", self._adwin.state())
         self._changed = False
 

@@ -1,5 +1,6 @@
 """Packed sums are the sums, bit for bit, whatever they are; and lies about them are refused."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgecc.interpreter import Interpreter
 from edgecc.learn.readout import FEATURE_MAX, Floats, Readout, to_whole
-from edgecc.packing import pack, unpack
+from edgecc.packing import check, pack, read, unpack
 from edgecc.planner import Plan
 from edgecc.sample import Input
 from edgecc.trunk import stem_trunk
@@ -76,6 +77,7 @@ def test_a_real_readout_takes_less_than_two_and_a_half_bytes_an_entry(digits: An
     assert packed is not None
     entries = len(a) * (len(a) + 1) / 2 + b.size
     assert sum(tensor.nbytes for tensor in packed.values()) < 2.5 * entries
+    check(packed, len(a), len(b))
     assert_returned(a, b)
 
 
@@ -107,6 +109,36 @@ def test_a_changed_tensor_is_refused_or_holds_finite_sums(data: st.DataObject) -
     assert (a.shape, b.shape) == ((7, 7), (3, 7))
     assert np.isfinite(a).all()
     assert np.isfinite(b).all()
+
+
+@given(st.integers(0, 99), st.integers(0, 9), st.integers(0, 30), st.data())
+@settings(deadline=None, max_examples=400)
+def test_the_quick_check_refuses_what_cannot_be_read_and_nothing_else(
+    seed: int, dim: int, samples: int, data: st.DataObject
+) -> None:
+    packed = pack(*summed(seed, dim, samples, 900).sums())
+    assert packed is not None
+    check(packed, dim + 1, 3)
+    name = data.draw(st.sampled_from(["steps", "shifts", "bytes", "lines", "order"]))
+    spoilt = packed[name].copy()
+    if not spoilt.size:
+        return
+    place = data.draw(st.integers(0, spoilt.size - 1))
+    if name == "bytes" and spoilt[place] and data.draw(st.booleans()):  # as many in all
+        spoilt[place] -= 1
+        spoilt[place - 1] += 1
+    else:
+        spoilt[place] ^= 1 << data.draw(st.integers(0, 8 * spoilt.itemsize - 1))
+    lie = {**packed, name: spoilt}
+    assert refused(lambda: check(lie, dim + 1, 3)) == refused(lambda: read(lie, dim + 1, 3))
+
+
+def refused(what: Callable[[], object]) -> bool:
+    try:
+        what()
+    except ValueError:
+        return True
+    return False
 
 
 @pytest.mark.parametrize("name", ["order", "steps", "shifts", "bytes", "lines"])

@@ -19,7 +19,17 @@ from edgecc.compile import Layer, compile_trunk
 from edgecc.errors import BudgetError
 from edgecc.interpreter import Interpreter
 from edgecc.learn.blocks import PoolConv
-from edgecc.planner import MIB, Costs, Plan, needed, plan, plans, readout_dim, sized
+from edgecc.planner import (
+    MIB,
+    Costs,
+    Plan,
+    most_classes,
+    needed,
+    plan,
+    plans,
+    readout_dim,
+    sized,
+)
 from edgecc.sample import Input
 from edgecc.trunk import Trunk, stem_trunk
 
@@ -51,6 +61,18 @@ def test_a_plan_is_never_over_its_budget(
     assert found.total * MARGIN <= budget
     assert min(found.where.values()) > 0
     assert len(found.blocks) in (0, blocks)
+
+
+def test_more_classes_leave_less_room_for_blocks_and_are_counted() -> None:
+    spec = Input("image", (1, 28, 28))
+    few, many = (plan(600 * MIB, spec, max_payload=MIB, blocks=3, classes=classes)
+                 for classes in (0, 1000))
+    assert most_classes(few, spec) < most_classes(many, spec, 1000) == 1000
+    assert readout_dim(many, spec) < readout_dim(few, spec)
+    least = 1000 * (readout_dim(many, spec) + 1) * 8
+    assert min(many.where["daemon: classes"], many.where["learner: classes"]) > 2 * least
+    with pytest.raises(BudgetError, match="fits no plan"):
+        plan(256 * MIB, spec, max_payload=MIB, blocks=3, classes=50_000)
 
 
 @given(budgets, specs, st.integers(0, 4))

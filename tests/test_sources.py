@@ -66,13 +66,15 @@ def test_a_source_alone_is_never_compared_or_accused() -> None:
 
 def test_the_state_goes_on_bit_for_bit() -> None:
     whole, parts = (Sources(tolerance=0.1, rate=1e-6) for _ in range(2))
-    draw = np.random.default_rng(0)
+    draw, saved = np.random.default_rng(0), dict[str, str]()
     for n in range(2000):
         said = f"s{n % 3}", str(draw.integers(4)), bool(draw.random() < 0.7)
         assert whole.score(*said) == parts.score(*said)
         if n % 97 == 0:
-            parts = Sources(tolerance=0.1, rate=1e-6, state=parts.state())
+            saved |= parts.changed()
+            parts = Sources(tolerance=0.1, rate=1e-6, state=parts.state(), recent=saved)
     assert parts.state() == whole.state()
+    assert saved | parts.changed() == whole.changed()
 
 
 def test_what_an_operator_decides_the_figures_do_not_change() -> None:

@@ -1,6 +1,7 @@
 """The log against a model of it in plain Python, kills in the middle, and what is refused."""
 
 import hashlib
+import json
 import sqlite3
 import subprocess
 import sys
@@ -283,6 +284,25 @@ def test_a_kill_loses_nothing_committed_and_keeps_nothing_else(tmp_path: Path) -
     with store.transaction():
         assert store.add_sample(sample("done7")) is None
         assert store.add_sample(sample("open7")) == 51
+    store.close()
+
+
+def test_a_log_from_before_figures_were_kept_apart_goes_on_with_them(tmp_path: Path) -> None:
+    path, recent = tmp_path / "log.db", {"cat": {"door": [0.5, 3.97]}, "dog": {}}
+    with sqlite3.connect(path) as raw:
+        raw.executescript("".join(MIGRATIONS[:4]) + "PRAGMA user_version=4;")
+        raw.execute("INSERT INTO meta VALUES ('sources', ?)",
+                    (json.dumps({"standings": {}, "recent": recent}),))
+        raw.executemany("INSERT INTO label (row, source, ts, hit) VALUES (?, 'hand', 0, ?)",
+                        [(1, 1), (2, 0), (3, None)])
+    raw.close()
+    store = Store(path)
+    assert store.hit_counts() == (1, 2)
+    assert {label: json.loads(one) for label, one in store.misses().items()} == recent
+    with store.transaction():  # as erasure does
+        store._db.execute("UPDATE label SET hit=NULL WHERE row=1")
+        store._db.execute("DELETE FROM label WHERE row=2")
+    assert store.hit_counts() == (0, 0)
     store.close()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import Seen
 
-from edgecc.learn.novelty import Novelty
+from edgecc.learn.novelty import Novelty, light
 from edgecc.learn.readout import Floats, Readout, scores, to_whole
 from edgecc.unknown import Unknown
 
@@ -66,6 +66,35 @@ def test_the_distance_is_mahalanobis_in_the_space_of_scores() -> None:
     assert novelty.means == pytest.approx(means)
     inside = away[5] @ inverse @ away[5]
     assert novelty.distance(values[5], 5 % 3) == pytest.approx(inside, rel=1e-2)
+
+
+def test_of_many_classes_float32_says_what_float64_says() -> None:
+    draw = np.random.default_rng(0)
+    centres = draw.integers(0, 200, (300, 144))
+    noisy = np.rint(centres[np.arange(1500) % 300] + draw.normal(0, 9, (1500, 144)))
+    features = np.clip(noisy, 0, 255)
+    readout = _taught(features, [str(n % 300) for n in range(1500)])
+    weights = readout.weights(1e-3)
+    novelty, values = Novelty.of(readout, weights), scores(weights, features[:50])
+    assert novelty.factor.dtype == light(weights).dtype == np.float32
+    (a, b), counts = readout.sums(), readout.counts[:, None]
+    means = (b / counts) @ weights.T
+    within = (weights @ a @ weights.T - (means * counts).T @ means) / len(features)
+    within.flat[::301] += 1e-6 * np.trace(within) / 300
+    away = values - means[:50]
+    wanted = (away @ np.linalg.inv(within) * away).sum(1)
+    lighter = scores(light(weights), features[:50].astype(np.float32))
+    found = [novelty.distance(one, k) for k, one in enumerate(lighter)]
+    assert found == pytest.approx(wanted, rel=1e-3)
+
+
+def test_sums_that_no_samples_make_have_distances_too() -> None:
+    draw = np.random.default_rng(0)
+    readout = _taught(draw.integers(0, 99, (60, 12)).astype(float), [str(n % 3) for n in range(60)])
+    weights = readout.weights(1e-2)
+    readout.A[1:, 1:] -= 0.9 * np.diag(np.diag(readout.A)[1:])  # as an estimate may be
+    assert np.linalg.eigvalsh(readout.A).min() < 0
+    assert np.isfinite(Novelty.of(readout, weights).distance(np.ones(3), 0))
 
 
 def test_nothing_is_unknown_before_enough_answers_were_right() -> None:

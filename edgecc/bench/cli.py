@@ -136,3 +136,12 @@ def imports(quick: bool, json_path: Path | None) -> None:
     from edgecc.bench.imports import run
 
     run(quick=quick, json_path=json_path)
+@_quick
+@_out
+@_json
+def latency(quick: bool, out: Path, json_path: Path | None) -> None:
+    """The trunk beside torch, a prediction beside an echo, and what age and classes add to either
+    (about eight minutes)."""
+    from edgecc.bench.latency import run
+
+    run(quick=quick, out=out, json_path=json_path)

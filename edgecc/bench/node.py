@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ _CONFIG = """\
 node: bench
 state_dir: {state}
 memory_budget: {budget}
+max_classes: {classes}
 mqtt: {{host: 127.0.0.1, port: {port}}}
 input: {{kind: image, shape: {shape}}}
 grow: {{first: {first}, mirror: {mirror}}}
@@ -123,19 +124,22 @@ class Node:
 @contextmanager
 def running(
     work: Path, *, saving: str = "autosave_interval 60", within: tuple[str, ...] = (),
-    environ: Mapping[str, str] = MappingProxyType({}), **settings: Any
+    environ: Mapping[str, str] = MappingProxyType({}), classes: int = 0,
+    past: Callable[[Config], None] = lambda _: None, **settings: Any
 ) -> Iterator[Node]:
     """A broker and a daemon in fresh folders below `work`; `settings` fill the configuration.
 
     saving: when mosquitto writes what it holds to disk, in its own words; within: how the daemon's
-    command line begins.
+    command line begins; past: gives the node one, before its first start.
     """
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     port = broker.free_port()
-    text = _CONFIG.format(state=(work / "state").resolve(), port=port, **settings)
+    state = (work / "state").resolve()
+    text = _CONFIG.format(state=state, port=port, classes=classes, **settings)
     (work / "edgecc.yaml").write_text(text)
     found = config.load(work / "edgecc.yaml", environ={})
+    past(found)
     local = broker.start_local(work / "broker", port, saving)
     click.echo(f"{local.name} on 127.0.0.1:{port}")
     node = None

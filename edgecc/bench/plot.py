@@ -56,6 +56,39 @@ def continual(path: Path, found: dict[str, Any]) -> None:
     pyplot.close(figure)
 
 
+def costs(
+    path: Path, by_samples: Sequence[dict[str, Any]], by_classes: Sequence[dict[str, Any]]
+) -> None:
+    """How much longer things take with more stored samples, and with more classes."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    for one, points, by in zip(
+        axes, (by_samples, by_classes), ("samples", "classes"), strict=True
+    ):
+        for name, (label, style) in _COSTS.items():
+            ratios = [1.0, *(point["ratio"][name] for point in points[1:])]
+            one.plot([point[by] for point in points], ratios, style, label=label)
+        one.axhline(1.0, color="0.7", lw=0.8)
+        one.set(xscale="log", xlabel=_SIZES[by])
+    axes[0].set(ylabel="times as long as with the fewest", ylim=(0, None))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
+                  frameon=False)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+_SIZES = {"samples": "stored samples, of 10 classes", "classes": "classes, 4,000 samples stored"}
+_COSTS = {
+    "prediction": ("sample to prediction", "o-"), "label": ("label to receipt", "s-"),
+    "store": ("sample to receipt", "^-"), "processor": ("processor time of a sample", "d--"),
+    "burst": ("stored in a burst, each", "v--"), "recovery": ("start to first prediction", "x:"),
+}
+
+
 def _with_bytes(cells: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "everything kept", cells["streams"][0]
     for label in ("4 MB", "0.4 MB"):

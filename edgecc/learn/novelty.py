@@ -8,21 +8,25 @@ Source: Lee et al., "A Simple Unified Framework for Detecting Out-of-Distributio
 Adversarial Attacks", NeurIPS 2018 (Mahalanobis distance), here between the readout's scores.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgecc.learn.readout import Floats, Readout
+from edgecc.learn.readout import Features, Floats, Readout
 
 _RIDGE = 1e-6  # of the mean variance
+_BLOCK = 256  # rows of the factor in one product: above the diagonal there is nothing to read
+_FIRMER = (1.0, 1e2, 1e4, 1e6, 1e8)  # times the ridge, where that leaves no inverse
 
 
 @dataclass(frozen=True)
 class Novelty:
-    """means: (classes, classes) scores of each class; inverse: of their pooled covariance."""
+    """means: (classes, classes) scores of each class. factor: (classes, classes) the inverse of the
+    lower Cholesky factor of their pooled covariance."""
 
     means: Floats
-    inverse: Floats
+    factor: Features
 
     @staticmethod
     def of(readout: Readout, weights: Floats) -> "Novelty":
@@ -32,11 +36,27 @@ class Novelty:
         means = (b / counts) @ weights.T
         n = max(float(a[0, 0]), 1.0)
         within = (weights @ a @ weights.T - (means * counts).T @ means) / n
-        size = len(weights)
-        within.flat[:: size + 1] += _RIDGE * np.trace(within) / max(size, 1) + 1e-12
-        return Novelty(means, np.asarray(np.linalg.inv(within), np.float64))
+        return Novelty(means, light(_factor(within)))
 
-    def distance(self, values: Floats, k: int) -> float:
+    def distance(self, values: Features, k: int) -> float:
         """Squared Mahalanobis distance of scores (classes,) from those of class k."""
-        away = values - self.means[k]
-        return float(away @ self.inverse @ away)
+        away = np.asarray(values - self.means[k], self.factor.dtype)
+        parts = (self.factor[first : first + _BLOCK, : first + _BLOCK] @ away[: first + _BLOCK]
+                 for first in range(0, len(away), _BLOCK))
+        return float(sum(float(part @ part) for part in parts))
+
+
+def light(values: Floats) -> Features:
+    """What is read for every sample, (classes, ...): of many classes in float32, half as much."""
+    return values if len(values) <= _BLOCK else values.astype(np.float32)
+
+
+def _factor(covariance: Floats) -> Floats:
+    """L⁻¹ of covariance + ridge = L Lᵀ."""
+    size = len(covariance)
+    ridge = _RIDGE * np.abs(np.diag(covariance)).sum() / max(size, 1) + 1e-12
+    for firmer in _FIRMER:
+        covariance.flat[:: size + 1] += firmer * ridge
+        with suppress(np.linalg.LinAlgError):  # sums that no samples make, as estimated ones are
+            return np.asarray(np.linalg.inv(np.linalg.cholesky(covariance)))
+    raise ArithmeticError(f"the spread of {size} classes' scores has no inverse")

@@ -143,7 +143,7 @@ def standardised(a: Floats) -> tuple[Floats, Floats, Floats]:
     return covariance, mean, scale
 
 
-def scores(weights: Floats, features: Features) -> Floats:
+def scores(weights: Features, features: Features) -> Floats:
     """(..., classes) of features (..., dim); the highest names the class."""
     return np.asarray(features @ weights[:, 1:].T + weights[:, 0])
 
