@@ -51,8 +51,13 @@ pickle._Pickler, pickle._Unpickler = Pickler, Unpickler
 
 
 @pytest.fixture
-def taught(node: Node, digits: Digits) -> Node:
-    """A node that has learnt 400 digits; generation 0 is the bare stem, 1 knows them."""
+def taught(make_node: MakeNode, digits: Digits) -> Node:
+    """A node that has learnt 400 digits; generation 0 is the bare stem, 1 knows them.
+
+    Its budget makes its readout several chunks long.
+    """
+    node = make_node(memory_budget="512MiB")
+    node.start()
     ids = node.stream(digits[0][:TAUGHT], digits[1][:TAUGHT])
     node.receipt(ids[-1])
     done = node.run("checkpoint", "save")
