@@ -78,7 +78,7 @@ def _run(order: Order) -> None:
     from edgecc.sample import Input
 
     plan = Plan.restored(order.plan)
-    backends.named(plan.backend).threads(order.threads)
+    backends.named(plan.backend).prepare(order.threads)
     spec = Input(order.input["kind"], tuple(order.input["shape"]))
     store = Reader(Path(order.log))
     trusted = [VerifyKey(bytes.fromhex(key)) for key in order.keys]

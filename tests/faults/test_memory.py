@@ -15,7 +15,7 @@ TIMES = 3
 def test_a_learner_without_memory_makes_its_growth_smaller_and_costs_nothing_else(
     broker: Broker, make_trouble: MakeTrouble
 ) -> None:
-    trouble = make_trouble(broker.port, grow={"first": 150, "epochs": 60})
+    trouble = make_trouble(broker.port, grow={"first": 150, "epochs": 200})
     node = trouble.node
     node.start()
     trouble.burst(220)

@@ -33,8 +33,11 @@ class Operations(Protocol):
 
     namespace: Any  # torch or numpy: the functions that both name alike
 
-    def threads(self, count: int) -> None:
-        """Compute with so many, where the kind lets itself be told in mid-process."""
+    def prepare(self, threads: int) -> None:
+        """Before the first computation of a process: MemoryError where there is no room for any.
+
+        threads: to compute with, where the kind lets itself be told in mid-process.
+        """
         ...
 
     def generator(self, seed: int) -> Draws: ...

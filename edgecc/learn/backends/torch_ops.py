@@ -12,8 +12,8 @@ _aten = torch.ops.aten
 namespace = torch
 
 
-def threads(count: int) -> None:
-    torch.set_num_threads(count)
+def prepare(threads: int) -> None:
+    torch.set_num_threads(threads)
 
 
 def generator(seed: int) -> torch.Generator:
