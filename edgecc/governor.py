@@ -141,9 +141,10 @@ class Governor:
         daemon.announcer.health()
 
     def _follow(self) -> None:
+        pause = threading.Event()  # never set
         while True:
             reading, first = self._sensors.read(), self._newest is None
             self._newest = reading
             if first and reading.celsius is None and reading.throttled is None:
                 log.info("this board tells neither heat nor throttling: they govern nothing")
-            time.sleep(_EVERY)
+            pause.wait(_EVERY)

@@ -3,8 +3,6 @@
 import inspect
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -85,22 +83,6 @@ def test_a_growth_on_numpy_does_as_well_as_on_torch() -> None:
 
 
 # --- a process of its own ---
-
-
-def test_without_room_for_a_product_numpy_says_so_before_openblas_ends_the_process() -> None:
-    script = """if True:
-        import resource
-        from edgecc.learn.backends import numpy_ops
-        resource.setrlimit(resource.RLIMIT_DATA, (60 * 2**20,) * 2)
-        try:
-            numpy_ops.prepare(1)
-        except MemoryError:
-            print("no room")
-    """
-    found = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True,
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"})
-    assert found.stdout == "no room\n"
 
 
 @pytest.fixture

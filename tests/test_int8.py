@@ -80,9 +80,9 @@ def block_features(grown: Grown) -> Floats:
     """By the trained blocks themselves, batch norms and all, on the stem's map in float32."""
     for number, method in enumerate(grown.network.methods):
         below = Maps(grown.trunk.first(number), grown.rows)  # as it was frozen on
-        method.calibrate(list(below.batches(grown.rows.training)))
+        method.calibrate([torch.from_numpy(u) for u in below.batches(grown.rows.training)])
     plain = replace(grown.trunk, ranges=None)
-    maps = Maps(plain.first(0), grown.rows).of(iter(grown.samples))
+    maps = torch.from_numpy(Maps(plain.first(0), grown.rows).of(iter(grown.samples)))
     parts = []
     for a, layer in zip(grown.network.outputs(maps), plain.layers[1:], strict=True):
         down, across = (pool_window(*sides) for sides in zip(a.shape[2:], layer.grid, strict=True))

@@ -136,6 +136,9 @@ def imports(quick: bool, json_path: Path | None) -> None:
     from edgecc.bench.imports import run
 
     run(quick=quick, json_path=json_path)
+
+
+@bench.command()
 @_quick
 @_out
 @_json

@@ -207,7 +207,7 @@ def test_p05_a_label_beyond_the_classes_that_memory_has_room_for_is_refused(
     said = [node.receipt(one) for one in ids]
     assert [one["status"] for one in said] == ["stored"] * most + ["rejected"] * 5
     assert str(most) in said[-1]["reason"]
-    assert "memory_budget" in said[-1]["reason"]
+    assert "max_classes" in said[-1]["reason"]
     assert node.label(ids[0], "one more")["status"] == "rejected"
     assert node.label(ids[0], "class 1")["status"] == "stored"
     assert node.rows("SELECT COUNT(DISTINCT label) FROM sample") == [(most - 1,)]

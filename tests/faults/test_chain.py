@@ -42,7 +42,7 @@ def fashion() -> Digits:
 def test_generations_are_the_same_killed_fifty_times_or_never(
     broker: Broker, make_trouble: MakeTrouble, fashion: Digits, full: bool
 ) -> None:
-    settings: dict[str, Any] = {"grow": {"first": 200, "epochs": 12}, "input": SERIES}
+    settings: dict[str, Any] = {"grow": {"first": 200, "epochs": 40}, "input": SERIES}
     growths = (1, 3, 5, 7) if full else (1, 3)
     calm, killed = (make_trouble(broker.port, **settings) for _ in range(2))
     wanted = grown(calm, fashion, growths, {})

@@ -34,9 +34,8 @@ class Operations(Protocol):
     namespace: Any  # torch or numpy: the functions that both name alike
 
     def prepare(self, threads: int) -> None:
-        """Before the first computation of a process: MemoryError where there is no room for any.
-
-        threads: to compute with, where the kind lets itself be told in mid-process.
+        """Before the first computation. threads: to compute with, where the kind lets itself be
+        told in mid-process.
         """
         ...
 

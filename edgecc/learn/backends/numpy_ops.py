@@ -15,17 +15,11 @@ from edgecc.learn.backends import Sides
 Array = NDArray[Any]
 namespace = np
 _TILE = 2**20  # bytes of patches at once, about a core's second-level cache
-_OPENBLAS = 36 * 2**20  # bytes that it reserves
 _ADAM = 2**15  # weights at once
 
 
-def prepare(threads: int) -> None:  # noqa: ARG001
-    """OpenBLAS reads OPENBLAS_NUM_THREADS as it is imported, and then no more. At its first product
-    it reserves memory, and ends the process where it gets none: so ask for as much before it does.
-    """
-    np.empty(_OPENBLAS, np.uint8)
-    one = np.ones((64, 64), np.float32)
-    np.matmul(one, one)
+def prepare(threads: int) -> None:
+    """OpenBLAS reads OPENBLAS_NUM_THREADS as it is imported, and then no more."""
 
 
 def generator(seed: int) -> np.random.Generator:
