@@ -38,7 +38,7 @@ def test_a_learner_without_memory_comes_back_with_a_smaller_plan_also_after_a_re
     def smaller(message: Message) -> bool:
         return message.topic == node.topic("event") and message.json["type"] == "plan-smaller"
 
-    node.peer.wait(smaller)
+    node.peer.wait(smaller, timeout=3 * DEADLINE)  # torch dies in many ways where it has no room
     assert node.ask(images[500])["label"] is not None
     node.kill()
     node.start()
