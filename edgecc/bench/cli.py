@@ -104,7 +104,7 @@ def memory(budgets: tuple[int, ...], quick: bool, out: Path, json_path: Path | N
 @_quick
 @_json
 def train(quick: bool, json_path: Path | None) -> None:
-    """Time and memory of a training step beside backpropagation's (about four minutes)."""
+    """Time and memory of a training step beside backpropagation's (about two minutes)."""
     from edgecc.bench.train import run
 
     run(quick=quick, json_path=json_path)
