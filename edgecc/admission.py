@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgecc.config import Rate, Source
+from edgecc.config import Source
 from edgecc.errors import MessageError, shown
+from edgecc.units import Rate
 
 _OTHERS = "*"
 _ONE = 1 - 1e-6  # message, whatever sums of floats make of it

@@ -19,8 +19,8 @@ from edgecc.hours import Hours, parse_hours, show_hours
 from edgecc.sample import Input
 from edgecc.settings import Values
 from edgecc.topics import Topics, check_id
+from edgecc.units import Rate, format_size, parse_rate, parse_size
 
-_UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _BOUNDS = {  # what the protocol, or sense, allows
     "mqtt.port": (1, 65535), "mqtt.keepalive": (5, 65535), "mqtt.session_expiry": (60, 2**32 - 2),
     "mqtt.max_payload": (1024, 256 * 2**20 - 2**17), "keep_generations": (1, 10_000),
@@ -37,23 +37,6 @@ _TEXTS = {"node", "prefix", "state_dir", "stem", "mqtt.host", "mqtt.username", "
           "mqtt.ca", "mqtt.cert", "mqtt.key",  # taken as written: a password may be 0123
           "governor.quiet_hours", "governor.sysfs"}
 _SOURCE = re.compile(r"sources\.(\*|[a-z0-9-]{1,64})\.(labels|rate)")
-_RATE = re.compile(r"(\d{1,9})/(s|min|h|day)")
-_INTERVALS = {"s": 1, "min": 60, "h": 3600, "day": 86400}
-
-
-def parse_size(text: str | int) -> int:
-    """Bytes of '512MiB', '4 GiB' or a plain number."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]iB|B|)\s*", str(text))
-    if not match:
-        raise ValueError(f"{shown(text)} is no size: write bytes or 512KiB, 512MiB, 4GiB")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-def format_size(size: int) -> str:
-    for unit in ("TiB", "GiB", "MiB", "KiB"):
-        if size >= _UNITS[unit]:
-            return f"{size / _UNITS[unit]:.4g}{unit}"
-    return f"{size}B"
 
 
 def _default_node() -> str:
@@ -138,28 +121,6 @@ class GovernorConfig:
         default=(), metadata={"parse": parse_hours, "show": show_hours})
     cpu_share: float = 1.0
     sysfs: str = "/sys"
-
-
-@dataclass(frozen=True)
-class Rate:
-    """Messages, and the unit of time in which so many may come."""
-
-    count: int
-    unit: str
-
-    @property
-    def per_second(self) -> float:
-        return self.count / _INTERVALS[self.unit]
-
-    def __str__(self) -> str:
-        return f"{self.count}/{self.unit}"
-
-
-def parse_rate(text: Any) -> Rate:
-    match = _RATE.fullmatch(str(text))
-    if not match or not int(match[1]):
-        raise ValueError(f"{shown(text)} is no rate: write 10/s, 600/min, 1000/h or 5000/day")
-    return Rate(int(match[1]), match[2])
 
 
 def parse_labels(value: Any) -> tuple[str, ...]:

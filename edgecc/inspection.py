@@ -11,12 +11,13 @@ from typing import Any
 import click
 
 from edgecc import generation
-from edgecc.config import Config, format_size
+from edgecc.config import Config
 from edgecc.errors import CheckpointError
 from edgecc.generation import MANIFEST
 from edgecc.keys import Keys
 from edgecc.manifest import FILES, Manifest
 from edgecc.trust import keep, keys_for_folder
+from edgecc.units import format_size
 
 
 def inspect(config: Config, place: str, key: str | None, as_json: bool) -> None:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from edgecc import generation, manifest, planner, signing
 from edgecc.assembly import Assembly, naming
-from edgecc.config import format_size
 from edgecc.errors import (
     CheckpointError,
     Corrupt,
@@ -38,6 +37,7 @@ from edgecc.predictor import Predictor
 from edgecc.signing import key_id
 from edgecc.transfer import WINDOW
 from edgecc.trial import Wanted
+from edgecc.units import format_size
 
 if TYPE_CHECKING:
     from edgecc.daemon import Daemon

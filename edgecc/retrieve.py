@@ -11,11 +11,12 @@ import click
 
 from edgecc import generation, transfer
 from edgecc.client import Client
-from edgecc.config import Config, format_size
+from edgecc.config import Config
 from edgecc.errors import CheckpointError, EdgeccError, NotRunning
 from edgecc.manifest import Manifest
 from edgecc.signing import key_id
 from edgecc.trust import KEY_FILE, keys_for_folder, pin
+from edgecc.units import format_size
 
 TRIAL_PATIENCE = 900.0  # seconds in which a node learns its log by another trunk
 

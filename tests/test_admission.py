@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecc.admission import Admission
-from edgecc.config import Source, parse_rate
+from edgecc.config import Source
 from edgecc.errors import MessageError
+from edgecc.units import parse_rate
 
 DAY = 86400.0
 

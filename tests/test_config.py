@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecc import config
+from edgecc import config, units
 from edgecc.errors import ConfigError
 
 
@@ -79,18 +79,18 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
 
 @given(st.integers(0, 2**45))
 def test_a_plain_number_of_bytes_is_itself(size: int) -> None:
-    assert config.parse_size(size) == size
+    assert units.parse_size(size) == size
 
 
 @pytest.mark.parametrize(
     ("text", "size"), [("512MiB", 2**29), ("1.5 GiB", 3 * 2**29), ("7B", 7), ("8KiB", 8192)]
 )
 def test_sizes_take_units(text: str, size: int) -> None:
-    assert config.parse_size(text) == size
-    assert config.parse_size(config.format_size(size)) == size
+    assert units.parse_size(text) == size
+    assert units.parse_size(units.format_size(size)) == size
 
 
 @pytest.mark.parametrize("text", ["512MB", "-1", "", "MiB", "1e3"])
 def test_a_size_that_could_be_misread_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no size"):
-        config.parse_size(text)
+        units.parse_size(text)

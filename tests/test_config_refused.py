@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgecc import config
+from edgecc import config, units
 from edgecc.errors import ConfigError
 
 HUSH = "Hush-0123"
@@ -76,8 +76,8 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, text: str, says: str) -> N
 def test_what_sources_may_send_is_read_as_it_is_written(tmp_path: Path) -> None:
     text = 'sources: {door: {labels: [no, 007, cat], rate: 10/s}, "*": {rate: 600/min}, x: {}}'
     found = load(tmp_path, text).sources
-    assert found == {"door": config.Source(("no", "007", "cat"), config.Rate(10, "s")),
-                     "*": config.Source(None, config.Rate(600, "min"))}
+    assert found == {"door": config.Source(("no", "007", "cat"), units.Rate(10, "s")),
+                     "*": config.Source(None, units.Rate(600, "min"))}
     same = config.load(None, environ={
         "EDGECC_SOURCES": '{door: {labels: [no, 007, cat]}, "*": {rate: 600/min}}',
         "EDGECC_SOURCES__DOOR__RATE": "10/s"})

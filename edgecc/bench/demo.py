@@ -20,8 +20,8 @@ from edgecc.bench import figures, plot, probe
 from edgecc.bench.data import Data, load
 from edgecc.bench.node import Node, running
 from edgecc.client import Client
-from edgecc.config import format_size
 from edgecc.memory import peak_memory
+from edgecc.units import format_size
 
 MIB = 2**20
 BUDGET = "512MiB"

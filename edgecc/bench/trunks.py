@@ -22,7 +22,6 @@ from edgecc import planner
 from edgecc.bench.device import Device
 from edgecc.bench.streams import Stream, split
 from edgecc.compile import Layer, pool_window
-from edgecc.config import parse_size
 from edgecc.growth import Grower
 from edgecc.interpreter import Interpreter
 from edgecc.judging import judge
@@ -32,6 +31,7 @@ from edgecc.recipe import Recipe
 from edgecc.rows import Rows
 from edgecc.sample import Input
 from edgecc.trunk import Trunk
+from edgecc.units import parse_size
 
 BUDGET = "512MiB"
 _CALLS = 100  # of each in a round
