@@ -34,7 +34,8 @@ def let_go() -> None:
     trim()
     libc = ctypes.CDLL(None)
     with open("/proc/self/maps") as maps:
-        found = [line.split() for line in maps if " r-xp " in line and "/" in line]
+        found = [line.split() for line in maps
+                 if " r-xp " in line and "/" in line and "(deleted)" not in line]
     for addresses, *_ in found:
         first, last = (int(address, 16) for address in addresses.split("-"))
         libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _DONTNEED)
