@@ -31,7 +31,7 @@ from edgecc.planner import MIB, Plan, most_classes
 from edgecc.sample import Input
 from edgecc.trunk import planned
 
-BUDGETS = (1024, 512, 384, 320, 256, 224, 192, 160, 144, 128)  # MiB
+BUDGETS = (1024, 512, 384, 320, 256, 224, 192, 180, 160, 128)  # MiB
 IDLE_AT = 384  # MiB
 _IDLE = 25.0  # seconds without a learner after which the daemon counts as idle; see upkeep._TRIM
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
