@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,11 +154,14 @@ def test_p04_a_node_cut_off_in_the_middle_acks_what_came_on_the_same_connection(
     make_node: MakeNode, relay: Relay, digits: Digits
 ) -> None:
     node = make_node(mqtt={"port": relay.address})
-    cuts = [150, 300]
+    cuts, turn = [150, 300], threading.Lock()  # packets of both ways are looked at, by two threads
 
     def look(packet: Packet) -> None:
-        if cuts and len(relay.sent(PUBLISH, outward=False)) == cuts[0]:
-            cuts.pop(0)
+        with turn:
+            due = bool(cuts) and len(relay.sent(PUBLISH, outward=False)) == cuts[0]
+            if due:
+                cuts.pop(0)
+        if due:
             relay.cut()  # with the next one on its way, and others not yet acked
 
     relay.look = look
