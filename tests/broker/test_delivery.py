@@ -88,7 +88,7 @@ def test_p02_killed_at_random_moments_the_node_has_every_sample_label_and_predic
     for part in range(6):
         chosen = slice(part * SAMPLES // 6, (part + 1) * SAMPLES // 6)
         ids += node.stream(images[chosen], labels[chosen], prefix=f"part{part}")
-        node.kill(after=moments.uniform(0.0, 0.15))
+        node.kill(after=moments.uniform(0.0, 0.05))
         receipted = set(node.receipts())
         stored = {identity for (identity,) in node.rows("SELECT id FROM sample")}
         assert receipted <= stored
