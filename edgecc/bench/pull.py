@@ -8,15 +8,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from edgecc import generation, transfer
+from edgecc import transfer
+from edgecc.bench.lived import with_blocks
 from edgecc.bench.node import Node
 from edgecc.client import Client
-from edgecc.growth import Grower
 from edgecc.keys import Keys
-from edgecc.manifest import CHUNK, Manifest
-from edgecc.planner import Plan
-from edgecc.reader import Growth, Reader
-from edgecc.rows import Rows
+from edgecc.manifest import CHUNK
 
 _MB = 10**6
 _TOPIC = "bare/raw"
@@ -25,7 +22,7 @@ _TOPIC = "bare/raw"
 def pulled(node: Node, labels: int, rounds: int) -> dict[str, Any]:
     """Of a checkpoint with all planned blocks; `labels` are in its readout."""
     node.stop()
-    offered = _offer(node, labels)
+    offered = with_blocks(node.config, labels)
     node.start()
     size = sum(file.size for file in offered.files.values())
     ours, delivered, raw = [], [], []
@@ -40,27 +37,6 @@ def pulled(node: Node, labels: int, rounds: int) -> dict[str, Any]:
         "delivered_mb_per_s": median(delivered),
         "delivered_ratio": median(a / b for a, b in zip(delivered, raw, strict=True)),
     }
-
-
-def _offer(node: Node, labels: int) -> Manifest:
-    """A generation whose blocks were never trained, of the size that trained ones have."""
-    config, keys = node.config, Keys(node.config.state)
-    folder = config.state / "generations"
-    number = max(generation.numbers(folder))
-    served = generation.load(folder / generation.name_of(number), keys.trusted, config.input_spec)
-    rows = Rows.at(Reader(config.state / "log.sqlite"), config.input_spec, labels)
-    with tempfile.TemporaryDirectory(dir=node.work) as work:
-        grower = Grower(
-            Growth(1, labels, {"epochs": 0}), served, rows, seed=0, folder=Path(work),
-            plan=Plan.restored(served.manifest.plan), report=lambda _: None)
-        trunk = grower.grown()
-        manifest = generation.base_manifest(
-            config.node, config.input_spec, parent=served.manifest.digest,
-            plan=served.manifest.plan, recipe=served.manifest.recipe)
-        candidate = Path(work) / "candidate"
-        generation.write(
-            candidate, manifest=manifest, trunk=trunk, readout=grower.judge(trunk).readout)
-        return generation.adopt(candidate, folder, keys.signing)
 
 
 def _pull_seconds(node: Node, number: int) -> tuple[float, float]:
