@@ -116,8 +116,9 @@ class Grower:
             z = block.affine(backends.namespace(block.weights[0]).asarray(u))
             sums.add(z)
             largest = np.maximum(largest, np.asarray(z).max((0, 2, 3)))
-        mean, variance = (np.asarray(found) for found in sums.moments())
-        weights, bias = block.folded(*sums.moments())
+        moments = sums.moments()
+        mean, variance = (np.asarray(found) for found in moments)
+        weights, bias = block.folded(*moments)
         high = float(((largest - mean) / np.sqrt(variance + EPS)).max())
         _, *out = block.output_shape(maps.size)
         layer = Layer(

@@ -237,6 +237,7 @@ METHODS = {
     "spela cosine": _spela("cosine", lambda c: -c),
     "spela log": _spela("log", lambda c: (2 - c).log()),
     "spela squared": _spela("squared", lambda c: (1 - c).square()),
+    "spela fourth": _spela("fourth", lambda c: (1 - c).pow(4)),
     "spela channels": _scored(
         SpelaChannels,
         lambda m, n, a, p: torch.stack(channel_cosines(m, a, p)).mean(0),
