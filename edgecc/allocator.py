@@ -1,6 +1,9 @@
 """glibc's allocator, told to keep little: what is freed goes back to the kernel."""
 
 import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # of <malloc.h>
@@ -39,6 +42,24 @@ def let_go() -> None:
     for addresses, *_ in found:
         first, last = (int(address, 16) for address in addresses.split("-"))
         libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _DONTNEED)
+
+
+@contextmanager
+def letting_go(every: float) -> Iterator[None]:
+    """`let_go` every so many seconds, beside what runs within."""
+    done = threading.Event()
+
+    def again() -> None:
+        while not done.wait(every):
+            let_go()
+
+    thread = threading.Thread(target=again, name="letting go", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _glibc() -> Any:

@@ -5,10 +5,12 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from edgecc import planner
 from edgecc.config import Config
 from edgecc.errors import ConfigError
 from edgecc.memory import cgroup_limit
-from edgecc.planner import Costs
+from edgecc.planner import Costs, Plan, StemMap
+from edgecc.stem_model import Stem, open_stem
 
 COSTS = "costs.json"  # in state_dir
 
@@ -30,6 +32,19 @@ def of(config: Config) -> Budget:
         size, limit = found
     costs = read(table) if table.exists() else None
     return Budget(size, limit, costs or Costs(), table if costs else None)
+
+
+def planned(config: Config) -> tuple[Plan, Stem | None]:
+    """What fits the budget, and the stem that is opened for it."""
+    stem, sizes = open_stem(config), None
+    if stem is not None:
+        sizes = StemMap(len(stem.kernels), *stem.size, memory=stem.memory)
+    allowed = of(config)
+    found = planner.plan(
+        allowed.size, config.input_spec, max_payload=config.mqtt.max_payload,
+        blocks=config.grow.blocks, stem=sizes, costs=allowed.costs, classes=config.max_classes,
+    )
+    return found, stem
 
 
 def write(table: Path, costs: Costs) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from edgecc import allocator, budget, unknown
 from edgecc.alone import alone
 from edgecc.announce import Announcer
+from edgecc.budget import planned
 from edgecc.commands import answer
 from edgecc.config import Config
 from edgecc.errors import MessageError, StorageFull
@@ -39,7 +40,6 @@ from edgecc.supervisor import Supervisor
 from edgecc.systemd import notify
 from edgecc.transfer import serve
 from edgecc.trial import Trial
-from edgecc.trunk import planned
 from edgecc.upkeep import Upkeep
 from edgecc.watch import Watch
 from edgecc.watchdog import Watchdog

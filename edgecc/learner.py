@@ -28,6 +28,7 @@ OUT_OF_MEMORY = 12  # exit code
 KNOWN = "known.safetensors"  # in a growth's folder, where rows were evicted: what still knows them
 _NO_MEMORY = ("allocate", "bad_alloc", "could not create a primitive", "failed to map segment")
 _PR_SET_PDEATHSIG = 1
+_LET_GO_EVERY, _AT_START = 0.5, 0.02  # s
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def _run(order: Order) -> None:
     from edgecc.sample import Input
 
     plan = Plan.restored(order.plan)
-    backends.named(plan.backend).prepare(order.threads)
+    with allocator.letting_go(_AT_START):  # most of torch's code runs once, while it is imported
+        backends.named(plan.backend).prepare(order.threads)
     spec = Input(order.input["kind"], tuple(order.input["shape"]))
     store = Reader(Path(order.log))
     trusted = [VerifyKey(bytes.fromhex(key)) for key in order.keys]
@@ -92,26 +94,13 @@ def _run(order: Order) -> None:
     grower = Grower(
         Growth(order.growth, order.cursor, order.recipe), parent,
         Rows.at(store, spec, order.cursor), plan=plan, seed=order.seed,
-        folder=Path(order.folder), report=_Reports().say, sums=sums,
+        folder=Path(order.folder), report=_progress, sums=sums,
     )
-    for verdict in grower.run():
-        _say({"type": "verdict", **verdict})
+    with allocator.letting_go(_LET_GO_EVERY):
+        for verdict in grower.run():
+            _say({"type": "verdict", **verdict})
     _say({"type": "done", "growth": order.growth})
     store.close()
-
-
-class _Reports:
-    """Says how a growth gets on. What one phase has left behind does not count in the next."""
-
-    def __init__(self) -> None:
-        allocator.let_go()
-        self._phase = ""
-
-    def say(self, said: dict[str, Any]) -> None:
-        if said["phase"] != self._phase:
-            allocator.let_go()
-            self._phase = said["phase"]
-        _say({"type": "train", **said})
 
 
 def _orders(idle: float) -> Any:
@@ -120,6 +109,10 @@ def _orders(idle: float) -> Any:
         if not line:
             return
         yield Order(**json.loads(line))
+
+
+def _progress(said: dict[str, Any]) -> None:
+    _say({"type": "train", **said})
 
 
 def _say(message: dict[str, Any]) -> None:

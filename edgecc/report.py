@@ -10,14 +10,13 @@ import yaml
 
 from edgecc import budget, planner, steps
 from edgecc import config as configs
-from edgecc.budget import Budget
+from edgecc.budget import Budget, planned
 from edgecc.client import Client
 from edgecc.config import Config
 from edgecc.errors import NotRunning
 from edgecc.planner import Plan
 from edgecc.reader import Reader
 from edgecc.selection import since_seconds
-from edgecc.trunk import planned
 from edgecc.units import format_size
 
 

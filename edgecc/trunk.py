@@ -7,14 +7,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecc import budget, planner
+from edgecc import planner
 from edgecc.compile import Layer, compile_trunk
-from edgecc.config import Config
 from edgecc.interpreter import Interpreter
-from edgecc.planner import Plan, StemMap
+from edgecc.planner import Plan
 from edgecc.sample import Input
 from edgecc.stem import make_stem
-from edgecc.stem_model import Stem, StemModel, open_stem
+from edgecc.stem_model import Stem, StemModel
 from edgecc.tap import STEM, tapped
 
 
@@ -98,16 +97,3 @@ def _model_trunk(plan: Plan, shape: tuple[int, int, int], stem: Stem) -> Trunk:
         std=np.full(shape[0], stem.std, np.float32), stem=stem.model,
         layers=(Layer(convs=(stem.kernels,), bias=bias, pool=(1, 1), grid=grid),),
     )
-
-
-def planned(config: Config) -> tuple[Plan, Stem | None]:
-    """What fits the budget, and the stem that is opened for it."""
-    stem, sizes = open_stem(config), None
-    if stem is not None:
-        sizes = StemMap(len(stem.kernels), *stem.size, memory=stem.memory)
-    allowed = budget.of(config)
-    found = planner.plan(
-        allowed.size, config.input_spec, max_payload=config.mqtt.max_payload,
-        blocks=config.grow.blocks, stem=sizes, costs=allowed.costs, classes=config.max_classes,
-    )
-    return found, stem

@@ -12,13 +12,14 @@ from models import bytes_in_and_out, changed, small
 from nacl.signing import SigningKey
 
 from edgecc import config, generation, planner
+from edgecc.budget import planned
 from edgecc.config import Config
 from edgecc.errors import ConfigError
 from edgecc.interpreter import Interpreter
 from edgecc.learn.readout import Readout
 from edgecc.planner import Plan, readout_dim
 from edgecc.stem_model import PACKAGE, open_stem
-from edgecc.trunk import Trunk, planned, stem_trunk
+from edgecc.trunk import Trunk, stem_trunk
 
 PICTURES = np.random.default_rng(1).integers(0, 256, (4, 3, 16, 16)).astype(np.uint8)
 

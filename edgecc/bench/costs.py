@@ -22,6 +22,7 @@ from edgecc import budget
 from edgecc.bench import figures
 from edgecc.bench.data import Data, load
 from edgecc.bench.node import Node, running
+from edgecc.budget import planned
 from edgecc.errors import EdgeccError
 from edgecc.keys import Keys
 from edgecc.learner import Order
@@ -30,7 +31,6 @@ from edgecc.planner import MIB, Backend, Block, Costs, Plan, readout_dim, sized
 from edgecc.recipe import Recipe
 from edgecc.sample import Input
 from edgecc.supervisor import FRUGAL
-from edgecc.trunk import planned
 
 _BLOCKS = (Block(32, 3, 2, 2), Block(64, 3, 1, 3), Block(256, 0, 1, 1))  # work exceeds a start
 _UNBOUNDED = 2**50  # bytes

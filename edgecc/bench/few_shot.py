@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from edgecc import config as configs
 from edgecc.bench import emoji, figures
 from edgecc.bench.emoji import STYLES, Emoji
+from edgecc.budget import planned
 from edgecc.generation import base_manifest
 from edgecc.interpreter import Interpreter
 from edgecc.learn.readout import Features, Readout, scores, to_whole
 from edgecc.predictor import penalty
 from edgecc.sample import Input
-from edgecc.trunk import planned, stem_trunk
+from edgecc.trunk import stem_trunk
 
 SIDE = 96  # pixels
 SHOTS = (1, 5, 20)  # labels a class

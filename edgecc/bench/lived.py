@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgecc import generation
 from edgecc import predictor as predictors
+from edgecc.budget import planned
 from edgecc.config import Config
 from edgecc.growth import Grower
 from edgecc.keys import Keys, open_or_make
@@ -30,7 +31,6 @@ from edgecc.rows import Rows
 from edgecc.sample import Sample
 from edgecc.serving import Serving
 from edgecc.store import Store
-from edgecc.trunk import planned
 from edgecc.watch import Watch
 
 SOURCE = "past"

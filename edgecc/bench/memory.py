@@ -24,12 +24,12 @@ from edgecc.bench.control import random_frozen
 from edgecc.bench.data import Data, load
 from edgecc.bench.node import Node, running
 from edgecc.bench.tally import Group, Tally
+from edgecc.budget import planned
 from edgecc.capture.dataset import npy_bytes
 from edgecc.errors import BudgetError, EdgeccError
 from edgecc.memory import children, proportional_memory
 from edgecc.planner import MIB, Plan, most_classes
 from edgecc.sample import Input
-from edgecc.trunk import planned
 
 BUDGETS = (1024, 512, 384, 320, 256, 224, 192, 180, 160, 128)  # MiB
 IDLE_AT = 384  # MiB

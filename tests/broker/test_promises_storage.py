@@ -13,11 +13,11 @@ from conftest import MakeNode
 from live import Digits, Message, Node
 from wire import CONNECT, PUBACK, PUBLISH, Relay
 
+from edgecc.budget import planned
 from edgecc.config import load
 from edgecc.errors import StorageFull
 from edgecc.memory import resident_memory
 from edgecc.store import Store
-from edgecc.trunk import planned
 
 SIZE = 24 * 2**20  # bytes of the disk
 
