@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from edgecc.memory import code_memory
+
 _MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # of <malloc.h>
 _DONTNEED = 4  # of <sys/mman.h>
 _OWN_PAGES = 256 * 1024  # bytes from which a block has pages of its own
+_LOOK_EVERY = 0.002  # s
+_CODE = 24 * 2**20  # bytes
 
 
 def frugal() -> None:
@@ -45,15 +49,20 @@ def let_go() -> None:
 
 
 @contextmanager
-def letting_go(every: float) -> Iterator[None]:
-    """`let_go` every so many seconds, beside what runs within."""
+def little_code() -> Iterator[None]:
+    """`let_go` whenever much code is resident, beside what runs within: a start.
+
+    As it is imported, torch maps 65 MiB of code that runs once, and in a first step 50 more. What
+    runs again and again comes back, at a price: not for long.
+    """
     done = threading.Event()
 
-    def again() -> None:
-        while not done.wait(every):
-            let_go()
+    def look() -> None:
+        while not done.wait(_LOOK_EVERY):
+            if code_memory() > _CODE:
+                let_go()
 
-    thread = threading.Thread(target=again, name="letting go", daemon=True)
+    thread = threading.Thread(target=look, name="little code", daemon=True)
     thread.start()
     try:
         yield

@@ -43,6 +43,7 @@ def planned(config: Config) -> tuple[Plan, Stem | None]:
     found = planner.plan(
         allowed.size, config.input_spec, max_payload=config.mqtt.max_payload,
         blocks=config.grow.blocks, stem=sizes, costs=allowed.costs, classes=config.max_classes,
+        backend=config.grow.backend,
     )
     return found, stem
 

@@ -91,6 +91,7 @@ class Grow:
         "contextual", "contextual-hardest", "contextual-random", "contextual-bias",
         "contextual-scale", "spela", "supervised",
     ] = "contextual"
+    backend: Literal["auto", "torch", "numpy"] = "auto"
     mirror: bool = False
     threads: int = 1
     idle_exit: float = 30.0

@@ -13,6 +13,8 @@ import resource
 import select
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,6 @@ OUT_OF_MEMORY = 12  # exit code
 KNOWN = "known.safetensors"  # in a growth's folder, where rows were evicted: what still knows them
 _NO_MEMORY = ("allocate", "bad_alloc", "could not create a primitive", "failed to map segment")
 _PR_SET_PDEATHSIG = 1
-_LET_GO_EVERY, _AT_START = 0.5, 0.02  # s
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ def _run(order: Order) -> None:
     from edgecc.sample import Input
 
     plan = Plan.restored(order.plan)
-    with allocator.letting_go(_AT_START):  # most of torch's code runs once, while it is imported
-        backends.named(plan.backend).prepare(order.threads)
+    start = ExitStack()  # until the first step is done
+    start.enter_context(allocator.little_code())
+    backends.named(plan.backend).prepare(order.threads)
     spec = Input(order.input["kind"], tuple(order.input["shape"]))
     store = Reader(Path(order.log))
     trusted = [VerifyKey(bytes.fromhex(key)) for key in order.keys]
@@ -94,11 +96,10 @@ def _run(order: Order) -> None:
     grower = Grower(
         Growth(order.growth, order.cursor, order.recipe), parent,
         Rows.at(store, spec, order.cursor), plan=plan, seed=order.seed,
-        folder=Path(order.folder), report=_progress, sums=sums,
+        folder=Path(order.folder), report=_Reports(start.close).say, sums=sums,
     )
-    with allocator.letting_go(_LET_GO_EVERY):
-        for verdict in grower.run():
-            _say({"type": "verdict", **verdict})
+    for verdict in grower.run():
+        _say({"type": "verdict", **verdict})
     _say({"type": "done", "growth": order.growth})
     store.close()
 
@@ -111,8 +112,21 @@ def _orders(idle: float) -> Any:
         yield Order(**json.loads(line))
 
 
-def _progress(said: dict[str, Any]) -> None:
-    _say({"type": "train", **said})
+class _Reports:
+    """Says how a growth gets on. What one phase has left behind does not count in the next."""
+
+    def __init__(self, started: Callable[[], None]) -> None:
+        """started: called once training has begun."""
+        allocator.let_go()
+        self._started, self._phase = started, ""
+
+    def say(self, said: dict[str, Any]) -> None:
+        if said["phase"] == "training":
+            self._started()
+        if said["phase"] != self._phase:
+            allocator.let_go()
+            self._phase = said["phase"]
+        _say({"type": "train", **said})
 
 
 def _say(message: dict[str, Any]) -> None:

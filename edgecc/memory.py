@@ -21,6 +21,11 @@ def proportional_memory(pid: int | str = "self") -> int:
     return _field(f"/proc/{pid}/smaps_rollup", "Pss:")
 
 
+def code_memory(pid: int | str = "self") -> int:
+    """RssFile of a process in bytes, pages of files, mostly code; 0 for one that has gone."""
+    return _field(f"/proc/{pid}/status", "RssFile:")
+
+
 def data_memory(pid: int | str = "self") -> int:
     """VmData of a process in bytes, which RLIMIT_DATA bounds; 0 for one that has gone."""
     return _field(f"/proc/{pid}/status", "VmData:")

@@ -49,7 +49,7 @@ class Orders:
         return steps.down(
             self._daemon.plan, self.steps, config.input_spec,
             max_payload=config.mqtt.max_payload, costs=self._daemon.budget.costs,
-            classes=config.max_classes)
+            classes=config.max_classes, backend=config.grow.backend)
 
     def _step_down(self, growth: int) -> None:
         """Begin it anew with the next smaller plan; without blocks, where none is left."""

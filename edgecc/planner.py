@@ -16,14 +16,16 @@ from edgecc.stem import map_shape
 
 MIB = 2**20
 Backend = Literal["torch", "numpy"]
+Allowed = Literal["auto", "torch", "numpy"]
 _FLOAT64 = 8
 _FLOAT32 = 4
 _WIDTHS = (  # of the first, the second and the dense block; the stem's filters, and a batch
     (64, 128, 512, 16, 64), (48, 96, 384, 16, 64), (32, 64, 256, 16, 64), (32, 48, 192, 16, 64),
     (24, 48, 128, 16, 32), (24, 32, 96, 12, 32), (16, 32, 64, 8, 16), (12, 24, 48, 8, 16),
 )
-_ON: Mapping[Backend, Sequence[tuple[int, ...]]] = {
-    "torch": _WIDTHS[:3], "numpy": _WIDTHS[2:],  # which takes twice the time, and 140 MiB less
+_ON: Mapping[Allowed, Mapping[Backend, Sequence[tuple[int, ...]]]] = {
+    "auto": {"torch": _WIDTHS[:3], "numpy": _WIDTHS[2:]},  # twice the time, and 140 MiB less
+    "torch": {"torch": _WIDTHS}, "numpy": {"numpy": _WIDTHS},
 }
 _ALONE = ((28, 6), (20, 5), (15, 4), (8, 3))  # filters and grid of a stem without blocks
 _CLASSES = 64  # at least, and one more for every ...
@@ -36,11 +38,11 @@ _MODEL_FEATURES = 512  # of a stem that is a model, where a grid above 1x1 would
 class Costs:
     """Resident bytes, as `edgecc bench costs` measures them; these on x86-64."""
 
-    daemon: int = 66 * MIB  # Python, numpy, LiteRT, paho, SQLite's cache, at work
-    learner: int = 195 * MIB  # Python, numpy, torch, LiteRT, SQLite, at work
-    learner_start: int = 236 * MIB  # the same while torch is imported: most of its code is run once
-    learner_numpy: int = 57 * MIB  # without torch
-    unseen: int = 42 * MIB  # more that RLIMIT_DATA counts: reserved and never touched, less code
+    daemon: int = 65 * MIB  # Python, numpy, LiteRT, paho, SQLite's cache, at work
+    learner: int = 193 * MIB  # Python, numpy, torch, LiteRT, SQLite, at work
+    learner_start: int = 205 * MIB  # the same until its first step is done
+    learner_numpy: int = 58 * MIB  # without torch
+    unseen: int = 50 * MIB  # more that RLIMIT_DATA counts: reserved and never touched, less code
     readouts_daemon: float = 2.0  # copies of A alive at rest: sums, and a successor's
     solve: float = 2.0  # and while it is solved
     readouts_learner: float = 5.7  # train sums, all sums, a prefix, solve
@@ -119,15 +121,16 @@ class Plan:
 
 def plan(
     budget: int, spec: Input, *, max_payload: int, blocks: int, costs: Costs | None = None,
-    stem: StemMap | None = None, classes: int = 0,
+    stem: StemMap | None = None, classes: int = 0, backend: Allowed = "auto",
 ) -> Plan:
     """The widest plan whose predicted peak is within `budget` bytes; stem, if it is a model.
 
-    classes: there is room for so many; 0 leaves that to the plan.
+    classes: there is room for so many; 0 leaves that to the plan. backend: what may be used.
     """
     costs = costs or Costs()
     tried = plans(
-        spec, max_payload=max_payload, blocks=blocks, costs=costs, stem=stem, classes=classes)
+        spec, max_payload=max_payload, blocks=blocks, costs=costs, stem=stem, classes=classes,
+        backend=backend)
     for candidate in tried:
         if needed(candidate, costs) <= budget:
             return candidate
@@ -140,13 +143,13 @@ def plan(
 
 def plans(
     spec: Input, *, max_payload: int, blocks: int, costs: Costs, stem: StemMap | None = None,
-    classes: int = 0,
+    classes: int = 0, backend: Allowed = "auto",
 ) -> list[Plan]:
     """All that are tried, the widest first."""
     return [
         sized(replace(shape, stem_map=stem), spec, max_payload=max_payload, costs=costs,
               classes=classes)
-        for shape in _ladder(blocks, spec)
+        for shape in _ladder(blocks, spec, backend)
     ]
 
 
@@ -198,9 +201,9 @@ def grid_of(size: list[int], grid: int) -> int:
     return min(size[0], grid) * min(size[1], grid)
 
 
-def _ladder(blocks: int, spec: Input) -> Iterator[Plan]:
+def _ladder(blocks: int, spec: Input, allowed: Allowed) -> Iterator[Plan]:
     """Plans from the widest to the stem alone, sizes still unknown."""
-    for backend, widths in _ON.items() if blocks else ():
+    for backend, widths in _ON[allowed].items() if blocks else ():
         for first, second, dense, filters, batch in widths:
             grown = tuple(_grown(blocks, first, second, dense))
             yield Plan(filters, 3, grown, batch, _in_flight(spec), {}, backend=backend)
@@ -260,7 +263,7 @@ def sized(
     limit = int(sum(learner.values()) * costs.margin) + costs.unseen
     start = costs.learner_start if torch else 0
     if start > sum(learner.values()):
-        learner["importing torch"] = start - sum(learner.values())
+        learner["starting torch"] = start - sum(learner.values())
     return replace(candidate, where=where | _named("learner", learner), learner_limit=limit)
 
 

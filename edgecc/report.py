@@ -26,7 +26,8 @@ def plan(config: Config, as_json: bool) -> None:
     allowed = budget.of(config)
     tried = planner.plans(
         config.input_spec, max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
-        costs=allowed.costs, stem=found.stem_map, classes=config.max_classes)
+        costs=allowed.costs, stem=found.stem_map, classes=config.max_classes,
+        backend=config.grow.backend)
     less, more = steps.beside(tried, found, allowed.costs)
     if as_json:
         _json(found.describe() | {

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgecc import planner
-from edgecc.planner import Costs, Plan, needed, sized
+from edgecc.planner import Allowed, Costs, Plan, needed, sized
 from edgecc.sample import Input
 
 _LEAST_BATCH = 16
@@ -20,23 +20,26 @@ def beside(tried: Sequence[Plan], chosen: Plan, costs: Costs) -> tuple[Plan | No
 
 
 def down(
-    plan: Plan, steps: int, spec: Input, *, max_payload: int, costs: Costs, classes: int = 0
+    plan: Plan, steps: int, spec: Input, *, max_payload: int, costs: Costs, classes: int = 0,
+    backend: Allowed = "auto",
 ) -> Plan:
     """`plan` after so many steps down: half the batch, numpy for torch, narrower blocks, none.
 
-    The stem stays as it is: generations stand on it.
+    backend: what may be used. The stem stays as it is: generations stand on it.
     """
     widths = [one.blocks for one in planner.plans(
-        spec, max_payload=max_payload, blocks=len(plan.blocks), costs=costs)]
+        spec, max_payload=max_payload, blocks=len(plan.blocks), costs=costs, backend=backend)]
     for _ in range(steps):
-        plan = replace(plan, **_less(plan, widths))
+        plan = replace(plan, **_less(plan, widths, backend))
     return sized(plan, spec, max_payload=max_payload, costs=costs, classes=classes)
 
 
-def _less(plan: Plan, widths: Sequence[tuple[planner.Block, ...]]) -> dict[str, Any]:
+def _less(
+    plan: Plan, widths: Sequence[tuple[planner.Block, ...]], allowed: Allowed
+) -> dict[str, Any]:
     if plan.batch > _LEAST_BATCH:
         return {"batch": plan.batch // 2}
-    if plan.backend == "torch":
+    if plan.backend == "torch" and allowed != "torch":
         return {"backend": "numpy"}
     narrower = (blocks for blocks in widths if _channels(blocks) < _channels(plan.blocks))
     return {"blocks": next(narrower, ())}

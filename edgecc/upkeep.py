@@ -20,13 +20,13 @@ _RETAIN_EVERY = 500  # samples
 _EVICT_AT_ONCE = 500  # samples a turn, so that none takes long
 _FORGET_EVERY = 3600.0  # seconds
 _MARK = 10.0  # seconds; see admission.py
-_TRIM = 20.0  # seconds
+_LET_GO = 20.0  # seconds
 
 
 class Upkeep:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._last = dict.fromkeys(("settle", "health", "forget", "again", "mark", "trim"), 0.0)
+        self._last = dict.fromkeys(("settle", "health", "forget", "again", "mark", "let go"), 0.0)
         self._looked_at = 0  # samples stored when retention last ran
 
     def turn(self) -> None:
@@ -43,8 +43,8 @@ class Upkeep:
                 daemon.config.topics / "in/canary", daemon.ingest.admission.mark().encode())
         if not daemon.forgetting.busy:
             self._retain()
-        if self._due("trim", _TRIM):
-            allocator.trim()
+        if self._due("let go", _LET_GO):
+            allocator.let_go()
         if self._due("forget", _FORGET_EVERY):
             with daemon.store.transaction():
                 daemon.store.forget_ids(time.time() - daemon.config.mqtt.session_expiry)

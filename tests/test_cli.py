@@ -50,6 +50,11 @@ def test_plan_shows_where_every_byte_goes() -> None:
     found = json.loads(_run("plan", "--json", env={"EDGECC_MEMORY_BUDGET": "512MiB"}).output)
     assert sum(found["where"].values()) == found["total"] <= found["budget"] == 512 * 2**20
     assert found["blocks"]
+    narrow = {"EDGECC_MEMORY_BUDGET": "320MiB", "EDGECC_INPUT__SHAPE": "[1, 28, 28]"}
+    chosen = [json.loads(_run("plan", "--json", env=narrow | more).output) for more in (
+        {}, {"EDGECC_GROW__BACKEND": "torch"})]
+    assert [one["backend"] for one in chosen] == ["numpy", "torch"]
+    assert len(chosen[0]["blocks"]) == len(chosen[1]["blocks"]) == 3
 
 
 @pytest.mark.usefixtures("nowhere")

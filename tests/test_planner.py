@@ -21,6 +21,7 @@ from edgecc.interpreter import Interpreter
 from edgecc.learn.blocks import PoolConv
 from edgecc.planner import (
     MIB,
+    Allowed,
     Costs,
     Plan,
     most_classes,
@@ -91,7 +92,7 @@ def test_the_plan_counts_what_a_solve_and_a_training_batch_hold(
         work = sum(learner.values()) - learner["learner: interpreter and libraries"]
         assert work >= max(2 * first, 4 * readout)
         assert found.learner_limit >= sum(learner.values()) - learner.get(
-            "learner: importing torch", 0)
+            "learner: starting torch", 0)
     else:
         assert found.learner_limit == 0
 
@@ -191,6 +192,18 @@ def test_numpy_is_planned_only_where_torch_does_not_fit(
     if found.backend == "numpy":
         same = sized(replace(found, backend="torch"), spec, max_payload=MIB, costs=Costs())
         assert needed(same, Costs()) > budget
+
+
+@given(budgets, specs, st.sampled_from(["torch", "numpy"]))
+@settings(deadline=None, max_examples=200)
+def test_a_backend_that_is_asked_for_is_the_only_one(
+    budget: int, spec: Input, backend: Allowed
+) -> None:
+    found = plan(budget, spec, max_payload=MIB, blocks=3, backend=backend)
+    for number in range(20) if found.blocks else ():
+        less = steps.down(
+            found, number, spec, max_payload=MIB, costs=Costs(), backend=backend)
+        assert less.backend == backend or not less.blocks
 
 
 @given(budgets, specs, st.integers(0, 4))

@@ -90,14 +90,19 @@ def delivery(quick: bool, out: Path, json_path: Path | None) -> None:
 @bench.command()
 @click.option("--budget", "budgets", type=int, multiple=True,
               help="MiB; repeat it. Default: from 1024 down to 128.")
+@click.option("--torch", "torch_alone", type=int, multiple=True,
+              help="MiB, with torch alone; repeat it. Default: 320.")
 @_quick
 @_out
 @_json
-def memory(budgets: tuple[int, ...], quick: bool, out: Path, json_path: Path | None) -> None:
+def memory(
+    budgets: tuple[int, ...], torch_alone: tuple[int, ...], quick: bool, out: Path,
+    json_path: Path | None,
+) -> None:
     """The plan against the kernel's count under several budgets (about 20 minutes)."""
     from edgecc.bench.memory import run
 
-    run(quick=quick, out=out, json_path=json_path, budgets=budgets)
+    run(quick=quick, out=out, json_path=json_path, budgets=budgets, torch_alone=torch_alone)
 
 
 @bench.command()

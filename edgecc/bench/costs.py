@@ -40,7 +40,7 @@ Found = dict[str, Any]
 
 @dataclass
 class Taken:
-    """Bytes that a learner took: until it began, at most, and at most as RLIMIT_DATA counts."""
+    """Bytes a learner took at most: until a first step was done, in all, as RLIMIT_DATA counts."""
 
     start: int = 0
     peak: int = 0
@@ -104,7 +104,8 @@ def _learner(plan: Plan, state: Path, spec: Input, samples: int) -> Taken:
         with _watched(learner.pid, taken):
             for line in learner.stdout:
                 said = json.loads(line)
-                taken.start = taken.start or said["peak"]
+                if said.get("phase") == "training":
+                    taken.start = taken.start or said["peak"]
                 taken.peak = said["peak"]
     if learner.wait() != 0 or said["type"] != "done":
         raise EdgeccError(f"the learner ended with {learner.returncode} after {said}")

@@ -8,7 +8,7 @@ them, heavy messages all at once, and the largest picture. Threads are pinned to
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,13 @@ from edgecc.budget import planned
 from edgecc.capture.dataset import npy_bytes
 from edgecc.errors import BudgetError, EdgeccError
 from edgecc.memory import children, proportional_memory
-from edgecc.planner import MIB, Plan, most_classes
+from edgecc.planner import MIB, Allowed, Plan, most_classes
 from edgecc.sample import Input
 
 BUDGETS = (1024, 512, 384, 320, 256, 224, 192, 180, 160, 128)  # MiB
+TORCH_ALONE = (320,)  # MiB
 IDLE_AT = 384  # MiB
-_IDLE = 25.0  # seconds without a learner after which the daemon counts as idle; see upkeep._TRIM
+_IDLE = 25.0  # seconds without a learner after which the daemon counts as idle; see upkeep._LET_GO
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 Found = dict[str, Any]
@@ -42,19 +43,24 @@ Found = dict[str, Any]
 @dataclass(frozen=True)
 class Size:
     budgets: tuple[int, ...] = BUDGETS
+    torch_alone: tuple[int, ...] = TORCH_ALONE
     samples: int = 4000
     tests: int = 10_000
 
 
 def run(
-    *, quick: bool, out: Path, json_path: Path | None, budgets: tuple[int, ...] = ()
+    *, quick: bool, out: Path, json_path: Path | None, budgets: tuple[int, ...] = (),
+    torch_alone: tuple[int, ...] = ()
 ) -> None:
     """Print the table; figures and logs are left in `out`."""
-    size = Size((192,), samples=120, tests=100) if quick else Size(budgets or BUDGETS)
-    data, rounds = load(), []
-    for budget in size.budgets:
+    size = Size((192,), (), samples=120, tests=100) if quick else Size()
+    if budgets or torch_alone:
+        size = replace(size, budgets=budgets, torch_alone=torch_alone)
+    data, rounds = load(), list[Found]()
+    under: list[tuple[int, Allowed]] = [(budget, "auto") for budget in size.budgets]
+    for budget, backend in under + [(budget, "torch") for budget in size.torch_alone]:
         try:
-            rounds.append(_round(budget, data, size, out / "memory"))
+            rounds.append(_round(budget, backend, data, size, out / "memory"))
             click.echo("\n".join(_lines(rounds[-1])))
         except BudgetError as error:
             click.echo(f"{budget} MiB: {error}")
@@ -67,11 +73,12 @@ def run(
 # --- under one budget ---
 
 
-def _round(budget: int, data: Data, size: Size, work: Path) -> Found:
+def _round(budget: int, backend: Allowed, data: Data, size: Size, work: Path) -> Found:
     """What was planned, what the kernel counted, and how well it then predicts."""
     group = Group(f"edgecc-bench-{os.getpid()}")
     settings: Found = {
         "budget": f"{budget}MiB", "first": size.samples // 4, "shape": list(data.shape),
+        "backend": backend,
         "mirror": "true" if data.name == "Fashion-MNIST" else "false",
     }
     environ = _ONE_THREAD | {"EDGECC_GROW__IDLE_EXIT": "2"}
@@ -93,7 +100,7 @@ def _round(budget: int, data: Data, size: Size, work: Path) -> Found:
     trained = [event["data"] for event in node.events if event["type"] == "verdict"]
     return {
         "budget": budget, "plan_mib": plan.total / MIB, "plan": plan.describe(),
-        "backend": getattr(plan, "backend", "torch"), "where": plan.where,
+        "backend": plan.backend, "alone": backend != "auto", "where": plan.where,
         "peak_mib": tally.peak / MIB, "daemon_mib": tally.daemon / MIB,
         "learner_mib": tally.learner / MIB, "pss_mib": tally.proportional / MIB,
         "cgroup_mib": tally.resident / MIB if group.folder else None, "fresh_mib": fresh / MIB,
@@ -191,12 +198,12 @@ def _tests(data: Data, count: int) -> NDArray[np.uint8]:
 
 
 def _summary(rounds: list[Found]) -> Found:
-    at = {one["budget"]: one for one in rounds}
-    trained = [one["budget"] for one in rounds
-               if one["verdicts"] and one["peak_mib"] <= one["budget"]]
+    at = {one["budget"]: one for one in rounds if not one["alone"]}
+    trained = [one for one in rounds if one["verdicts"] and one["peak_mib"] <= one["budget"]]
     return {
         "peak_mib_at_384": at[IDLE_AT]["peak_mib"] if IDLE_AT in at else None,
-        "smallest_budget_mib": min(trained, default=None),
+        "smallest_budget_mib": min((one["budget"] for one in trained), default=None),
+        "torch_alone_mib": min((one["budget"] for one in trained if one["alone"]), default=None),
         "plan_error": max((one["plan_error"] for one in rounds), default=None),
         "idle_mib": at[IDLE_AT]["idle_mib"] if IDLE_AT in at else None,
     }
@@ -221,8 +228,9 @@ def _table(found: Found) -> None:
                f"{'trained':>9}{'accuracy':>10}{'control':>9}")
     for one in found["budgets"]:
         click.echo("".join(_cells(one)))
-    for name in ("peak_mib_at_384", "smallest_budget_mib", "plan_error", "idle_mib"):
-        value = found[name]
+    for name, value in found.items():
+        if name == "budgets":
+            continue
         click.echo(f"{name:24} {'-' if value is None else format(value, '.4g')}")
 
 

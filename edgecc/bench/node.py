@@ -29,7 +29,7 @@ memory_budget: {budget}
 max_classes: {classes}
 mqtt: {{host: 127.0.0.1, port: {port}}}
 input: {{kind: image, shape: {shape}}}
-grow: {{first: {first}, mirror: {mirror}}}
+grow: {{first: {first}, mirror: {mirror}, backend: {backend}}}
 governor: {{max_celsius: 150, heed_throttling: false}}
 """
 
@@ -124,7 +124,7 @@ class Node:
 @contextmanager
 def running(
     work: Path, *, saving: str = "autosave_interval 60", within: tuple[str, ...] = (),
-    environ: Mapping[str, str] = MappingProxyType({}), classes: int = 0,
+    environ: Mapping[str, str] = MappingProxyType({}), classes: int = 0, backend: str = "auto",
     past: Callable[[Config], None] = lambda _: None, **settings: Any
 ) -> Iterator[Node]:
     """A broker and a daemon in fresh folders below `work`; `settings` fill the configuration.
@@ -136,7 +136,7 @@ def running(
     work.mkdir(parents=True)
     port = broker.free_port()
     state = (work / "state").resolve()
-    text = _CONFIG.format(state=state, port=port, classes=classes, **settings)
+    text = _CONFIG.format(state=state, port=port, classes=classes, backend=backend, **settings)
     (work / "edgecc.yaml").write_text(text)
     found = config.load(work / "edgecc.yaml", environ={})
     past(found)

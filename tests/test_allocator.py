@@ -1,0 +1,56 @@
+"""What goes back to the kernel, as it counts it itself."""
+
+import os
+import subprocess
+import sys
+
+from edgecc.planner import MIB
+from edgecc.supervisor import FRUGAL
+
+IMPORT = """
+from contextlib import nullcontext
+from edgecc import allocator, memory
+with {}():
+    import torch
+print(memory.peak_memory(), memory.code_memory())
+"""
+
+
+def taken(within: str) -> list[int]:
+    """Bytes at most, and of code in the end, of a process that imports torch."""
+    said = subprocess.run(
+        [sys.executable, "-c", IMPORT.format(within)], env=os.environ | FRUGAL, check=True,
+        capture_output=True, text=True).stdout
+    return [int(size) for size in said.split()]
+
+
+def test_code_that_runs_once_leaves_while_torch_is_imported() -> None:
+    peak, code = taken("nullcontext")
+    assert code > 50 * MIB
+    less, left = taken("allocator.little_code")
+    assert left < 32 * MIB
+    assert less < peak - 30 * MIB
+
+
+KEEP_AND_FREE = """
+import numpy, edgecc.start
+from edgecc import allocator
+from edgecc.memory import resident_memory
+allocator.frugal()
+before = resident_memory()
+kept = [numpy.ones(2**17) for _ in range(64)]
+full = resident_memory()
+kept.clear()
+freed = resident_memory()
+allocator.let_go()
+print(before, full, freed, resident_memory(), numpy.ones((9, 9)).dot(numpy.ones((9, 9))).sum())
+"""
+
+
+def test_what_is_freed_and_code_that_has_run_go_back_to_the_kernel() -> None:
+    done = subprocess.run([sys.executable, "-c", KEEP_AND_FREE], check=True, capture_output=True)
+    before, full, freed, after, worked = map(float, done.stdout.split())
+    assert full > before + 60 * MIB
+    assert freed < before + 4 * MIB
+    assert after < before - 8 * MIB
+    assert worked == 9**3
