@@ -23,6 +23,7 @@ Tensors = Mapping[str, NDArray[Any]]
 _EXACT = 2.0**52  # whole numbers up to here have exact sums and differences in float64
 _WORK = 5 * 10**8  # entries of A that all steps together may touch: about a second
 _SLAB = 64  # rows changed at once
+_MASKS = np.array([0x55, 0x33, 0x0F, 0x01], np.uint64) * np.uint64(0x0101_0101_0101_0101)
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
 
 
@@ -84,23 +85,47 @@ def check(tensors: Tensors, d: int, classes: int) -> None:
     counts = np.array([len(line) for line in _lines(np.empty((d + classes, d), bool), steps)])
     if (shifts > 53).any() or (ends - begins > 8 * counts).any():
         raise ValueError("more bytes than numbers take, or a shift beyond 53")
-    ones = np.concatenate([[0], np.cumsum(_ONES[lines], dtype=np.int64)])
-    rests = np.where(counts, _place(lines, ones, ones[begins] + counts) + 1, 8 * begins)
+    ones = _Ones(lines)
+    here = ones.before(begins)
+    rests = np.where(counts, ones.place(here + counts) + 1, 8 * begins)
     left = 8 * ends - rests - counts * shifts
-    if (ones[ends] - ones[begins] < counts).any() or (left < 0).any() or (left > 7).any():
+    if (ones.before(ends) - here < counts).any() or (left < 0).any() or (left > 7).any():
         raise ValueError("a line does not hold its numbers")
     first = np.arange(steps)
-    high = _place(lines, ones, ones[begins[first]] + 1) - 8 * begins[first]
+    high = ones.place(here[first] + 1) - 8 * begins[first]
     if not (_numbers(lines, high, shifts[first], rests[first]) > 0).all():
         raise ValueError("a step divides by nothing, or less")
 
 
-def _place(lines: Bytes, ones: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The bit where the `wanted`-th one is, counted from the first line's first; `ones` stand
-    before each byte. Somewhere where there are fewer."""
-    byte = np.clip(np.searchsorted(ones, wanted) - 1, 0, len(lines) - 1)
-    bits = np.cumsum(np.unpackbits(lines[byte, None], axis=1), axis=1)
-    return np.asarray(8 * byte + (bits == (wanted - ones[byte])[:, None]).argmax(axis=1))
+class _Ones:
+    """Where the ones of `data` are, looked up in 64 bits at a time."""
+
+    def __init__(self, data: Bytes) -> None:
+        words = np.zeros(len(data) // 8 + 1, np.uint64)
+        words.view(np.uint8)[: len(data)] = data
+        self._bytes = words.view(np.uint8).reshape(-1, 8)
+        self._before = np.concatenate([[0], np.cumsum(_ones(words), dtype=np.int64)])
+
+    def before(self, byte: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many stand before each byte, or the end."""
+        word = byte >> 3
+        within = _ONES[self._bytes[word]] * (np.arange(8) < (byte & 7)[:, None])
+        return np.asarray(self._before[word] + within.sum(axis=1))
+
+    def place(self, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The bit where the `wanted`-th is, from 1; somewhere where there are fewer."""
+        word = np.clip(np.searchsorted(self._before, wanted) - 1, 0, len(self._bytes) - 1)
+        count = np.cumsum(np.unpackbits(self._bytes[word], axis=1), axis=1)
+        return np.asarray(64 * word + (count == (wanted - self._before[word])[:, None]).argmax(1))
+
+
+def _ones(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """In each word, counted in pairs of bits, in fours, in eights (numpy 2 has bitwise_count)."""
+    one, two, four, most = np.array([1, 2, 4, 56], np.uint64)
+    pairs = words - (words >> one & _MASKS[0])
+    fours = (pairs & _MASKS[1]) + (pairs >> two & _MASKS[1])
+    eights = fours + (fours >> four) & _MASKS[2]
+    return np.asarray(eights * _MASKS[3] >> most)
 
 
 def _numbers(

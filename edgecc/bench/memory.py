@@ -44,7 +44,7 @@ Found = dict[str, Any]
 class Size:
     budgets: tuple[int, ...] = BUDGETS
     torch_alone: tuple[int, ...] = TORCH_ALONE
-    samples: int = 4000
+    samples: int = 12_000
     tests: int = 10_000
 
 
