@@ -11,9 +11,10 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from edgecc import settings
+from edgecc.coercion import coerce
 from edgecc.errors import ConfigError, shown
 from edgecc.hours import Hours, parse_hours, show_hours
 from edgecc.sample import Input
@@ -258,7 +259,7 @@ def _build(kind: type, values: Values, prefix: str = "") -> Any:
         elif values.get(key, (None, ""))[0] is not None:  # null: the default
             value, place = values[key]
             try:
-                chosen[item.name] = _coerce(value, hint, item.metadata)
+                chosen[item.name] = coerce(value, hint, item.metadata)
             except (ValueError, TypeError) as error:
                 raise ConfigError(f"{place}: {key}: {error}") from error
     return kind(**chosen)
@@ -267,37 +268,6 @@ def _build(kind: type, values: Values, prefix: str = "") -> Any:
 def _build_sources(values: Values) -> dict[str, Source]:
     names = dict.fromkeys(key.split(".")[1] for key in values if _SOURCE.fullmatch(key))
     return {name: _build(Source, values, f"sources.{name}.") for name in names}
-
-
-def _coerce(value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
-    if "parse" in metadata:
-        return metadata["parse"](value)
-    options = get_args(hint)
-    if get_origin(hint) is tuple:
-        return tuple(_coerce_plain(item, options[0], ()) for item in value)
-    if type(None) in options:
-        return str(value)
-    return _coerce_plain(value, hint, options)
-
-
-def _coerce_plain(value: Any, hint: Any, options: tuple[Any, ...]) -> Any:
-    if get_origin(hint) is Literal:
-        if value not in options:
-            raise ValueError(f"{shown(value)} is not one of {', '.join(options)}")
-        return value
-    if hint is int:
-        return _whole(value)
-    if hint is float and type(value) is int:
-        value = float(value)
-    if not isinstance(value, hint):
-        raise ValueError(f"{shown(value)} is not a {hint.__name__}")
-    return value
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise ValueError(f"{shown(value)} is not a whole number")
-    return value
 
 
 def _check(config: Config) -> None:

@@ -7,11 +7,11 @@ import base64
 import hashlib
 import json
 import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgecc import payloads
 from edgecc import sample as samples
 from edgecc.errors import MessageError, shown
 from edgecc.sample import Input, Sample
@@ -146,7 +146,7 @@ def named_by(message: Inbound, topics: Topics) -> dict[str, Any]:
     """`id`, and of a label `label`: what a receipt calls a message that was refused."""
     if _levels(message, topics)[2:] == ["label"]:
         try:
-            value = _object(message)
+            value = payloads.json_object(message.payload)
             label = value.get("label")
             return {"id": _check_id(value.get("id")),
                     "label": label[:MAX_LABEL] if isinstance(label, str) else None}
@@ -199,9 +199,9 @@ def _decode_data(payload: Any, content_type: str | None, spec: Input) -> samples
 def _envelope(message: Inbound) -> dict[str, Any] | None:
     """The JSON or CBOR envelope, None where the payload is the sample itself."""
     if message.content_type == "application/cbor":
-        value = _cbor(message.payload)
+        value = payloads.from_cbor(message.payload)
     elif message.payload.lstrip()[:1] == b"{" and b'"schema"' in message.payload:
-        value = _json(message.payload)
+        value = payloads.from_json(message.payload)
     else:
         return None
     if not isinstance(value, dict) or "schema" not in value:
@@ -232,42 +232,6 @@ def _envelope_data(envelope: Mapping[str, Any]) -> tuple[Any, str | None]:
     return data, content_type
 
 
-def _refuse_tag(*_: Any) -> Any:
-    raise ValueError("tags are not accepted")
-
-
-_NO_TAGS = defaultdict[int, Callable[..., Any]](lambda: _refuse_tag)
-
-
-def _cbor(payload: bytes) -> Any:
-    try:
-        import cbor2
-    except ImportError as error:
-        raise MessageError("CBOR needs `pip install edgecc[cbor]` on the node") from error
-    try:
-        # Keys that are text cannot be made to collide; tags can cost seconds (rationals, sets).
-        return cbor2.loads(payload, strict_hashable_types=True, semantic_decoders=_NO_TAGS)
-    except (cbor2.CBORDecodeError, RecursionError, MemoryError) as error:
-        raise MessageError(f"payload is not CBOR: {error.__cause__ or error}") from error
-
-
-def _json(payload: bytes) -> Any:
-    try:
-        value = json.loads(payload.decode())
-        if b"\\" in payload:
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
-        return value
-    except (ValueError, RecursionError) as error:
-        raise MessageError(f"payload is not JSON: {error}") from error
-
-
-def _object(message: Inbound) -> dict[str, Any]:
-    value = _json(message.payload or b"{}")
-    if not isinstance(value, dict):
-        raise MessageError("payload is not a JSON object")
-    return value
-
-
 def _check_id(identity: Any) -> str:
     if not isinstance(identity, str) or not 0 < len(identity.encode()) <= MAX_ID:
         raise MessageError(f"id {shown(identity)} is not a string of 1 to {MAX_ID} bytes")
@@ -287,7 +251,7 @@ def _timestamp(ts: Any) -> float:
 
 
 def _label(message: Inbound, source: str) -> Label:
-    value = _object(message)
+    value = payloads.json_object(message.payload)
     if "label" not in value and not value.get("unlearn"):
         raise MessageError('expected {"id": ..., "label": ...}')
     label = value.get("label")
@@ -302,7 +266,7 @@ def _label(message: Inbound, source: str) -> Label:
 
 
 def _command(message: Inbound, verb: str) -> Command:
-    value = _object(message)
+    value = payloads.json_object(message.payload)
     args = value.get("args", {})
     if not isinstance(args, dict):
         raise MessageError("args is not a JSON object")
@@ -317,7 +281,7 @@ def _command(message: Inbound, verb: str) -> Command:
 
 
 def _chunk_request(message: Inbound) -> ChunkRequest:
-    value = _object(message)
+    value = payloads.json_object(message.payload)
     number, chunks = value.get("generation"), value.get("chunks")
     if not isinstance(chunks, list) or not all(
         type(i) is int and 0 <= i < _MAX_NUMBER for i in (number, *chunks)
