@@ -67,7 +67,8 @@ class Daemon:
         """Serve until SIGTERM or SIGINT; returns the exit code."""
         self.config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         with alone(self.config.state, "give this one its own state_dir"):
-            self._start()
+            with allocator.little_code():
+                self._start()
             while not self.stopping:
                 try:
                     self._turn()

@@ -38,16 +38,16 @@ _MODEL_FEATURES = 512  # of a stem that is a model, where a grid above 1x1 would
 class Costs:
     """Resident bytes, as `edgecc bench costs` measures them; these on x86-64."""
 
-    daemon: int = 65 * MIB  # Python, numpy, LiteRT, paho, SQLite's cache, at work
+    daemon: int = 61 * MIB  # Python, numpy, LiteRT, paho, SQLite's cache, at work
     learner: int = 193 * MIB  # Python, numpy, torch, LiteRT, SQLite, at work
-    learner_start: int = 205 * MIB  # the same until its first step is done
+    learner_start: int = 209 * MIB  # the same until its first step is done
     learner_numpy: int = 58 * MIB  # without torch
     unseen: int = 50 * MIB  # more that RLIMIT_DATA counts: reserved and never touched, less code
     readouts_daemon: float = 2.0  # copies of A alive at rest: sums, and a successor's
     solve: float = 2.0  # and while it is solved
     readouts_learner: float = 5.7  # train sums, all sums, a prefix, solve
     classes_daemon: int = 7  # copies of B alive at once: sums, weights, solve, successor
-    classes_learner: int = 8
+    classes_learner: int = 13
     pairs_daemon: int = 3  # numbers for each pair of classes alive at once: how far out samples lie
     tiles: int = 11  # float32 maps of one training batch alive at once
     tiles_numpy: int = 4
