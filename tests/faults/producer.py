@@ -62,8 +62,8 @@ class Producer:
             self._trouble.count("producer at random")
 
     def finish(self) -> None:
-        """Run until it says that all has its receipt: not while the broker is away, or the node, which
-        waits ever longer for a broker that dies again and again [P8]."""
+        """Run until it says that all has its receipt. It cannot while the broker is away, or the
+        node, which waits ever longer for a broker that dies again and again [P8]."""
         deadline = time.monotonic() + LAST + 3 * DEADLINE
         while (code := self.run()) != 0:
             said = (self._trouble.node.folder / "producer.log").read_text()
