@@ -99,7 +99,7 @@ def memory(
     budgets: tuple[int, ...], torch_alone: tuple[int, ...], quick: bool, out: Path,
     json_path: Path | None,
 ) -> None:
-    """The plan against the kernel's count under several budgets (about 20 minutes)."""
+    """The plan against the kernel's count under several budgets (about 40 minutes)."""
     from edgecc.bench.memory import run
 
     run(quick=quick, out=out, json_path=json_path, budgets=budgets, torch_alone=torch_alone)
