@@ -12,7 +12,7 @@ _MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # of <malloc.h>
 _DONTNEED = 4  # of <sys/mman.h>
 _OWN_PAGES = 256 * 1024  # bytes from which a block has pages of its own
 _LOOK_EVERY = 0.002  # s
-_CODE = 24 * 2**20  # bytes
+_CODE = 12 * 2**20  # bytes
 
 
 def frugal() -> None:
@@ -58,9 +58,11 @@ def little_code() -> Iterator[None]:
     done = threading.Event()
 
     def look() -> None:
+        bound = 0
         while not done.wait(_LOOK_EVERY):
-            if code_memory() > _CODE:
+            if code_memory() > bound:
                 let_go()
+                bound = code_memory() + _CODE  # beside what does not go
 
     thread = threading.Thread(target=look, name="little code", daemon=True)
     thread.start()
