@@ -34,7 +34,6 @@ from edgecc.sample import Input
 BUDGETS = (1024, 512, 384, 320, 256, 224, 192, 180, 160, 128)  # MiB
 TORCH_ALONE = (320,)  # MiB
 IDLE_AT = 384  # MiB
-_IDLE = 25.0  # seconds without a learner after which the daemon counts as idle; see upkeep._LET_GO
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 Found = dict[str, Any]
@@ -46,6 +45,7 @@ class Size:
     torch_alone: tuple[int, ...] = TORCH_ALONE
     samples: int = 12_000
     tests: int = 10_000
+    calm: float = 25.0  # seconds without a learner before the daemon is idle; see upkeep._LET_GO
 
 
 def run(
@@ -53,7 +53,7 @@ def run(
     torch_alone: tuple[int, ...] = ()
 ) -> None:
     """Print the table; figures and logs are left in `out`."""
-    size = Size((192,), (), samples=120, tests=100) if quick else Size()
+    size = Size((192,), (), samples=120, tests=100, calm=1.0) if quick else Size()
     if budgets or torch_alone:
         size = replace(size, budgets=budgets, torch_alone=torch_alone)
     data, rounds = load(), list[Found]()
@@ -86,13 +86,13 @@ def _round(budget: int, backend: Allowed, data: Data, size: Size, work: Path) ->
         with running(work, within=group.within, environ=environ, **settings) as node:
             plan, _ = planned(node.config)
             with Tally(node.process.pid, group) as tally:
-                fresh = _idle(node)
+                fresh = _idle(node, size)
                 extra = _extra(plan, node.config.input_spec, size)
                 number = _teach(node, data, size.samples - len(extra))
                 accuracy = _accuracy(node, data, size.tests)
                 control = _control(node, data, size.tests, number)
                 _fill(node, data, extra, size)
-                idle = _idle(node)
+                idle = _idle(node, size)
                 health = node.health()
             tally.learner = max(tally.learner, health["memory"]["learner_peak"])
     finally:
@@ -163,14 +163,14 @@ def _largest(pixels: int) -> bytes:
     return _png(Image.new("I;16", (width, pixels // width), 9_000))
 
 
-def _idle(node: Node) -> int:
+def _idle(node: Node, size: Size) -> int:
     """Pss of the daemon once it has been without a learner for a while."""
     deadline = time.monotonic() + 60.0
     while children(node.process.pid):
         if time.monotonic() > deadline:
             raise EdgeccError(f"the idle learner does not exit; see {node.work}/daemon.log")
         node.client.wait(0.5)
-    calm = time.monotonic() + _IDLE
+    calm = time.monotonic() + size.calm
     while (left := calm - time.monotonic()) > 0:
         node.client.wait(left)
     return proportional_memory(node.process.pid)
