@@ -69,6 +69,12 @@ def main() -> int:
 
 
 def _run(order: Order) -> None:
+    with ExitStack() as start:  # ends with the first step, or where there is none to take
+        start.enter_context(allocator.little_code())
+        _grow(order, start.close)
+
+
+def _grow(order: Order, started: Callable[[], None]) -> None:
     from nacl.signing import VerifyKey
 
     from edgecc import generation, known
@@ -80,8 +86,6 @@ def _run(order: Order) -> None:
     from edgecc.sample import Input
 
     plan = Plan.restored(order.plan)
-    start = ExitStack()  # until the first step is done
-    start.enter_context(allocator.little_code())
     backends.named(plan.backend).prepare(order.threads)
     spec = Input(order.input["kind"], tuple(order.input["shape"]))
     store = Reader(Path(order.log))
@@ -96,7 +100,7 @@ def _run(order: Order) -> None:
     grower = Grower(
         Growth(order.growth, order.cursor, order.recipe), parent,
         Rows.at(store, spec, order.cursor), plan=plan, seed=order.seed,
-        folder=Path(order.folder), report=_Reports(start.close).say, sums=sums,
+        folder=Path(order.folder), report=_Reports(started).say, sums=sums,
     )
     for verdict in grower.run():
         _say({"type": "verdict", **verdict})
