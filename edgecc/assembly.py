@@ -68,6 +68,10 @@ class Assembly:
             self._whole.update(data)
             self._hashed += 1
 
+    @property
+    def whole(self) -> bool:
+        return len(self._have) == len(self.file.chunks)
+
     def missing(self) -> list[int]:
         return [i for i in range(len(self.file.chunks)) if i not in self._have]
 

@@ -14,8 +14,8 @@ from edgecc.store import Store
 
 _WAITING = 8000  # volatile messages; the oldest are dropped beyond
 _WAITING_BYTES = 8 * 2**20
-_AHEAD = 256  # small messages handed to the link, which sends them as the window allows
-_SMALL = 4096  # bytes
+_AHEAD = 256  # messages handed to the link, which sends them as the window allows
+_AHEAD_BYTES = 2 * 2**20
 _MAX_TOPIC = 1024  # bytes
 _BESIDE = 32  # bytes of a PUBLISH beside topic, payload and the values of its properties
 _VOLATILE, _PICTURE = 0, -1  # in place of a row
@@ -55,6 +55,7 @@ class Outbox:
     _denied: bool = False  # the broker refused a durable message
     _arrived: list[int] = field(default_factory=list)  # rows to delete at the next commit
     _bytes: int = 0  # of the volatile payloads
+    _flying: int = 0  # bytes of the payloads in flight
 
     def put(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """A durable message; call inside a transaction of the store."""
@@ -95,6 +96,7 @@ class Outbox:
         """
         packets = sorted(self._in_flight.values(), key=lambda packet: packet.size)
         self._in_flight.clear()
+        self._flying = 0
         if not packets:
             return None
         self.limit = packets[-1].size - 1
@@ -109,9 +111,12 @@ class Outbox:
     def published(self, event: Published) -> bool:
         """Note a PUBACK; what was refused and must arrive waits for `again`. True for a success."""
         packet = self._in_flight.pop(event.mid, None)
-        if packet is not None and event.failure is not None:
+        if packet is None:
+            return event.failure is None
+        self._flying -= len(packet.payload)
+        if event.failure is not None:
             self._note_refused(packet)
-        elif packet is not None and packet.row > 0:
+        elif packet.row > 0:
             self._arrived.append(packet.row)
         return event.failure is None
 
@@ -176,9 +181,10 @@ class Outbox:
             self._hand_over(packet)
 
     def _takes(self, packet: Packet) -> bool:
-        """True where the link may have one more: beyond the window, a few that are small."""
-        ahead = _AHEAD if len(packet.payload) <= _SMALL else 0
-        return len(self._in_flight) < self.window + ahead
+        """True where the link may have one more: beyond the window, some megabytes at most."""
+        beyond = len(self._in_flight) - self.window
+        return beyond < 0 or (
+            beyond < _AHEAD and self._flying + len(packet.payload) <= _AHEAD_BYTES)
 
     def _hand_over(self, packet: Packet) -> bool:
         """False for one above the broker's limit: paho does not check, and would loop for ever."""
@@ -187,4 +193,5 @@ class Outbox:
             return False
         mid = self.link.publish(packet.topic, packet.payload, **packet.options)
         self._in_flight[mid] = packet
+        self._flying += len(packet.payload)
         return True

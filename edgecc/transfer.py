@@ -8,7 +8,8 @@ import hashlib
 import secrets
 import shutil
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def serve(request: ChunkRequest, folder: Path, topics: Topics, outbox: Outbox) -
         for index in request.chunks:
             file.seek(index * request.size)
             topic = topics.chunk(request.client, request.transfer, index)
-            outbox.send(topic, file.read(request.size), expiry=_EXPIRY)
+            outbox.send(topic, file.read(request.size))
 
 
 def pull(
@@ -143,30 +144,37 @@ def _fetch_files(
     client: Client, topics: Topics, offered: Manifest, part: Path, progress: Progress
 ) -> None:
     total = sum(file.size for file in offered.files.values())
-    done, chunks = 0, topics.chunk(client.id, "+", "+")
+    chunks = topics.chunk(client.id, "+", "+")
     client.subscribe([chunks])
-    for name, file in sorted(offered.files.items()):
-        with Assembly(part / name, file) as assembly:
-            fetch = _Fetch(client, topics, offered.number, assembly)
-            while assembly.missing():
-                fetch.step()
-                progress(done + assembly.size, total)
-            assembly.check_whole()
-        done += file.size
+    with ExitStack() as opened:
+        files = [opened.enter_context(Assembly(part / name, file))
+                 for name, file in sorted(offered.files.items())]
+        fetch = _Fetch(client, topics, offered.number, files)
+        while fetch.missing:
+            fetch.step()
+            progress(sum(file.size for file in files), total)
+        for file in files:
+            file.check_whole()
     client.unsubscribe([chunks])
 
 
 class _Fetch:
-    """One file's chunks: some are always asked for, so that neither side waits for the other."""
+    """Files' chunks: some are always asked for, so that neither side waits for the other."""
 
-    def __init__(self, client: Client, topics: Topics, number: int, assembly: Assembly) -> None:
+    def __init__(
+        self, client: Client, topics: Topics, number: int, files: Sequence[Assembly]
+    ) -> None:
         self._client, self._topics, self._number = client, topics, number
-        self._assembly = assembly
-        self._transfer = secrets.token_hex(8)
-        self._prefix = topics.chunk(client.id, self._transfer, "")
         self._size = _piece_size(client)
-        self._asked: dict[int, dict[int, bytes]] = {}  # pieces that have come, by chunk
+        self._files = {secrets.token_hex(8): file for file in files}  # by transfer
+        self._prefix = topics.chunk(client.id, "", "").removesuffix("/")
+        self._asked: dict[tuple[str, int], dict[int, bytes]] = {}  # pieces that have come, by chunk
         self._tries = 0
+
+    @property
+    def missing(self) -> list[str]:
+        """The transfers that something is missing of."""
+        return [transfer for transfer, file in self._files.items() if not file.whole]
 
     def step(self) -> None:
         """Ask for what is missing, take in one message."""
@@ -175,50 +183,54 @@ class _Fetch:
         message = self._client.next_message(_PATIENCE)
         if message is None:
             self._asked.clear()
-            self._again(NotRunning(f"{self._topics.root} sends no chunks of {self._name}"))
+            name = self._files[self.missing[0]].path.name
+            self._again(NotRunning(f"{self._topics.root} sends no chunks of {name}"))
         elif message.topic.startswith(self._prefix):
-            self._take(message.topic.removeprefix(self._prefix), message.payload)
+            transfer, _, level = message.topic.removeprefix(self._prefix).partition("/")
+            self._take(transfer, level, message.payload)
 
     def _ask(self) -> None:
-        wanted = [i for i in self._assembly.missing() if i not in self._asked]
-        wanted = wanted[:WINDOW]
-        self._asked |= {index: {} for index in wanted}
-        pieces = [piece for index in wanted for piece in self._pieces(index)]
-        if pieces:
-            self._client.publish(self._topics / "checkpoint/get", to_json({
-                "client": self._client.id, "transfer": self._transfer, "size": self._size,
-                "generation": self._number, "file": self._name, "chunks": pieces,
-            }))
+        """For chunks of the first file of which not all are asked for."""
+        for transfer in self.missing:
+            file = self._files[transfer]
+            wanted = [i for i in file.missing() if (transfer, i) not in self._asked][:WINDOW]
+            if wanted:
+                self._request(transfer, file, wanted)
+                return
 
-    def _take(self, level: str, payload: bytes) -> None:
+    def _request(self, transfer: str, file: Assembly, wanted: list[int]) -> None:
+        self._asked |= {(transfer, index): {} for index in wanted}
+        pieces = [piece for index in wanted for piece in self._pieces(file, index)]
+        self._client.publish(self._topics / "checkpoint/get", to_json({
+            "client": self._client.id, "transfer": transfer, "size": self._size,
+            "generation": self._number, "file": file.path.name, "chunks": pieces,
+        }))
+
+    def _take(self, transfer: str, level: str, payload: bytes) -> None:
         """A piece that was asked for; with the last one of its chunk, that is kept or refused."""
         piece = int(level) if level.isdecimal() else -1
         index = piece * self._size // CHUNK
-        if index not in self._asked:
+        come = self._asked.get((transfer, index))
+        if come is None:
             return
-        come = self._asked[index]
-        come[piece] = payload
-        if len(come) < len(self._pieces(index)):
+        come[piece], file = payload, self._files[transfer]
+        if len(come) < len(self._pieces(file, index)):
             return
-        del self._asked[index]
-        if self._assembly.keep(index, b"".join(come[piece] for piece in sorted(come))):
+        del self._asked[transfer, index]
+        if file.keep(index, b"".join(come[piece] for piece in sorted(come))):
             self._tries = 0
         else:
-            self._again(Corrupt(f"chunk {index} of {self._name} keeps arriving damaged"))
+            self._again(Corrupt(f"chunk {index} of {file.path.name} keeps arriving damaged"))
 
-    def _pieces(self, index: int) -> range:
+    def _pieces(self, file: Assembly, index: int) -> range:
         """The pieces of chunk `index`, numbered through the file."""
-        end = min((index + 1) * CHUNK, self._assembly.file.size)
+        end = min((index + 1) * CHUNK, file.file.size)
         return range(index * CHUNK // self._size, -(-end // self._size))
 
     def _again(self, error: Exception) -> None:
         self._tries += 1
         if self._tries == _TRIES:
             raise error
-
-    @property
-    def _name(self) -> str:
-        return self._assembly.path.name
 
 
 def _piece_size(client: Client) -> int:

@@ -1,5 +1,6 @@
 """Chunks put together again, whatever the network, the disk and a kill do to them in between."""
 
+import json
 import os
 import random
 import resource
@@ -56,6 +57,11 @@ class Network:
         return self.waiting.popleft() if self.waiting else None
 
 
+def prefix(fetch: _Fetch) -> str:
+    """Of the topics on which the chunks of its first file come."""
+    return f"{fetch._prefix}{next(iter(fetch._files))}/"
+
+
 @contextmanager
 def full_at(size: int) -> Iterator[None]:
     """The kernel lets no file grow beyond `size` bytes."""
@@ -80,7 +86,7 @@ class Pull(RuleBasedStateMachine):
     def open(self) -> None:
         self.network = Network(self.piece)
         self.assembly = Assembly(self.folder / NAME, self.file)
-        self.fetch = _Fetch(self.network, TOPICS, 7, self.assembly)  # type: ignore[arg-type]
+        self.fetch = _Fetch(self.network, TOPICS, 7, [self.assembly])  # type: ignore[arg-type]
 
     def step(self) -> None:
         if self.assembly.missing():
@@ -90,7 +96,7 @@ class Pull(RuleBasedStateMachine):
                 self.restart()
 
     def send(self, level: str, payload: bytes) -> None:
-        self.network.waiting.append(Inbound(self.fetch._prefix + level, payload))
+        self.network.waiting.append(Inbound(prefix(self.fetch) + level, payload))
         self.step()
 
     def piece_of(self, index: int) -> bytes:
@@ -222,9 +228,9 @@ def test_a_node_that_is_silent_or_damages_everything_is_named_after_some_tries(
     file = manifest.describe(b"x" * 10)
     for message, error in ((None, NotRunning), (b"y" * 10, Corrupt)):
         network, assembly = Network(None), Assembly(tmp_path / NAME, file)
-        fetch = _Fetch(network, TOPICS, 7, assembly)  # type: ignore[arg-type]
+        fetch = _Fetch(network, TOPICS, 7, [assembly])  # type: ignore[arg-type]
         if message is not None:
-            network.waiting.extend([Inbound(fetch._prefix + "0", message)] * 20)
+            network.waiting.extend([Inbound(prefix(fetch) + "0", message)] * 20)
         for _ in range(5):
             fetch.step()
         with pytest.raises(error, match=NAME):
@@ -232,10 +238,31 @@ def test_a_node_that_is_silent_or_damages_everything_is_named_after_some_tries(
         assert len(network.asked) == 6
 
 
+def test_p14_the_next_file_is_asked_for_while_the_last_chunks_of_one_are_on_their_way(
+    tmp_path: Path
+) -> None:
+    wanted = {"a": random.Random(1).randbytes(3 * CHUNK), "b": random.Random(2).randbytes(CHUNK)}
+    network = Network(None)
+    files = [Assembly(tmp_path / name, manifest.describe(data)) for name, data in wanted.items()]
+    fetch = _Fetch(network, TOPICS, 7, files)  # type: ignore[arg-type]
+    a, b = (f"{fetch._prefix}{transfer}/" for transfer in fetch._files)
+    network.waiting.extend([Inbound(a + "2", wanted["a"][2 * CHUNK :]), Inbound(b + "0", b"")])
+    fetch.step()
+    fetch.step()
+    assert [(asked["file"], asked["chunks"]) for asked in map(json.loads, network.asked)] == [
+        ("a", [0, 1, 2]), ("b", [0])]
+    network.waiting.extend([
+        Inbound(b + "0", wanted["b"]), Inbound(b + "1", wanted["b"]),
+        Inbound(a + "0", wanted["a"][:CHUNK]), Inbound(a + "1", wanted["a"][CHUNK : 2 * CHUNK])])
+    while fetch.missing:
+        fetch.step()
+    assert {name: (tmp_path / name).read_bytes() for name in wanted} == wanted
+
+
 def test_a_broker_that_takes_no_piece_in_one_packet_is_named(tmp_path: Path) -> None:
     with Assembly(tmp_path / NAME, manifest.describe(b"x")) as assembly:
         for limit, size in ((None, PIECES[0]), (PIECES[0], PIECES[0]), (PIECES[0] - 1, PIECES[1])):
-            fetch = _Fetch(Network(limit), TOPICS, 7, assembly)  # type: ignore[arg-type]
+            fetch = _Fetch(Network(limit), TOPICS, 7, [assembly])  # type: ignore[arg-type]
             assert fetch._size == size
         with pytest.raises(BrokerError, match="max_packet_size"):
-            _Fetch(Network(PIECES[1] - 1), TOPICS, 7, assembly)  # type: ignore[arg-type]
+            _Fetch(Network(PIECES[1] - 1), TOPICS, 7, [assembly])  # type: ignore[arg-type]

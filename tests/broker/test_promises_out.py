@@ -104,6 +104,27 @@ def test_p10_predictions_drop_oldest_first_and_are_counted_and_what_must_arrive_
     store.close()
 
 
+def test_p10_of_what_the_window_does_not_take_yet_only_so_much_is_handed_over(
+    tmp_path: Path
+) -> None:
+    """256 messages, 2 MiB with what is in the window: the rest can still be dropped."""
+    store, link = Store(tmp_path / "log.sqlite"), Link(Mqtt(), client_id=tmp_path.name)
+    for size, window, taken in ((65536, 20, 32), (65536, 64, 64), (10, 20, 276)):
+        outbox = Outbox(link, store)
+        for _ in range(500):
+            outbox.send("a/chunk", bytes(size))
+        waiting = len(outbox._volatile)
+        outbox.connected(window, None)
+        outbox.pump()
+        assert waiting - len(outbox._volatile) == taken
+        for mid in list(outbox._in_flight)[:5]:
+            assert outbox.published(Published(mid, None))
+        assert len(outbox._volatile) == waiting - taken
+        outbox.pump()
+        assert len(outbox._volatile) == waiting - taken - 5
+    store.close()
+
+
 def command(node: Node, verb: str, request: str, **options: Any) -> None:
     node.peer.publish(node.topic(f"command/{verb}"), json.dumps({"id": request}), **options)
 
