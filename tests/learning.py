@@ -186,6 +186,10 @@ def turning(of_cosine: Callable[[Tensor], Tensor]) -> Loss:
     return loss
 
 
+def nearest(method: Any, s: Tensor, n: Tensor, a: Tensor, p: Parameters, y: Tensor) -> Tensor:
+    return F.cross_entropy(s / 0.05, y)
+
+
 def channel_loss(method: Any, s: Tensor, n: Tensor, a: Tensor, p: Parameters, y: Tensor) -> Tensor:
     each = [(1 - c[range(len(y)), y]).square().mean() for c in channel_cosines(method, a, p)]
     return torch.stack(each).sum()
@@ -213,13 +217,13 @@ def _scored(cls: Any, scores: Scores, loss: Loss, *own: str, **options: Any) -> 
         lambda b, k, s, g: cls(b, classes=k, size=s, generator=g, **options), scores, loss, own)
 
 
-def _spela(loss: str, of_cosine: Callable[[Tensor], Tensor]) -> Kind:
+def _spela(named: str, loss: Loss) -> Kind:
     def make(block: Block, classes: int, size: Size, generator: Any) -> Method:
         dim = torch.Size(block.output_shape(size)).numel()
         vectors = symmetric_vectors(classes, dim, generator=generator)
-        return Spela(block, vectors=vectors, loss=loss)  # type: ignore[arg-type]
+        return Spela(block, vectors=vectors, loss=named)  # type: ignore[arg-type]
 
-    return Kind(make, cosines, turning(of_cosine), ())
+    return Kind(make, cosines, loss, ())
 
 
 METHODS = {
@@ -234,10 +238,10 @@ METHODS = {
     "supervised": _scored(Supervised, linear_scores, entropy, "w", "c"),
     "supervised bias": _scored(Supervised, bias_scores, entropy, "beta", mode="bias"),
     "supervised scale": _scored(Supervised, scale_scores, entropy, "gamma", mode="scale"),
-    "spela cosine": _spela("cosine", lambda c: -c),
-    "spela log": _spela("log", lambda c: (2 - c).log()),
-    "spela squared": _spela("squared", lambda c: (1 - c).square()),
-    "spela fourth": _spela("fourth", lambda c: (1 - c).pow(4)),
+    "spela cosine": _spela("cosine", turning(lambda c: -c)),
+    "spela log": _spela("log", turning(lambda c: (2 - c).log())),
+    "spela squared": _spela("squared", turning(lambda c: (1 - c).square())),
+    "spela softmax": _spela("softmax", nearest),
     "spela channels": _scored(
         SpelaChannels,
         lambda m, n, a, p: torch.stack(channel_cosines(m, a, p)).mean(0),

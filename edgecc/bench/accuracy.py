@@ -32,7 +32,7 @@ class Scale:
     compared: int = 20_000  # samples on which every method stands beside the others
     few: float = 5.0  # epochs there
     published: float = 10.0  # of the published contextual recipe, a block
-    spela: float = 40.0  # of SPELA's dense network
+    spela: float = 10.0  # of SPELA's dense network
     methods: tuple[str, ...] = (*METHODS, "backpropagation")
 
 

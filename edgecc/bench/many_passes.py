@@ -60,8 +60,8 @@ def untrained(*, name: str, seed: int, limit: int | None, network: str) -> dict[
 
 
 def spela_dense(*, name: str, seed: int, limit: int | None, epochs: float) -> dict[str, Any]:
-    """SPELA on the pixels, 784-1000-34, (1 - cos)⁴ (Somasundaram et al. 2025): LeakyReLU 0.001,
-    then the identity; Adam at 2e-3 falling along a half cosine. docs/experiments.md has others.
+    """SPELA (Somasundaram et al. 2025) on the pixels, 784-1000-34, but with the softmax of cosines:
+    LeakyReLU 0.001, then the identity; Adam at 2e-3 falling along a half cosine.
     """
     data = split(name, seed=seed, limit=limit).mixed(seed=seed)
     generator = torch.Generator().manual_seed(seed)
@@ -69,7 +69,7 @@ def spela_dense(*, name: str, seed: int, limit: int | None, epochs: float) -> di
     network = Network([
         Spela(
             Linear(below, width, norm="none", slope=slope, generator=generator),
-            vectors=symmetric_vectors(10, width, generator=generator), loss="fourth")
+            vectors=symmetric_vectors(10, width, generator=generator), loss="softmax")
         for (below, width), slope in zip(itertools.pairwise(sizes), slopes, strict=True)
     ])
     x, y = _tensors(data.images), torch.from_numpy(data.targets)

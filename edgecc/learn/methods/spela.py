@@ -2,12 +2,14 @@
 
 Each class has a fixed unit vector v; a block's output h is turned towards that of its class:
 
-    c = cos(h, v_y)      L = -c,  log(2 - c),  (1 - c)²  or  (1 - c)⁴
-    g = -∂L/∂c = 1, 1/(2 - c), 2(1 - c), 4(1 - c)³
-    ∂L/∂h = -g (v_y - c h/‖h‖) / ‖h‖
+    c = cos(h, v_y)      L = -c,  log(2 - c)  or  (1 - c)²
+    u = -∂L/∂c v_y       -∂L/∂c = 1,  1/(2 - c)  or  2(1 - c)
+    ∂L/∂h = -(u - (u·h/‖h‖) h/‖h‖) / ‖h‖
 
-The prediction, at any block, is the class of the nearest vector. The fourth power is not in the
-paper: it turns the units of a block towards the samples that all of them together still miss.
+The prediction, at any block, is the class of the nearest vector, max_k cos(h, v_k). "softmax" is
+the cross-entropy of that decision, as in NormFace (Wang et al. 2017), and not in the paper:
+
+    p = softmax(c / τ)   L = -log p_y   u = Σ_k ([k = y] - p_k) v_k / τ
 """
 
 from collections.abc import Callable
@@ -17,9 +19,11 @@ from edgecc.learn.backends import Array, Draws, namespace, of
 from edgecc.learn.blocks import Block, Pass
 from edgecc.learn.methods.base import Local, Method
 from edgecc.learn.methods.optimisers import Adam, MakeOptimiser
+from edgecc.learn.methods.supervised import entropy_error
 from edgecc.learn.symmetric_vectors import simplex
 
-Loss = Literal["cosine", "log", "squared", "fourth"]
+Loss = Literal["cosine", "log", "squared", "softmax"]
+TEMPERATURE = 0.05  # τ
 
 
 class Spela(Method):
@@ -36,8 +40,15 @@ class Spela(Method):
     def local(self, done: Pass, y: Array) -> Local:
         h, inverse = unit(done.a.reshape(len(done.a), -1))
         scores = h @ self.vectors.T
-        dh = turn(h, self.vectors[y], inverse, loss=self._loss) / len(y)
+        dh = turn(h, self._towards(scores, y), inverse) / len(y)
         return Local(scores, [], dh.reshape(done.a.shape))
+
+    def _towards(self, cosines: Array, y: Array) -> Array:
+        """u (B, D) of cosines (B, K)."""
+        if self._loss == "softmax":
+            return -entropy_error(cosines / TEMPERATURE, y) / TEMPERATURE @ self.vectors
+        own = cosines[range(len(y)), y][:, None]
+        return _PULL[self._loss](own) * self.vectors[y]
 
     def scores(self, done: Pass) -> Array:
         return unit(done.a.reshape(len(done.a), -1))[0] @ self.vectors.T
@@ -73,7 +84,8 @@ class SpelaChannels(Method):
         maps, h, inverse = self._projected(done.a)
         channel = namespace(h).arange(len(h))[:, None]
         v = self.vectors[channel, self.group[:, y]]  # (C, B, dim)
-        dh = turn(h, v, inverse, loss="squared") / len(y)
+        cosine = (h * v).sum(-1)[..., None]
+        dh = turn(h, _PULL["squared"](cosine) * v, inverse) / len(y)
         da = (dh @ self.projection.swapaxes(1, 2)).swapaxes(0, 1).reshape(done.a.shape)
         return Local(self._scores(h), [maps.swapaxes(1, 2) @ dh], da)
 
@@ -100,17 +112,16 @@ def unit(h: Array) -> tuple[Array, Array]:
     return h * inverse, inverse
 
 
-def turn(h: Array, v: Array, inverse: Array, *, loss: Loss) -> Array:
-    """∂L/∂ the unnormalised output, of its direction h, its 1/length and its class's vector v."""
-    cosine = (h * v).sum(-1)[..., None]
-    return -_PULL[loss](cosine) * inverse * (v - cosine * h)
+def turn(h: Array, u: Array, inverse: Array) -> Array:
+    """∂L/∂ the unnormalised output, of its direction h, its 1/length, and u = -∂L/∂h as if h were
+    free: what of u is along h changes no cosine."""
+    return -inverse * (u - (u * h).sum(-1)[..., None] * h)
 
 
-_PULL: dict[Loss, Callable[[Array], Array]] = {
+_PULL: dict[Loss, Callable[[Array], Array]] = {  # -∂L/∂c
     "cosine": lambda cosine: 1 + 0 * cosine,
     "log": lambda cosine: 1 / (2 - cosine),
     "squared": lambda cosine: 2 * (1 - cosine),
-    "fourth": lambda cosine: 4 * (1 - cosine) ** 3,
 }
 
 

@@ -13,6 +13,11 @@ class Supervised(Scored):
     """Trains `block` to score as `Contextual` does, by another error."""
 
     def error(self, scores: Array, y: Array) -> Array:
-        e = of(scores).softmax(scores)
-        e[range(len(y)), y] -= 1
-        return e
+        return entropy_error(scores, y)
+
+
+def entropy_error(scores: Array, y: Array) -> Array:
+    """e (B, K) of scores (B, K)."""
+    e = of(scores).softmax(scores)
+    e[range(len(y)), y] -= 1
+    return e
