@@ -9,13 +9,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgecc import predictor as predictors
 from edgecc.admission import Admission
 from edgecc.config import Config
-from edgecc.errors import MessageError, shown
+from edgecc.decoding import Decoding, Rejected
+from edgecc.errors import MessageError
 from edgecc.learn.readout import Features
 from edgecc.link import Link
 from edgecc.messages import (
@@ -27,7 +28,6 @@ from edgecc.messages import (
     Decoded,
     Inbound,
     Label,
-    decode,
     named_by,
     source_of,
     to_json,
@@ -61,14 +61,6 @@ class Predicted:
 
 
 @dataclass
-class Rejected:
-    message: Inbound
-    reason: str
-    seq: int | None = None  # its number in quarantine, where it is from there
-    keep: bool = True  # in quarantine; else the sender has all there is of it
-
-
-@dataclass
 class Ingest:
     config: Config
     link: Link
@@ -81,24 +73,24 @@ class Ingest:
     most_classes: int
     acked: int = 0  # samples whose PUBACK was handed over since the start
     taken: Counter[str] = field(default_factory=Counter)  # what became of messages, since then
-    _classes: set[str] = field(init=False)  # named so far
     _events: list[tuple[LabelEvent, Features | None]] = field(default_factory=list)
     _unlearn: list[str] = field(default_factory=list)  # ids that labels ask to unlearn
 
     def __post_init__(self) -> None:
-        self._topics, self._spec = self.config.topics, self.config.input_spec
+        self._topics = self.config.topics
         self._beside = ThreadPoolExecutor(1, "packing")
-        self._classes = self.store.labels_named()
         self.admission = Admission(
             self.config.sources, kept_for=self.config.mqtt.session_expiry,
             state=self.store.meta("admission"))
+        self._decoding = Decoding(
+            self.config, self.admission, self.store.labels_named(), self.most_classes)
 
     def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Chunk | Canary]:
         """Take in `messages`; returns those that are not about samples, for the daemon.
 
         Once they are committed and acked, the list is empty.
         """
-        items = self._understood([self._admitted(message) for message in messages])
+        items = self._understood([self._decoding.of(message) for message in messages])
         predictions = self._log(items)
         for message, item in zip(messages, items, strict=True):
             sent = self.link.ack(message)
@@ -115,7 +107,7 @@ class Ingest:
         In one transaction with what is stored they leave it; those still bad stay, with the reason
         that they have now.
         """
-        items = self._understood([self._decoded_again(*one) for one in kept])
+        items = self._understood([self._decoding.again(*one) for one in kept])
         predictions = self._log(items, out_of=kept)
         self._publish(predictions)
         self._learn()
@@ -124,38 +116,6 @@ class Ingest:
                 for (seq, _, _), item in zip(kept, items, strict=True)]
 
     # --- before the commit ---
-
-    def _admitted(self, message: Inbound) -> Any:
-        """As `_decoded`, where its source may send it now; sent again by the broker, it counted."""
-        named = source_of(message, self._topics)
-        counts = message.topic.startswith(self._topics / "in/") and not message.redelivered
-        reason = self.admission.over_rate(named) if counts and named != "canary" else None
-        return self._decoded(message) if reason is None else Rejected(message, reason, keep=False)
-
-    def _decoded_again(self, seq: int, ts: float, message: Inbound) -> Any:
-        """As `_decoded`; where a message did not say when it is from, then when it came."""
-        item = self._decoded(replace(message, user={"ts": str(ts), **message.user}))
-        return Rejected(message, item.reason, seq) if isinstance(item, Rejected) else item
-
-    def _decoded(self, message: Inbound) -> Decoded | Rejected:
-        try:
-            meant = decode(message, topics=self._topics, spec=self._spec)
-            if isinstance(meant, Label) or (isinstance(meant, Sample) and meant.label is not None):
-                self.admission.check_label(meant.source, meant.label)
-        except MessageError as error:
-            return Rejected(message, str(error))
-        if isinstance(meant, Sample) and (reason := self._one_too_many(meant.label)):
-            return Rejected(message, reason)
-        return meant
-
-    def _one_too_many(self, label: str | None) -> str | None:
-        """Why `label` is refused, where it would be one class more than there is memory for."""
-        if label is not None and label not in self._classes:
-            if len(self._classes) >= self.most_classes:
-                return (f"label {shown(label)} would be a class more than the {self.most_classes} "
-                        "that memory is planned for: use a known one, or raise max_classes")
-            self._classes.add(label)
-        return None
 
     def _understood(self, items: list[Decoded | Rejected]) -> list[Any]:
         """`items`, every sample predicted here and packed by another thread meanwhile."""
@@ -268,7 +228,7 @@ class Ingest:
         if label.unlearn:
             return {"id": label.id, "status": self._unlearn_later(label.id, known), "label": None}
         forgotten = "this sample was unlearnt" if self.store.is_forgotten(label.id) else None
-        if reason := forgotten or self._one_too_many(label.label):
+        if reason := forgotten or self._decoding.one_too_many(label.label):
             return {"id": label.id, "status": "rejected", "label": label.label, "reason": reason}
         if self.watch.sets_aside(label):
             return {"id": label.id, "status": "aside", "label": label.label, "reason": _ASIDE}
