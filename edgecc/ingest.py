@@ -33,6 +33,7 @@ from edgecc.messages import (
     to_json,
 )
 from edgecc.outbox import Outbox
+from edgecc.predictor import Prediction
 from edgecc.prequential import Prequential
 from edgecc.reader import LabelEvent
 from edgecc.sample import Sample
@@ -45,6 +46,7 @@ from edgecc.watch import Watch
 
 Receipts = dict[str, list[dict[str, Any]]]
 
+_AT_ONCE = 32  # samples predicted in one product
 _BESIDE = 512  # bytes of a packet beside its receipts
 _ASIDE = "the source is distrusted: its label is kept, and not learnt"
 
@@ -121,26 +123,29 @@ class Ingest:
         """`items`, every sample predicted here and packed by another thread meanwhile."""
         samples = [item for item in items if isinstance(item, Sample)]
         packing = self._beside.submit(lambda: [sample.pack() for sample in samples])
-        predicted = [
-            self._predicted(item) if isinstance(item, Sample) else item for item in items]
-        packed = iter(packing.result())
-        for item in predicted:
-            if isinstance(item, Predicted):
-                item.packed = next(packed)
-        return predicted
+        slabs = (samples[first : first + _AT_ONCE] for first in range(0, len(samples), _AT_ONCE))
+        predicted = [one for slab in slabs for one in self._predicted(slab)]
+        for one, packed in zip(predicted, packing.result(), strict=True):
+            one.packed = packed
+        ready = iter(predicted)
+        return [next(ready) if isinstance(item, Sample) else item for item in items]
 
-    def _predicted(self, sample: Sample) -> Predicted:
-        """Without a prediction where none is wanted, or a sensor's scale is not known yet."""
+    def _predicted(self, samples: list[Sample]) -> list[Predicted]:
+        """Without predictions where none are wanted, or a sensor's scale is not known yet."""
         predictor, started = self.serving.predictor, time.perf_counter()
         if predictor is None or not self.config.predict:
-            return Predicted(sample, None, b"", None)
-        features = predictor.features(sample.x)
+            return [Predicted(sample, None, b"", None) for sample in samples]
+        features = predictor.features_of([sample.x for sample in samples])
         far = self.unknown.far(self.serving.number)
-        prediction = predictor.predict(features, started, far=far)
-        body = predictors.to_message(
-            prediction, schema=PREDICTION_SCHEMA, sample_id=sample.id, ts=sample.ts
-        )
-        return Predicted(sample, features, body, prediction.label)
+        predictions = predictor.predict_all(features, started, far=far)
+        return [
+            Predicted(sample, of, self._body(sample, prediction), prediction.label)
+            for sample, of, prediction in zip(samples, features, predictions, strict=True)
+        ]
+
+    def _body(self, sample: Sample, prediction: Prediction) -> bytes:
+        return predictors.to_message(
+            prediction, schema=PREDICTION_SCHEMA, sample_id=sample.id, ts=sample.ts)
 
     # --- the transaction ---
 

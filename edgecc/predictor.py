@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from edgecc.learn.readout import (
 from edgecc.manifest import Manifest
 
 TOP = 3
+_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,12 @@ class Predictor:
 
     def features(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """Whole-number features (dim,) of a stored sample (C, H, W)."""
-        return to_whole(self._interpreter.run(self.generation.trunk.scale(x)))
+        return np.asarray(self.features_of([x])[0])
+
+    def features_of(self, samples: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        """The same (n, dim) of n samples."""
+        run, scale = self._interpreter.run, self.generation.trunk.scale
+        return to_whole(np.array([run(scale(x)) for x in samples]))
 
     def learn(self, features: Features, label: str | None, previous: str | None, seq: int) -> None:
         """Label event `seq`: the sample goes from class `previous` to `label`."""
@@ -86,15 +93,25 @@ class Predictor:
 
         Further than `far` from the class it names, the sample is unknown.
         """
+        return self.predict_all(features[None], started, far=far)[0]
+
+    def predict_all(
+        self, features: Features, started: float, *, far: float = float("inf")
+    ) -> list[Prediction]:
+        """The same for samples (n, dim); to the last bit what `predict` says of each."""
         classes = self.readout.classes[: len(self._weights)]
         if not classes or self._novelty is None:
-            return self._prediction([], 0.0, far, started)
-        values = np.asarray(scores(self._weights, features), np.float64)
+            return [self._prediction([], 0.0, far, started) for _ in features]
+        values = np.asarray(scores(self._weights, features[:, None])[:, 0], np.float64)
         chances = probabilities(values, self.generation.manifest.temperature)
-        best = np.argsort(chances)[::-1][:TOP]
-        distance = self._novelty.distance(values, int(best[0]))
-        top = [(classes[i], float(chances[i])) for i in best]
-        return self._prediction(top, distance, far, started)
+        best = np.argsort(chances)[:, : -TOP - 1 : -1]
+        distances = self._novelty.distances(values, best[:, 0]).tolist()
+        names = ([classes[k] for k in ks] for ks in best.tolist())
+        likely = np.take_along_axis(chances, best, axis=1).tolist()
+        return [
+            self._prediction(list(zip(top, chance, strict=True)), distance, far, started)
+            for top, chance, distance in zip(names, likely, distances, strict=True)
+        ]
 
     def _prediction(
         self, top: list[tuple[str, float]], distance: float, far: float, started: float
@@ -133,7 +150,7 @@ def to_message(prediction: Prediction, *, schema: str, sample_id: str, ts: float
         "readout": prediction.readout,
         "latency_ms": round(prediction.seconds * 1000, 2),
     }
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+    return _JSON.encode(body).encode()
 
 
 def distance_of(body: bytes) -> tuple[int, float]:

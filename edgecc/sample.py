@@ -6,6 +6,7 @@ image of height one, so everything after this file treats both alike.
 
 import io
 import json
+import math
 import zlib
 from dataclasses import dataclass
 from tokenize import TokenError
@@ -94,7 +95,7 @@ def fit(array: Array, spec: Input) -> Array:
     if spec.kind == "image":
         return _fit_picture(array, spec)
     wanted = spec.model_shape
-    if array.size != np.prod(wanted) or array.shape not in (spec.shape, wanted, (array.size,)):
+    if array.size != math.prod(wanted) or array.shape not in (spec.shape, wanted, (array.size,)):
         raise MessageError(f"shape {array.shape} does not fit input.shape {list(spec.shape)}")
     return _finite(array.reshape(wanted))
 
@@ -138,14 +139,14 @@ def _decode_picture(payload: bytes, spec: Input) -> Array:
 
 
 def _decode_npy(payload: bytes, spec: Input) -> Array:
-    limit = max(spec.max_pixels, int(np.prod(spec.shape))) * 8
+    limit = max(spec.max_pixels, math.prod(spec.shape)) * 8
     stream = io.BytesIO(payload)
     try:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
             np.lib.format.read_array_header_2_0)
         shape, fortran, dtype = read(stream)
-        if dtype.hasobject or int(np.prod(shape, dtype=object)) * dtype.itemsize > limit:
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize > limit:
             raise MessageError(f"npy of {dtype} {shape} is not accepted")
         flat = np.frombuffer(payload, dtype, offset=stream.tell())
         return flat.reshape(shape, order="F" if fortran else "C")
@@ -155,7 +156,7 @@ def _decode_npy(payload: bytes, spec: Input) -> Array:
 
 def _decode_raw(payload: bytes, spec: Input) -> Array:
     array = np.frombuffer(payload, np.uint8)
-    if len(payload) != np.prod(spec.shape) * np.dtype(spec.dtype).itemsize:
+    if len(payload) != math.prod(spec.shape) * np.dtype(spec.dtype).itemsize:
         raise MessageError(
             f"{len(payload)} raw bytes do not fill input.shape {list(spec.shape)} of "
             f"{np.dtype(spec.dtype)}; expected JPEG, PNG, npy, JSON or exactly that"

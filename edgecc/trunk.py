@@ -47,7 +47,9 @@ class Trunk:
 
     def scale(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """(C, H, W) as stored to the model's float32 (H, W, C)."""
-        scaled = (x.astype(np.float32) - self.mean[:, None, None]) / self.std[:, None, None]
+        scaled = x.astype(np.float32)
+        scaled -= self.mean[:, None, None]
+        scaled /= self.std[:, None, None]
         return np.ascontiguousarray(scaled.transpose(1, 2, 0))
 
     def entering(self) -> Callable[[NDArray[Any]], NDArray[np.float32]]:

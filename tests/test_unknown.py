@@ -27,9 +27,9 @@ def _flagged(stem_features: Seen, unseen: str) -> tuple[float, float]:
     novelty, unknown = Novelty.of(readout, weights), Unknown(RATE)
 
     def answer(n: int) -> tuple[str, float]:
-        values = scores(weights, features[n])
-        k = int(values.argmax())
-        return readout.classes[k], novelty.distance(values, k)
+        values = scores(weights, features[n : n + 1])
+        named = values.argmax(axis=1)
+        return readout.classes[named[0]], float(novelty.distances(values, named)[0])
 
     held, asked = range(3500, 4200), range(4200, 5000)
     for n in held:
@@ -65,7 +65,7 @@ def test_the_distance_is_mahalanobis_in_the_space_of_scores() -> None:
     novelty = Novelty.of(readout, weights)
     assert novelty.means == pytest.approx(means)
     inside = away[5] @ inverse @ away[5]
-    assert novelty.distance(values[5], 5 % 3) == pytest.approx(inside, rel=1e-2)
+    assert novelty.distances(values, np.arange(300) % 3)[5] == pytest.approx(inside, rel=1e-2)
 
 
 def test_of_many_classes_float32_says_what_float64_says() -> None:
@@ -84,8 +84,7 @@ def test_of_many_classes_float32_says_what_float64_says() -> None:
     away = values - means[:50]
     wanted = (away @ np.linalg.inv(within) * away).sum(1)
     lighter = scores(light(weights), features[:50].astype(np.float32))
-    found = [novelty.distance(one, k) for k, one in enumerate(lighter)]
-    assert found == pytest.approx(wanted, rel=1e-3)
+    assert novelty.distances(lighter, np.arange(50)) == pytest.approx(wanted, rel=1e-3)
 
 
 def test_sums_that_no_samples_make_have_distances_too() -> None:
@@ -94,7 +93,7 @@ def test_sums_that_no_samples_make_have_distances_too() -> None:
     weights = readout.weights(1e-2)
     readout.A[1:, 1:] -= 0.9 * np.diag(np.diag(readout.A)[1:])  # as an estimate may be
     assert np.linalg.eigvalsh(readout.A).min() < 0
-    assert np.isfinite(Novelty.of(readout, weights).distance(np.ones(3), 0))
+    assert np.isfinite(Novelty.of(readout, weights).distances(np.ones((1, 3)), np.zeros(1, int)))
 
 
 def test_nothing_is_unknown_before_enough_answers_were_right() -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecc.learn.readout import Features, Floats, Readout
 
@@ -38,12 +39,16 @@ class Novelty:
         within = (weights @ a @ weights.T - (means * counts).T @ means) / n
         return Novelty(means, light(_factor(within)))
 
-    def distance(self, values: Features, k: int) -> float:
-        """Squared Mahalanobis distance of scores (classes,) from those of class k."""
-        away = np.asarray(values - self.means[k], self.factor.dtype)
-        parts = (self.factor[first : first + _BLOCK, : first + _BLOCK] @ away[: first + _BLOCK]
-                 for first in range(0, len(away), _BLOCK))
-        return float(sum(float(part @ part) for part in parts))
+    def distances(self, values: Features, named: NDArray[np.intp]) -> Floats:
+        """(n,) squared Mahalanobis distances of scores (n, classes) from those of the classes
+        `named` (n,)."""
+        away = np.asarray(values - self.means[named], self.factor.dtype)[:, None]
+        total = np.zeros(len(away))
+        for first in range(0, away.shape[2], _BLOCK):
+            last = first + _BLOCK
+            part = away[..., :last] @ self.factor[first:last, :last].T
+            total += (part * part).sum(axis=(1, 2))
+        return total
 
 
 def light(values: Floats) -> Features:

@@ -1,0 +1,54 @@
+"""What the trunk and the readout say of a sample, alone and among others."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgecc.bench.device import Device
+from edgecc.bench.streams import split
+from edgecc.planner import Plan
+from edgecc.predictor import TOP, Prediction
+from edgecc.recipe import Recipe
+from edgecc.sample import Input
+
+DIGITS = split("digits", seed=0).mixed(seed=0)
+
+
+def untimed(predictions: list[Prediction]) -> list[Prediction]:
+    return [replace(one, seconds=0.0) for one in predictions]
+
+
+@pytest.fixture(scope="module")
+def device() -> Device:
+    shape = DIGITS.images.shape[1:]
+    device = Device(Input("image", shape), Plan(16, 3, (), 16, 64, {}), Recipe(seed=0), first=10**9)
+    assert not device.predictor.predict(device.predictor.features(DIGITS.images[0]), 0.0).top
+    for x, target in zip(DIGITS.images[:500], DIGITS.targets[:500], strict=True):
+        device.learn(x, int(target))
+    device.predictor.refresh()
+    return device
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 32])
+def test_samples_together_are_predicted_to_the_last_bit_as_each_alone(
+    device: Device, count: int
+) -> None:
+    predictor, samples = device.predictor, list(DIGITS.images[500 : 500 + count])
+    features = predictor.features_of(samples)
+    assert np.array_equal(features, [predictor.features(x) for x in samples])
+    together = predictor.predict_all(features, 0.0, far=12.0)
+    assert untimed(together) == untimed([predictor.predict(f, 0.0, far=12.0) for f in features])
+
+
+def test_the_likeliest_classes_come_first_and_beyond_the_bound_is_unknown(device: Device) -> None:
+    predictor, targets = device.predictor, DIGITS.targets[500:900]
+    features = predictor.features_of(list(DIGITS.images[500:900]))
+    found = predictor.predict_all(features, 0.0, far=12.0)
+    assert np.mean([int(one.label or -1) for one in found] == targets) > 0.9
+    for one in found:
+        chances = [chance for _, chance in one.top]
+        assert (len(chances), one.top[0]) == (TOP, (one.label, one.score))
+        assert chances == sorted(chances, reverse=True)
+        assert one.unknown == (one.distance > 12.0)
+    assert 0 < sum(one.unknown for one in found) < len(found)
