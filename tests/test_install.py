@@ -5,7 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_deploy import DEPLOY, needs, settings
+from shipped import DEPLOY, needs
+from test_deploy import settings
 
 from edgecc import config
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from conftest import MakeNode
 from live import DEADLINE, Digits
-from test_deploy import needs
+from shipped import needs
 
 CONFINED = str(Path(__file__).parent.parent / "confined.py")
 TRIED = ("reboot", "mount", "new namespace", "ptrace", "keyring", "new user", "packets", "raw",

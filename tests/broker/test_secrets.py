@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from live import DEADLINE, Digits, Node, Peer
-from test_deploy import Broker, needs, run
+from shipped import Broker, needs, run
 
 HUSH = "Hush-4711 and-a-blank"
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from live import DEADLINE, Digits, Node, Peer, npy
-from test_deploy import Broker, needs, run
+from shipped import Broker, needs, run
 
 CA_CONFIG = """\
 [ca]
