@@ -46,7 +46,7 @@ from edgecc.watch import Watch
 
 Receipts = dict[str, list[dict[str, Any]]]
 
-_AT_ONCE = 32  # samples predicted in one product
+_AT_ONCE = 32  # samples predicted in one call
 _BESIDE = 512  # bytes of a packet beside its receipts
 _ASIDE = "the source is distrusted: its label is kept, and not learnt"
 

@@ -90,7 +90,8 @@ class Outbox:
         self.window = 0
 
     def refused_as_too_large(self) -> int | None:
-        """The broker ended the connection over a packet, which can only be the largest.
+        """The broker ended the connection over a packet; the largest in flight is above its limit
+        too.
 
         The limit from now on; None where nothing was in flight.
         """

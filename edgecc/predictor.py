@@ -37,7 +37,7 @@ class Prediction:
     unknown: bool
     generation: int
     readout: int  # newest label that this prediction knows of
-    seconds: float
+    seconds: float  # since the samples predicted together were begun
 
 
 class Predictor:
@@ -102,6 +102,7 @@ class Predictor:
         classes = self.readout.classes[: len(self._weights)]
         if not classes or self._novelty is None:
             return [self._prediction([], 0.0, far, started) for _ in features]
+        # Row by row, [:, None]: the product of all rows would round otherwise than that of one.
         values = np.asarray(scores(self._weights, features[:, None])[:, 0], np.float64)
         chances = probabilities(values, self.generation.manifest.temperature)
         best = np.argsort(chances)[:, : -TOP - 1 : -1]

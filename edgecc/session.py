@@ -100,7 +100,8 @@ class Session:
             )
         if event.too_large:
             self._on_too_large()
-        self._count_short_connections()
+        else:
+            self._count_short_connections()
         log.warning("no connection to the broker: %s", event.reason)
 
     def _on_too_large(self) -> None:

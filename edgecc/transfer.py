@@ -147,14 +147,14 @@ def _fetch_files(
     chunks = topics.chunk(client.id, "+", "+")
     client.subscribe([chunks])
     with ExitStack() as opened:
-        files = [opened.enter_context(Assembly(part / name, file))
-                 for name, file in sorted(offered.files.items())]
-        fetch = _Fetch(client, topics, offered.number, files)
+        assemblies = [opened.enter_context(Assembly(part / name, file))
+                      for name, file in sorted(offered.files.items())]
+        fetch = _Fetch(client, topics, offered.number, assemblies)
         while fetch.missing:
             fetch.step()
-            progress(sum(file.size for file in files), total)
-        for file in files:
-            file.check_whole()
+            progress(sum(assembly.size for assembly in assemblies), total)
+        for assembly in assemblies:
+            assembly.check_whole()
     client.unsubscribe([chunks])
 
 
@@ -162,19 +162,19 @@ class _Fetch:
     """Files' chunks: some are always asked for, so that neither side waits for the other."""
 
     def __init__(
-        self, client: Client, topics: Topics, number: int, files: Sequence[Assembly]
+        self, client: Client, topics: Topics, number: int, assemblies: Sequence[Assembly]
     ) -> None:
         self._client, self._topics, self._number = client, topics, number
         self._size = _piece_size(client)
-        self._files = {secrets.token_hex(8): file for file in files}  # by transfer
-        self._prefix = topics.chunk(client.id, "", "").removesuffix("/")
+        self._assemblies = {secrets.token_hex(8): one for one in assemblies}  # by transfer
+        self._prefix = topics / f"checkpoint/data/{client.id}/"
         self._asked: dict[tuple[str, int], dict[int, bytes]] = {}  # pieces that have come, by chunk
         self._tries = 0
 
     @property
     def missing(self) -> list[str]:
         """The transfers that something is missing of."""
-        return [transfer for transfer, file in self._files.items() if not file.whole]
+        return [transfer for transfer, one in self._assemblies.items() if not one.whole]
 
     def step(self) -> None:
         """Ask for what is missing, take in one message."""
@@ -183,7 +183,7 @@ class _Fetch:
         message = self._client.next_message(_PATIENCE)
         if message is None:
             self._asked.clear()
-            name = self._files[self.missing[0]].path.name
+            name = self._assemblies[self.missing[0]].path.name
             self._again(NotRunning(f"{self._topics.root} sends no chunks of {name}"))
         elif message.topic.startswith(self._prefix):
             transfer, _, level = message.topic.removeprefix(self._prefix).partition("/")
@@ -192,18 +192,19 @@ class _Fetch:
     def _ask(self) -> None:
         """For chunks of the first file of which not all are asked for."""
         for transfer in self.missing:
-            file = self._files[transfer]
-            wanted = [i for i in file.missing() if (transfer, i) not in self._asked][:WINDOW]
+            missing = self._assemblies[transfer].missing()
+            wanted = [index for index in missing if (transfer, index) not in self._asked]
             if wanted:
-                self._request(transfer, file, wanted)
+                self._request(transfer, wanted[:WINDOW])
                 return
 
-    def _request(self, transfer: str, file: Assembly, wanted: list[int]) -> None:
+    def _request(self, transfer: str, wanted: list[int]) -> None:
+        assembly = self._assemblies[transfer]
         self._asked |= {(transfer, index): {} for index in wanted}
-        pieces = [piece for index in wanted for piece in self._pieces(file, index)]
+        pieces = [piece for index in wanted for piece in self._pieces(assembly, index)]
         self._client.publish(self._topics / "checkpoint/get", to_json({
             "client": self._client.id, "transfer": transfer, "size": self._size,
-            "generation": self._number, "file": file.path.name, "chunks": pieces,
+            "generation": self._number, "file": assembly.path.name, "chunks": pieces,
         }))
 
     def _take(self, transfer: str, level: str, payload: bytes) -> None:
@@ -213,18 +214,18 @@ class _Fetch:
         come = self._asked.get((transfer, index))
         if come is None:
             return
-        come[piece], file = payload, self._files[transfer]
-        if len(come) < len(self._pieces(file, index)):
+        come[piece], assembly = payload, self._assemblies[transfer]
+        if len(come) < len(self._pieces(assembly, index)):
             return
         del self._asked[transfer, index]
-        if file.keep(index, b"".join(come[piece] for piece in sorted(come))):
+        if assembly.keep(index, b"".join(come[piece] for piece in sorted(come))):
             self._tries = 0
         else:
-            self._again(Corrupt(f"chunk {index} of {file.path.name} keeps arriving damaged"))
+            self._again(Corrupt(f"chunk {index} of {assembly.path.name} keeps arriving damaged"))
 
-    def _pieces(self, file: Assembly, index: int) -> range:
+    def _pieces(self, assembly: Assembly, index: int) -> range:
         """The pieces of chunk `index`, numbered through the file."""
-        end = min((index + 1) * CHUNK, file.file.size)
+        end = min((index + 1) * CHUNK, assembly.file.size)
         return range(index * CHUNK // self._size, -(-end // self._size))
 
     def _again(self, error: Exception) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from paho.mqtt.client import Client, MQTTMessage, MQTTv5
+from paho.mqtt.client import Client, MQTTMessage, MQTTv5, mqtt_ms_queued
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -99,8 +99,14 @@ class Wire(Client):
         os.close(self._waker)
 
     def keep_to(self, window: int) -> None:
-        """QoS 1 messages that the broker, now connected, takes at once; further ones wait."""
+        """QoS 1 messages that the broker, now connected, takes at once; further ones wait.
+
+        So do those of an earlier connection, all of which paho would send again at once.
+        """
         self._max_inflight_messages = window
+        with self._out_message_mutex:
+            for message in list(self._out_messages.values())[window:]:
+                message.state = mqtt_ms_queued
 
     def wake(self) -> None:
         """Have `turn`, in another thread, send what has been handed over."""

@@ -7,6 +7,8 @@ import pytest
 
 from edgecc.bench.device import Device
 from edgecc.bench.streams import split
+from edgecc.learn.novelty import Novelty, light
+from edgecc.learn.readout import Readout, scores
 from edgecc.planner import Plan
 from edgecc.predictor import TOP, Prediction
 from edgecc.recipe import Recipe
@@ -39,6 +41,25 @@ def test_samples_together_are_predicted_to_the_last_bit_as_each_alone(
     assert np.array_equal(features, [predictor.features(x) for x in samples])
     together = predictor.predict_all(features, 0.0, far=12.0)
     assert untimed(together) == untimed([predictor.predict(f, 0.0, far=12.0) for f in features])
+
+
+@pytest.mark.parametrize("classes", [1, 2, 257, 300])
+def test_scores_and_distances_are_the_same_alone_whatever_the_number_of_classes(
+    classes: int
+) -> None:
+    draw, dim = np.random.default_rng(classes), 40
+    readout = Readout(dim)
+    for n, f in enumerate(draw.integers(0, 256, (3 * classes + 30, dim)).astype(np.float32)):
+        readout.learn(f, str(n % classes))
+    weights = readout.weights(1e-3)
+    novelty, weights = Novelty.of(readout, weights), light(weights)
+    asked = draw.integers(0, 256, (32, 1, dim)).astype(np.float32)
+    together = scores(weights, asked)[:, 0]
+    alone = np.array([scores(weights, one[None])[0, 0] for one in asked])
+    assert np.array_equal(together, alone)
+    named = together.argmax(axis=1)
+    assert np.array_equal(novelty.distances(together, named), [
+        novelty.distances(alone[n : n + 1], named[n : n + 1])[0] for n in range(32)])
 
 
 def test_the_likeliest_classes_come_first_and_beyond_the_bound_is_unknown(device: Device) -> None:

@@ -59,7 +59,7 @@ class Network:
 
 def prefix(fetch: _Fetch) -> str:
     """Of the topics on which the chunks of its first file come."""
-    return f"{fetch._prefix}{next(iter(fetch._files))}/"
+    return f"{fetch._prefix}{next(iter(fetch._assemblies))}/"
 
 
 @contextmanager
@@ -245,7 +245,7 @@ def test_p14_the_next_file_is_asked_for_while_the_last_chunks_of_one_are_on_thei
     network = Network(None)
     files = [Assembly(tmp_path / name, manifest.describe(data)) for name, data in wanted.items()]
     fetch = _Fetch(network, TOPICS, 7, files)  # type: ignore[arg-type]
-    a, b = (f"{fetch._prefix}{transfer}/" for transfer in fetch._files)
+    a, b = (f"{fetch._prefix}{transfer}/" for transfer in fetch._assemblies)
     network.waiting.extend([Inbound(a + "2", wanted["a"][2 * CHUNK :]), Inbound(b + "0", b"")])
     fetch.step()
     fetch.step()

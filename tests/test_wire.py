@@ -117,4 +117,11 @@ def test_no_more_is_sent_than_the_broker_takes_until_it_has_acked() -> None:
             assert [packet[-1:] for packet in received(peer, 10)] == [b"0", b"1", b"2"]
             peer.sendall(b"".join(b"\x40\x02" + mid.to_bytes(2) for mid in mids[:2]))
             assert [packet[-1:] for packet in received(peer, 10)] == [b"3", b"4"]
+        peer, _ = listening.accept()
+        with peer:
+            received(peer, 1)
+            peer.sendall(CONNACK_FOR_THREE)
+            assert [packet[-1:] for packet in received(peer, 10)] == [b"2", b"3", b"4"]
+            peer.sendall(b"".join(b"\x40\x02" + mid.to_bytes(2) for mid in mids[2:4]))
+            assert [packet[-1:] for packet in received(peer, 10)] == [b"5", b"6"]
             link.stop()

@@ -42,7 +42,7 @@ class Novelty:
     def distances(self, values: Features, named: NDArray[np.intp]) -> Floats:
         """(n,) squared Mahalanobis distances of scores (n, classes) from those of the classes
         `named` (n,)."""
-        away = np.asarray(values - self.means[named], self.factor.dtype)[:, None]
+        away = np.asarray(values - self.means[named], self.factor.dtype)[:, None]  # row by row
         total = np.zeros(len(away))
         for first in range(0, away.shape[2], _BLOCK):
             last = first + _BLOCK

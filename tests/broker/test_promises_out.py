@@ -117,11 +117,15 @@ def test_p10_of_what_the_window_does_not_take_yet_only_so_much_is_handed_over(
         outbox.connected(window, None)
         outbox.pump()
         assert waiting - len(outbox._volatile) == taken
-        for mid in list(outbox._in_flight)[:5]:
-            assert outbox.published(Published(mid, None))
+        first, *others = list(outbox._in_flight)[:5]
+        assert not outbox.published(Published(first, "denied"))
+        assert all(outbox.published(Published(mid, None)) for mid in others)
         assert len(outbox._volatile) == waiting - taken
         outbox.pump()
         assert len(outbox._volatile) == waiting - taken - 5
+        assert outbox._flying == taken * size
+        outbox.refused_as_too_large()
+        assert outbox._flying == 0
     store.close()
 
 
