@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,12 +97,18 @@ class Trouble:
         deadline = time.monotonic() + 3 * DEADLINE
         while self.armed:
             assert time.monotonic() < deadline, f"not reached: {list(self.crash.iterdir())}"
-            if over():
-                for path in self.crash.iterdir():
-                    path.unlink(missing_ok=True)
+            if over() and self._disarmed():
                 return False
             self.wait(0.1)
         return True
+
+    def _disarmed(self) -> bool:
+        """Of the process and us, one removes the file: False where it was the process, and dies."""
+        for path in self.crash.iterdir():
+            with suppress(FileNotFoundError):
+                path.unlink()
+                return True
+        return False
 
     def until(self, true: Callable[[], object]) -> None:
         """Wait for what no message tells; the daemon lives on meanwhile."""

@@ -62,13 +62,16 @@ def _role() -> str:
 def _pass(folder: Path, role: str, point: str) -> None:
     armed = folder / f"{role} {point}"
     try:
-        left = int(armed.read_text() or 1)  # empty: killed from outside while it was written
-    except FileNotFoundError:
+        with armed.open("r+") as file:
+            left = int(file.read() or 1)  # empty: killed from outside while it was written
+            if left > 1:
+                file.seek(0)
+                file.truncate()
+                file.write(str(left - 1))
+                return
+        armed.unlink()
+    except FileNotFoundError:  # or disarmed meanwhile
         return
-    if left > 1:
-        armed.write_text(str(left - 1))
-        return
-    armed.unlink()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
