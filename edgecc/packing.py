@@ -82,7 +82,7 @@ def check(tensors: Tensors, d: int, classes: int) -> None:
     ends = np.cumsum(tensors["bytes"], dtype=np.int64)
     begins = ends - tensors["bytes"]
     steps = int(tensors["steps"][0])
-    counts = np.array([len(line) for line in _lines(np.empty((d + classes, d), bool), steps)])
+    counts = _lengths(d, classes, steps)
     if (shifts > 53).any() or (ends - begins > 8 * counts).any():
         raise ValueError("more bytes than numbers take, or a shift beyond 53")
     ones = _Ones(lines)
@@ -120,7 +120,9 @@ class _Ones:
 
 
 def _ones(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """In each word, counted in pairs of bits, in fours, in eights (numpy 2 has bitwise_count)."""
+    """In each word; before numpy 2, counted in pairs of bits, in fours, in eights."""
+    if hasattr(np, "bitwise_count"):
+        return np.asarray(np.bitwise_count(words), np.uint64)
     one, two, four, most = np.array([1, 2, 4, 56], np.uint64)
     pairs = words - (words >> one & _MASKS[0])
     fours = (pairs & _MASKS[1]) + (pairs >> two & _MASKS[1])
@@ -210,6 +212,13 @@ def _lines(m: Floats, steps: int) -> Iterator[Floats]:
         yield m[step:, step]
     for row in range(steps, len(m)):
         yield m[row, steps : row + 1]
+
+
+def _lengths(d: int, classes: int, steps: int) -> NDArray[np.int64]:
+    """Of `_lines`, of sums that need not be there."""
+    columns = d + classes - np.arange(steps)
+    rows = np.minimum(np.arange(steps, d + classes) + 1, d) - steps
+    return np.concatenate([columns, rows])
 
 
 def _in_place(m: Floats, order: NDArray[Any], d: int) -> tuple[Floats, Floats]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgecc.interpreter import Interpreter
 from edgecc.learn.readout import FEATURE_MAX, Floats, Readout, to_whole
-from edgecc.packing import check, pack, read, unpack
+from edgecc.packing import _lengths, _lines, _ones, check, pack, read, unpack
 from edgecc.planner import Plan
 from edgecc.sample import Input
 from edgecc.trunk import stem_trunk
@@ -163,3 +163,21 @@ def test_another_number_of_features_or_classes_is_refused_before_memory_is_taken
     assert packed is not None
     with pytest.raises(ValueError, match=r"expected|bytes for"):
         unpack(packed, d, classes)
+
+
+@given(st.integers(1, 9), st.integers(0, 9), st.data())
+def test_lines_are_as_long_as_they_are_said_to_be(
+    d: int, classes: int, data: st.DataObject
+) -> None:
+    steps = data.draw(st.integers(0, d))
+    lines = _lines(np.zeros((d + classes, d)), steps)
+    assert _lengths(d, classes, steps).tolist() == [len(line) for line in lines]
+
+
+def test_ones_are_counted_alike_by_every_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = np.random.default_rng(0).integers(0, 2**64, 500, np.uint64)
+    words[:3] = [0, 1, 2**64 - 1]
+    wanted = [int(word).bit_count() for word in words]
+    assert _ones(words).tolist() == wanted
+    monkeypatch.delattr(np, "bitwise_count", raising=False)
+    assert _ones(words).tolist() == wanted
