@@ -81,7 +81,8 @@ class Assembly:
         return min(len(self._have) * manifest.CHUNK, self.file.size)
 
     def _found(self) -> Iterator[int]:
-        for index, wanted in enumerate(self.file.chunks):
+        here = -(-os.fstat(self._descriptor).st_size // manifest.CHUNK)
+        for index, wanted in enumerate(self.file.chunks[:here]):
             chunk = os.pread(self._descriptor, manifest.CHUNK, index * manifest.CHUNK)
             if hashlib.sha256(chunk).hexdigest() == wanted:
                 yield index

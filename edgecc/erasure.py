@@ -43,11 +43,13 @@ class Request:
 class Erasure:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
+        self._none = False  # once committed, there was no request; asked several times a turn
 
     # --- requests ---
 
     def ask(self, identity: str | None, asked: Mapping[str, Any]) -> None:
         """Note a request; one that is known by its id changes nothing."""
+        self._none = False
         self._db.execute(
             "INSERT OR IGNORE INTO unlearning (id, asked, phase, plan, answer, ts) "
             "VALUES (?,?,'asked','{}','{}',?)", (identity or None, json.dumps(asked), time.time())
@@ -55,11 +57,14 @@ class Erasure:
 
     def current(self) -> Request | None:
         """The oldest request that is not done."""
+        if self._none:
+            return None
         found = self._db.execute(
             "SELECT number, asked, phase, plan, answer FROM unlearning WHERE phase != 'done' "
             "ORDER BY number LIMIT 1"
         ).fetchone()
         if found is None:
+            self._none = not self._db.in_transaction
             return None
         number, asked, phase, plan, answer = found
         return Request(number, json.loads(asked), phase, json.loads(plan), json.loads(answer))
