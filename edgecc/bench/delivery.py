@@ -37,6 +37,7 @@ Found = dict[str, Any]
 @dataclass(frozen=True)
 class Size:
     rounds: int = 5
+    pulls: int = 15  # of a fiftieth of a second each
     queued: int = 3000  # samples in the queue of each round
     paced: int = 3000  # samples at RATE
     kills: int = 5
@@ -45,15 +46,16 @@ class Size:
 
 def run(*, quick: bool, out: Path, json_path: Path | None) -> None:
     """Print the table; figures and logs are left in `out`."""
-    size = Size(rounds=1, queued=300, paced=200, kills=1, unsaved=50) if quick else Size()
-    data, found = load(), dict[str, Any](rounds=size.rounds, queued=size.queued, rate=RATE)
+    size = Size(rounds=1, pulls=1, queued=300, paced=200, kills=1, unsaved=50) if quick else Size()
+    data, found = load(), dict[str, Any](
+        rounds=size.rounds, pulls=size.pulls, queued=size.queued, rate=RATE)
     settings: Found = {"budget": BUDGET, "first": 10**6, "mirror": "false", "shape": SHAPE}
     with running(out / "delivery", **settings) as node, _listener(node) as listener:
         sender = Sender(node, data)
         found |= _throughput(node, sender, listener, size)
         found |= _latency(sender, listener, size)
         found |= _recovery(node, sender, listener, size)
-        found |= pulled(node, TAUGHT, size.rounds)
+        found |= pulled(node, TAUGHT, size.pulls)
         found["daemon_peak_mib"] = peak_memory(node.process.pid) / 2**20
     with running(out / "wear", saving=_AS_SHIPPED, **settings) as node, _listener(node) as listener:
         found |= _wear(Sender(node, data), listener, node, size)
@@ -237,7 +239,7 @@ def _table(found: Found) -> None:
          f"{found['prediction_p50_ms']:.1f} / {found['prediction_p99_ms']:.1f} ms", "the same"),
         ("checkpoint pull", f"{found['pull_mb_per_s']:.1f} MB/s",
          f"{found['pull_ratio']:.2f} of the same {found['pulled_mb']:.1f} MB from a plain paho "
-         f"publisher to a plain paho subscriber; {rounds}"),
+         f"publisher to a plain paho subscriber; median of {found['pulls']}"),
         ("… until its last chunk is checked", f"{found['delivered_mb_per_s']:.1f} MB/s",
          f"{found['delivered_ratio']:.2f} of the same; the rest checks what the sums hold"),
         ("SIGKILL to the first prediction", f"{found['recovery_s']:.2f} s",
