@@ -19,6 +19,7 @@ _CORRELATION_LENGTH = 8.0  # pixels or time steps
 _CHANNEL_CORRELATION = 0.9
 _MADE_UP = 128  # samples
 _COARSER = 1 / 3  # mixtures bear coarser rounding, which takes fewer bytes; docs/experiments.md
+_CELLS = 49  # of the grid that this is for: frequencies grow with the root of the cells
 _GAIN = 9.0  # of the filters: eight bits of the readout's steps hold features of pictures
 _NOISE = 0.1  # share of the mean variance; keeps the highest frequencies from dominating
 
@@ -47,8 +48,10 @@ def make_stem(
         pool=pool,
         grid=(min(size[0], grid), min(size[1], grid)),
     )
-    mix = _mixture(layer, shape, mixed, pixels) if mixed else None
-    return replace(layer, mix=mix, waves=min(waves, math.prod(layer.grid)))
+    waves = min(waves, math.prod(layer.grid))
+    gain = _COARSER * math.sqrt(_CELLS / math.prod(layer.grid)) if waves else _COARSER
+    mix = _mixture(layer, shape, mixed, pixels) * np.float32(gain) if mixed else None
+    return replace(layer, mix=mix, waves=waves)
 
 
 def map_shape(size: int) -> int:
@@ -81,4 +84,4 @@ def _mixture(
     _, vectors = np.linalg.eigh(np.cov(cells.astype(np.float64), rowvar=False))
     vectors = vectors[:, ::-1][:, :mixed]
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(mixed)])
-    return np.ascontiguousarray((vectors * signs).T * _COARSER, np.float32)
+    return np.ascontiguousarray((vectors * signs).T, np.float32)

@@ -58,7 +58,7 @@ def test_classes_arrive_two_at_a_time_and_every_sample_once(digits: Stream) -> N
 
 def test_one_megabyte_is_the_size_of_all_files_and_the_widest_that_fits() -> None:
     """After 60 samples sums have few digits, so that the widest fits."""
-    found = one_megabyte(name="digits", seed=0, limit=60, filters=48, waves=25, widest=38)
+    found = one_megabyte(name="digits", seed=0, limit=60, filters=48, grid=12, waves=25, widest=38)
     assert 400_000 < sum(found["state"].values()) <= 10**6
     assert found["mixed"] == 38
 

@@ -46,6 +46,17 @@ def test_mixed_features_are_the_plain_ones_times_two_matrices() -> None:
     np.testing.assert_allclose(found.reshape(5, 6), wanted, atol=1e-5)
 
 
+def test_the_lowest_frequencies_are_as_large_of_a_fine_grid_as_of_a_coarse_one() -> None:
+    """So that rounding is as coarse for all: what cells that are all alike come to."""
+    sizes = []
+    for grid in (7, 14):
+        layer = make_stem((1, 28, 28), filters=6, grid=grid, seed=0, pooled=False, mixed=3, waves=9)
+        assert layer.mix is not None
+        lowest = low_frequencies(layer.grid, layer.waves)[0].sum()
+        sizes.append(np.linalg.norm(layer.mix, axis=1) * lowest)
+    np.testing.assert_allclose(*sizes, rtol=1e-5)
+
+
 def test_all_frequencies_together_are_a_rotation_of_the_cells() -> None:
     for grid in ((1, 7), (4, 4), (3, 5)):
         rows = low_frequencies(grid, grid[0] * grid[1])

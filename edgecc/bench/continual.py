@@ -33,7 +33,7 @@ METHODS = (
 )
 ROOMS = {"4 MB": 4_000_000, "0.4 MB": 400_000}  # of stored samples
 REPLAY = (200, 500, 1000, 5000, 0)  # samples; none is the naive net
-ONE_MEGABYTE = {"filters": 48, "waves": 25, "widest": 38}  # docs/experiments.md
+ONE_MEGABYTE = {"filters": 48, "grid": 12, "waves": 25, "widest": 38}  # docs/experiments.md
 DRAWS = 10  # replay draws per received sample, in all growths together
 
 

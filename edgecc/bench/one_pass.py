@@ -90,12 +90,12 @@ def stem_alone(*, name: str, seed: int, limit: int | None) -> dict[str, Any]:
 
 
 def one_megabyte(
-    *, name: str, seed: int, limit: int | None, filters: int, waves: int, widest: int
+    *, name: str, seed: int, limit: int | None, filters: int, grid: int, waves: int, widest: int
 ) -> dict[str, Any]:
     """As many mixtures of filters as leave all files under 1 MB, no sample being stored."""
     data = split(name, seed=seed, limit=limit)
     for mixed in range(widest, 0, -1):
-        plan = Plan(filters, 7, (), 16, 64, {}, stem_mixed=mixed, stem_waves=waves)
+        plan = Plan(filters, grid, (), 16, 64, {}, stem_mixed=mixed, stem_waves=waves)
         found = _alone(data, plan, seed)
         if sum(found["state"].values()) <= 10**6:
             return found | {"mixed": mixed}
