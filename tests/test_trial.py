@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import Digits
-from nacl.signing import SigningKey
-from test_forgetting import (  # noqa: F401
+from inside import (  # noqa: F401
     Ids,
     MakeDaemon,
     ask,
@@ -19,6 +17,8 @@ from test_forgetting import (  # noqa: F401
     taught,
     teach,
 )
+from live import Digits
+from nacl.signing import SigningKey
 
 from edgecc import generation, own_keys
 from edgecc.daemon import Daemon
@@ -73,7 +73,7 @@ def np_features(dim: int, n: int) -> Any:
 
 
 @pytest.fixture
-def trusting(make_daemon: MakeDaemon, tmp_path: Path, digits: Digits) -> Daemon:  # noqa: F811
+def trusting(make_daemon: MakeDaemon, tmp_path: Path, digits: Digits) -> Daemon:
     """It has learnt 100 digits."""
     daemon = make_daemon(tmp_path / "trusting", EDGECC_TRUSTED_KEYS=json.dumps(
         [THEIRS.verify_key.encode().hex()]))
@@ -88,7 +88,7 @@ def serving(daemon: Daemon) -> Manifest:
 
 
 def test_what_is_unlearnt_during_a_trial_ends_it_and_nothing_that_knew_it_serves(
-    taught: Taught, pure: Daemon  # noqa: F811
+    taught: Taught, pure: Daemon
 ) -> None:
     daemon, ids = taught
     ask(daemon, "rollback", id="back", generation=1, force=True)
@@ -101,7 +101,7 @@ def test_what_is_unlearnt_during_a_trial_ends_it_and_nothing_that_knew_it_serves
     assert knows(daemon) == knows(pure)
 
 
-def test_nothing_else_changes_what_serves_during_a_trial(taught: Taught) -> None:  # noqa: F811
+def test_nothing_else_changes_what_serves_during_a_trial(taught: Taught) -> None:
     daemon, _ = taught
     ask(daemon, "rollback", generation=0, force=True)
     for verb, args in (("rollback", {"generation": 0}), ("checkpoint", {}),
@@ -113,7 +113,7 @@ def test_nothing_else_changes_what_serves_during_a_trial(taught: Taught) -> None
 
 
 def test_labels_that_come_during_a_trial_are_known_to_what_then_serves(
-    taught: Taught, digits: Digits  # noqa: F811
+    taught: Taught, digits: Digits
 ) -> None:
     daemon, _ = taught
     ask(daemon, "rollback", generation=0, force=True)
@@ -126,7 +126,7 @@ def test_labels_that_come_during_a_trial_are_known_to_what_then_serves(
 
 
 def test_another_node_s_samples_stay_beside_this_one_s_over_restarts_and_saves(
-    make_daemon: MakeDaemon, trusting: Daemon, tmp_path: Path, digits: Digits  # noqa: F811
+    make_daemon: MakeDaemon, trusting: Daemon, tmp_path: Path, digits: Digits
 ) -> None:
     folder = theirs(trusting, tmp_path)
     push(trusting, folder, force=True)
@@ -184,7 +184,7 @@ def test_what_is_staged_does_not_outlive_a_request_to_unlearn(
 
 
 def test_a_key_that_was_revoked_is_not_trusted_though_it_is_listed(
-    make_daemon: MakeDaemon, trusting: Daemon, tmp_path: Path  # noqa: F811
+    make_daemon: MakeDaemon, trusting: Daemon, tmp_path: Path
 ) -> None:
     old = trusting.keys.signing
     folder = theirs(trusting, tmp_path, key=old)
@@ -200,7 +200,7 @@ def test_a_key_that_was_revoked_is_not_trusted_though_it_is_listed(
 
 
 def test_nothing_is_evicted_before_a_trial_has_seen_it(
-    taught: Taught  # noqa: F811
+    taught: Taught
 ) -> None:
     daemon, _ = taught
     assert not daemon.upkeep._unsettled()
