@@ -94,7 +94,7 @@ def train_cnn(train: Set, *, grid: int, epochs: int, lr: float, momentum: float)
     return trainer
 
 
-def test_a_cnn_with_global_pooling_learns_digits(tiny: tuple[Set, Set]) -> None:  # noqa: F811
+def test_a_cnn_with_global_pooling_learns_digits(tiny: tuple[Set, Set]) -> None:
     train, test = map(three_channels, tiny)
     trainer = train_cnn(train, grid=1, epochs=9, lr=2.0, momentum=0.0)
     shapes = [v.shape for v in trainer.class_vectors if v is not None]
@@ -103,7 +103,7 @@ def test_a_cnn_with_global_pooling_learns_digits(tiny: tuple[Set, Set]) -> None:
 
 
 def test_a_cnn_learns_digits_well_and_batch_size_never_changes_its_accuracy(
-    tiny: tuple[Set, Set],  # noqa: F811
+    tiny: tuple[Set, Set],
 ) -> None:
     train, test = map(three_channels, tiny)
     trainer = train_cnn(train, grid=4, epochs=4, lr=0.5, momentum=0.9)
@@ -120,7 +120,7 @@ def test_a_cnn_learns_digits_well_and_batch_size_never_changes_its_accuracy(
 
 
 def test_layers_outside_the_model_are_switched_between_training_and_evaluation(
-    tiny: tuple[Set, Set],  # noqa: F811
+    tiny: tuple[Set, Set],
 ) -> None:
     layers: list[nn.Module] = [nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))]
     trainer = SpelaTrainer(nn.Sequential(), layers, None, SpelaConfig(num_classes=10))
@@ -140,7 +140,7 @@ def test_layers_outside_the_model_are_switched_between_training_and_evaluation(
     assert layers[0].training
 
 
-def test_a_saved_trainer_goes_on_bit_for_bit(tiny: tuple[Set, Set], tmp_path: Path) -> None:  # noqa: F811
+def test_a_saved_trainer_goes_on_bit_for_bit(tiny: tuple[Set, Set], tmp_path: Path) -> None:
     batches = list(loader(tiny[0], shuffle=False))[:8]
     straight = mlp_trainer(lr=0.5, momentum=0.9)
     straight.fit(batches)
@@ -155,7 +155,7 @@ def test_a_saved_trainer_goes_on_bit_for_bit(tiny: tuple[Set, Set], tmp_path: Pa
 
 
 @pytest.mark.parametrize("part", ["layers", "class_vectors", "optimizers"])
-def test_every_part_of_the_state_matters(tiny: tuple[Set, Set], part: str) -> None:  # noqa: F811
+def test_every_part_of_the_state_matters(tiny: tuple[Set, Set], part: str) -> None:
     batches = list(loader(tiny[0], shuffle=False))[:4]
     straight, other = mlp_trainer(lr=0.5, momentum=0.9), mlp_trainer(lr=0.5, momentum=0.9, seed=9)
     straight.fit(batches)
@@ -166,7 +166,7 @@ def test_every_part_of_the_state_matters(tiny: tuple[Set, Set], part: str) -> No
     assert not torch.equal(straight.model.fc1.weight, other.model.fc1.weight)
 
 
-def test_the_seed_alone_decides_the_class_vectors(tiny: tuple[Set, Set]) -> None:  # noqa: F811
+def test_the_seed_alone_decides_the_class_vectors(tiny: tuple[Set, Set]) -> None:
     batch = [next(iter(loader(tiny[0], shuffle=False)))]
     first, again, other = mlp_trainer(), mlp_trainer(), mlp_trainer(seed=1)
     for trainer in (first, again, other):

@@ -12,7 +12,7 @@ from trained import MLP, Set, loader, mlp_trainer, tiny  # noqa: F401
 from edgecc.lab import PoolConv, SpelaConfig, SpelaTrainer
 
 
-def test_one_step_is_the_papers_closed_form(tiny: tuple[Set, Set]) -> None:  # noqa: F811
+def test_one_step_is_the_papers_closed_form(tiny: tuple[Set, Set]) -> None:
     """δ = -((v - cos·ĥ)/‖h‖) ⊙ σ'(z) / B, ΔW = -η δᵀx, for x = input / its norm."""
     trainer = mlp_trainer(lr=0.3, dtype=torch.float64)
     x, y = (tensor[:20] for tensor in tiny[0].tensors)
@@ -32,7 +32,7 @@ def test_one_step_is_the_papers_closed_form(tiny: tuple[Set, Set]) -> None:  # n
     torch.testing.assert_close(trainer.layers[0].bias.data, bias - 0.3 * delta.sum(0))
 
 
-def test_no_gradient_crosses_a_layer(tiny: tuple[Set, Set]) -> None:  # noqa: F811
+def test_no_gradient_crosses_a_layer(tiny: tuple[Set, Set]) -> None:
     """A layer becomes the same, bit for bit, whatever is trained after it."""
     both = mlp_trainer(lr=0.5, momentum=0.9)
     torch.manual_seed(0)
@@ -47,7 +47,7 @@ def test_no_gradient_crosses_a_layer(tiny: tuple[Set, Set]) -> None:  # noqa: F8
 
 
 def test_a_vector_is_as_long_as_its_own_layers_output_after_activation_and_pooling(
-    tiny: tuple[Set, Set],  # noqa: F811
+    tiny: tuple[Set, Set],
 ) -> None:
     torch.manual_seed(0)
     layers = [
@@ -64,7 +64,7 @@ def test_a_vector_is_as_long_as_its_own_layers_output_after_activation_and_pooli
     assert trainer.optimizers[2] is None  # dropout has nothing to train
 
 
-def test_frozen_layers_stay_and_parameters_of_an_activation_learn(tiny: tuple[Set, Set]) -> None:  # noqa: F811
+def test_frozen_layers_stay_and_parameters_of_an_activation_learn(tiny: tuple[Set, Set]) -> None:
     model, prelu = MLP(64, 32), nn.PReLU()
     model.fc2.requires_grad_(False)
     before = model.fc2.weight.clone()
@@ -74,7 +74,7 @@ def test_frozen_layers_stay_and_parameters_of_an_activation_learn(tiny: tuple[Se
     assert prelu.weight.item() != 0.25
 
 
-def test_the_clipped_gradient_bounds_the_step(tiny: tuple[Set, Set]) -> None:  # noqa: F811
+def test_the_clipped_gradient_bounds_the_step(tiny: tuple[Set, Set]) -> None:
     trainer = mlp_trainer(lr=1.0, grad_clip_norm=1e-3)
     before = [p.detach().clone() for p in trainer.layers[0].parameters()]
     trainer.fit([next(iter(loader(tiny[0])))])
@@ -99,7 +99,7 @@ def test_samples_and_outputs_of_nothing_but_zeros_leave_everything_finite() -> N
     ids=str,
 )
 def test_other_precisions_and_settings_learn_as_well(
-    tiny: tuple[Set, Set], options: dict[str, Any]  # noqa: F811
+    tiny: tuple[Set, Set], options: dict[str, Any]
 ) -> None:
     trainer = mlp_trainer(lr=0.5, momentum=0.9, **options)
     trainer.fit(loader(tiny[0]), epochs=4)

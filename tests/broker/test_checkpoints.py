@@ -35,7 +35,7 @@ pickle._Pickler, pickle._Unpickler = Pickler, Unpickler
 """
 
 
-def test_the_list_names_every_generation_and_which_one_serves(taught: Node) -> None:  # noqa: F811
+def test_the_list_names_every_generation_and_which_one_serves(taught: Node) -> None:
     done = taught.run("checkpoint", "list", "--json")
     offers = json.loads(done.stdout)
     assert [(offer["generation"], offer["serving"]) for offer in offers] == [
@@ -47,7 +47,7 @@ def test_the_list_names_every_generation_and_which_one_serves(taught: Node) -> N
 
 
 def test_a_pulled_checkpoint_predicts_what_the_daemon_predicts(
-    taught: Node, elsewhere: Path, digits: Digits  # noqa: F811
+    taught: Node, elsewhere: Path, digits: Digits
 ) -> None:
     images = digits[0][1000:1100]
     np.save(elsewhere / "unseen.npy", images)
@@ -63,7 +63,7 @@ def test_a_pulled_checkpoint_predicts_what_the_daemon_predicts(
 
 
 def test_the_nodes_own_state_predicts_what_the_daemon_predicts(
-    taught: Node, elsewhere: Path, digits: Digits  # noqa: F811
+    taught: Node, elsewhere: Path, digits: Digits
 ) -> None:
     ids = taught.stream(digits[0][500:520], digits[1][500:520], prefix="more")
     taught.receipt(ids[-1])
@@ -77,7 +77,7 @@ def test_the_nodes_own_state_predicts_what_the_daemon_predicts(
 
 
 def test_p13_pickle_is_never_read_or_written(
-    make_node: MakeNode, digits: Digits, elsewhere: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    make_node: MakeNode, digits: Digits, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a node that learns and grows blocks, is killed, saves, is pulled from and pushed to."""
     (elsewhere / "sitecustomize.py").write_text(NO_PICKLE)
@@ -105,7 +105,7 @@ def test_p13_pickle_is_never_read_or_written(
 
 
 def test_p15_a_flipped_byte_in_any_pulled_file_is_found(
-    taught: Node, elsewhere: Path, digits: Digits  # noqa: F811
+    taught: Node, elsewhere: Path, digits: Digits
 ) -> None:
     folder = pull(taught, elsewhere)
     np.save(elsewhere / "digit.npy", digits[0][0])
@@ -124,7 +124,7 @@ def test_p15_a_flipped_byte_in_any_pulled_file_is_found(
 
 
 def test_inspect_shows_what_is_in_a_generation_or_a_pulled_folder(
-    taught: Node, elsewhere: Path  # noqa: F811
+    taught: Node, elsewhere: Path
 ) -> None:
     folder = pull(taught, elsewhere)
     done = taught.run("checkpoint", "inspect", str(folder), "--json", cwd=elsewhere)
@@ -142,7 +142,7 @@ def test_inspect_shows_what_is_in_a_generation_or_a_pulled_folder(
 
 
 def test_an_exported_generation_is_the_nodes_and_a_broken_one_is_refused_with_76(
-    taught: Node, elsewhere: Path  # noqa: F811
+    taught: Node, elsewhere: Path
 ) -> None:
     done = taught.run("checkpoint", "export", "1", "usb", "--json", cwd=elsewhere)
     assert done.returncode == 0, done.stderr
@@ -159,7 +159,7 @@ def test_an_exported_generation_is_the_nodes_and_a_broken_one_is_refused_with_76
     assert (code, "SHA-256" in line, (elsewhere / "other").exists()) == (76, True, False)
 
 
-def test_where_no_node_is_one_line_says_so(make_node: MakeNode, elsewhere: Path) -> None:  # noqa: F811
+def test_where_no_node_is_one_line_says_so(make_node: MakeNode, elsewhere: Path) -> None:
     absent = make_node()
     for action in ("list", "pull"):
         code, line = refusal(absent.run("checkpoint", action, cwd=elsewhere))
@@ -174,7 +174,7 @@ def test_where_no_node_is_one_line_says_so(make_node: MakeNode, elsewhere: Path)
 
 
 def test_a_generation_that_the_node_does_not_have_is_refused(
-    taught: Node, elsewhere: Path  # noqa: F811
+    taught: Node, elsewhere: Path
 ) -> None:
     code, line = refusal(taught.run("checkpoint", "pull", "7", cwd=elsewhere))
     assert (code, "generation 7" in line) == (76, True)
@@ -184,7 +184,7 @@ def test_a_generation_that_the_node_does_not_have_is_refused(
 
 
 def test_a_rollback_serves_the_earlier_generation_over_a_restart_too(
-    taught: Node, digits: Digits  # noqa: F811
+    taught: Node, digits: Digits
 ) -> None:
     done = taught.run("checkpoint", "rollback", "0")
     assert done.returncode == 0, done.stderr

@@ -32,7 +32,7 @@ SPEC = Input("image", (1, 8, 8))
 KEY, STRANGER = SigningKey(b"k" * 32), SigningKey(b"s" * 32)
 
 
-def test_pulled_files_equal_the_nodes(taught: Node, elsewhere: Path) -> None:  # noqa: F811
+def test_pulled_files_equal_the_nodes(taught: Node, elsewhere: Path) -> None:
     newest, first = pull(taught, elsewhere), pull(taught, elsewhere, "0")
     assert contents(newest) == own(taught, 1)
     assert contents(first) == own(taught, 0)
@@ -78,7 +78,7 @@ def chunks_sent(node: Node, after: int) -> int:
 
 
 def test_p14_an_interrupted_pull_fetches_only_what_is_missing_or_damaged(
-    taught: Node, elsewhere: Path  # noqa: F811
+    taught: Node, elsewhere: Path
 ) -> None:
     pulled = pull(taught, elsewhere)
     wanted = own(taught, 1)
@@ -96,7 +96,7 @@ def test_p14_an_interrupted_pull_fetches_only_what_is_missing_or_damaged(
 
 
 def test_p14_a_pull_that_is_killed_at_any_chunk_ends_with_the_exact_bytes_when_it_is_repeated(
-    taught: Node, elsewhere: Path  # noqa: F811
+    taught: Node, elsewhere: Path
 ) -> None:
     total = sum(-(-len(own(taught, 1)[name]) // CHUNK) for name in FILES)
     for chunk in range(1, total + 1):
@@ -114,7 +114,7 @@ def test_p14_a_pull_that_is_killed_at_any_chunk_ends_with_the_exact_bytes_when_i
 
 
 def test_p14_missing_chunks_are_asked_for_sixteen_at_once_in_pieces_that_the_broker_takes(
-    make_node: MakeNode, digits: Digits, tmp_path: Path, elsewhere: Path  # noqa: F811
+    make_node: MakeNode, digits: Digits, tmp_path: Path, elsewhere: Path
 ) -> None:
     """64 KiB, or 32 KiB where the broker takes no larger packet; else an error that says so."""
     for limit, size in ((0, 65536), (50_000, 32768), (30_000, None)):
@@ -146,7 +146,7 @@ def test_p14_missing_chunks_are_asked_for_sixteen_at_once_in_pieces_that_the_bro
 
 
 def test_p14_a_pulled_folder_that_was_damaged_since_is_mended(
-    taught: Node, elsewhere: Path  # noqa: F811
+    taught: Node, elsewhere: Path
 ) -> None:
     folder = pull(taught, elsewhere)
     with (folder / "readout.safetensors").open("r+b") as file:
@@ -157,7 +157,7 @@ def test_p14_a_pulled_folder_that_was_damaged_since_is_mended(
 
 
 def test_p14_an_older_generation_than_was_pulled_before_is_taken_only_by_its_number(
-    taught: Node, elsewhere: Path  # noqa: F811
+    taught: Node, elsewhere: Path
 ) -> None:
     pull(taught, elsewhere)
     index = next(m for m in reversed(taught.peer.messages)
@@ -172,7 +172,7 @@ def test_p14_an_older_generation_than_was_pulled_before_is_taken_only_by_its_num
 
 
 def test_p14_a_full_disk_is_named_keeps_the_part_and_the_pull_goes_on_once_there_is_room(
-    taught: Node, elsewhere: Path  # noqa: F811
+    taught: Node, elsewhere: Path
 ) -> None:
     size = sum(len(data) for data in own(taught, 1).values())
     mounted = subprocess.run(
@@ -195,7 +195,7 @@ def test_p14_a_full_disk_is_named_keeps_the_part_and_the_pull_goes_on_once_there
 
 @pytest.mark.parametrize("lie", ["unknown key", "NaN", "shapes", "a chunk that is never right"])
 def test_p15_a_node_that_lies_is_refused_by_who_pulls_with_76_by_name(
-    make_node: MakeNode, elsewhere: Path, lie: str  # noqa: F811
+    make_node: MakeNode, elsewhere: Path, lie: str
 ) -> None:
     """A client that is not ours offers what a node offers, and sends what it is asked for."""
     node = make_node()
@@ -250,7 +250,7 @@ def answer(liar: Peer, node: Node, folder: Path, request: dict[str, Any]) -> Non
 
 
 def test_a_node_whose_key_is_not_the_pinned_one_is_refused_with_76(
-    taught: Node, elsewhere: Path  # noqa: F811
+    taught: Node, elsewhere: Path
 ) -> None:
     folder = pull(taught, elsewhere, "0")
     pinned = elsewhere / "checkpoints" / "public_key"

@@ -32,7 +32,7 @@ def ordered(classes: list[str], a: Any, b: Any) -> tuple[list[str], bytes, bytes
 
 
 def test_p16_what_is_no_worse_serves_and_joins_what_both_nodes_know_to_the_bit(
-    taught: Node, make_node: MakeNode, digits: Digits  # noqa: F811
+    taught: Node, make_node: MakeNode, digits: Digits
 ) -> None:
     """Another node's samples, this one's before, and this one's after the push."""
     other = make_node()
@@ -93,7 +93,7 @@ def learn(into: Readout, found: generation.Generation, digits: Digits, numbers: 
 
 
 def test_a_node_that_knows_nothing_yet_predicts_at_once_what_was_taught_elsewhere(
-    taught: Node, make_node: MakeNode, digits: Digits  # noqa: F811
+    taught: Node, make_node: MakeNode, digits: Digits
 ) -> None:
     folder = pulled(taught, 1)
     fresh = make_node(trusted_keys=[
@@ -107,7 +107,7 @@ def test_a_node_that_knows_nothing_yet_predicts_at_once_what_was_taught_elsewher
 
 
 def test_p16_what_is_worse_is_refused_with_both_figures_and_swapped_by_force(
-    taught: Node, tmp_path: Path, digits: Digits  # noqa: F811
+    taught: Node, tmp_path: Path, digits: Digits
 ) -> None:
     before, folder = taught.ask(digits[0][1000]), made(tmp_path, poor())
     heard = len(taught.peer.messages)
@@ -149,7 +149,7 @@ def deadline_serves(node: Node, number: int, digits: Digits) -> None:
 
 
 def test_p16_a_trial_leaves_the_live_sums_as_they_were_to_the_bit(
-    taught: Node, tmp_path: Path  # noqa: F811
+    taught: Node, tmp_path: Path
 ) -> None:
     assert taught.stop() == 0
     before = sums(taught)
@@ -160,7 +160,7 @@ def test_p16_a_trial_leaves_the_live_sums_as_they_were_to_the_bit(
 
 
 def test_an_own_generation_that_was_pruned_since_comes_back_as_in_a_rollback(
-    taught: Node, digits: Digits  # noqa: F811
+    taught: Node, digits: Digits
 ) -> None:
     folder, before = pulled(taught, 1), taught.ask(digits[0][1000])
     digest = json.loads(taught.run("checkpoint", "list", "--json").stdout)[1]["digest"]
@@ -174,7 +174,7 @@ def test_an_own_generation_that_was_pruned_since_comes_back_as_in_a_rollback(
     assert taught.ask(digits[0][1000], generation=3)["top"] == before["top"]
 
 
-def test_an_own_generation_of_another_log_is_refused(taught: Node) -> None:  # noqa: F811
+def test_an_own_generation_of_another_log_is_refused(taught: Node) -> None:
     """Its cursor would count other labels than this log's."""
     folder = pulled(taught, 1)
     assert taught.stop() == 0

@@ -98,7 +98,7 @@ def unsolvable() -> Readout:
 
 
 def test_p15_a_push_that_lies_is_refused_with_76_by_name_and_what_serves_goes_on(
-    taught: Node, tmp_path: Path, digits: Digits  # noqa: F811
+    taught: Node, tmp_path: Path, digits: Digits
 ) -> None:
     before, log = taught.ask(digits[0][1000]), taught.rows("SELECT MAX(seq) FROM label")
     for lie, (make, name) in LIES.items():
@@ -117,7 +117,7 @@ def test_p15_a_push_that_lies_is_refused_with_76_by_name_and_what_serves_goes_on
 
 
 def test_p15_a_flipped_bit_in_any_file_that_is_pushed_is_refused_with_76(
-    taught: Node, tmp_path: Path, digits: Digits  # noqa: F811
+    taught: Node, tmp_path: Path, digits: Digits
 ) -> None:
     folder = made(tmp_path, poor())
     for name in (*FILES, "manifest.json"):

@@ -35,7 +35,7 @@ def chunks(folder: Path) -> dict[str, bytes]:
 
 
 def test_p16_staging_takes_only_what_the_signature_vouches_for_and_goes_on_after_a_kill(
-    taught: Node, tmp_path: Path, digits: Digits  # noqa: F811
+    taught: Node, tmp_path: Path, digits: Digits
 ) -> None:
     folder = made(tmp_path, poor())
     envelope, known = (folder / "manifest.json").read_bytes(), chunks(folder)
@@ -59,7 +59,7 @@ def test_p16_staging_takes_only_what_the_signature_vouches_for_and_goes_on_after
     assert taught.ask(digits[0][1000], generation=2)["generation"] == 2
 
 
-def test_p16_staging_is_bounded_and_only_one_is_staged(taught: Node, tmp_path: Path) -> None:  # noqa: F811
+def test_p16_staging_is_bounded_and_only_one_is_staged(taught: Node, tmp_path: Path) -> None:
     folder = made(tmp_path, poor())
     found = generation.unsigned(folder)
     assert found is not None
@@ -76,7 +76,7 @@ def test_p16_staging_is_bounded_and_only_one_is_staged(taught: Node, tmp_path: P
 
 
 def test_a_full_disk_is_named_keeps_the_part_and_the_push_goes_on_once_there_is_room(
-    taught: Node, tmp_path: Path, digits: Digits  # noqa: F811
+    taught: Node, tmp_path: Path, digits: Digits
 ) -> None:
     staged = taught.state / "pushed"
     staged.mkdir()
