@@ -1,9 +1,11 @@
 """What the repository says of itself is true: reference, help, README, imports."""
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -141,3 +143,12 @@ def _lint_imports(folder: Path) -> "subprocess.CompletedProcess[str]":
         [str(tool), "--no-cache"], cwd=folder, env={"PYTHONPATH": str(folder)},
         capture_output=True, text=True,
     )
+
+
+def test_no_test_is_hidden_by_another_of_its_name() -> None:
+    """Ruff's F811 would say so, but takes imported fixtures for the same."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        names = Counter(
+            node.name for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef))
+        assert [name for name, times in names.items() if times > 1] == [], path
