@@ -13,6 +13,7 @@ import resource
 import select
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -23,12 +24,13 @@ import numpy as np
 
 from edgecc import allocator
 from edgecc.errors import EdgeccError
-from edgecc.memory import peak_memory
+from edgecc.memory import data_memory, peak_memory
 from edgecc.planner import Plan
 
-OUT_OF_MEMORY = 12  # exit code
+OUT_OF_MEMORY, FAILED = 12, 70  # exit codes; with 1, a library gives up
 KNOWN = "known.safetensors"  # in a growth's folder, where rows were evicted: what still knows them
 _NO_MEMORY = ("allocate", "bad_alloc", "could not create a primitive", "failed to map segment")
+_LITTLE = 16 * 2**20  # bytes: two stacks of threads
 _PR_SET_PDEATHSIG = 1
 
 
@@ -56,15 +58,12 @@ def main() -> int:
     try:
         for order in _orders(idle):
             _run(order)
-    except (MemoryError, SystemError) as error:  # the second of modules that do not check
-        return _out_of_memory(error)
-    except (RuntimeError, ImportError) as error:
-        if not any(words in str(error) for words in _NO_MEMORY):
-            raise
-        return _out_of_memory(error)
     except EdgeccError as error:
         _say({"type": "failed", "reason": str(error)})
-        return error.exit_code
+        return FAILED
+    except Exception as error:
+        traceback.print_exc()
+        return OUT_OF_MEMORY if _of_memory(error, limit) else FAILED
     return 0
 
 
@@ -137,9 +136,12 @@ def _say(message: dict[str, Any]) -> None:
     print(json.dumps(message | {"peak": peak_memory()}), flush=True)
 
 
-def _out_of_memory(error: Exception) -> int:
-    print(f"learner out of memory: {error}", file=sys.stderr)
-    return OUT_OF_MEMORY
+def _of_memory(error: Exception, limit: int) -> bool:
+    """True where an error comes of too little memory. Libraries say so in many ways; those that do
+    not look stumble over what they did not get, while there is next to nothing left."""
+    return (isinstance(error, (MemoryError, SystemError))
+            or any(words in str(error) for words in _NO_MEMORY)
+            or limit - data_memory() < _LITTLE)
 
 
 def _fence(limit: int, parent: int) -> None:

@@ -84,6 +84,7 @@ class Orders:
     def follow(self) -> None:
         """Take in what the learner has said, once no trial needs what serves to stay."""
         supervisor = self._daemon.supervisor
+        supervisor.look()
         while not self._daemon.trial.busy and not supervisor.said.empty():
             message = supervisor.said.get()
             if message is None:

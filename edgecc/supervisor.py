@@ -15,17 +15,20 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from edgecc.learner import OUT_OF_MEMORY, Order
+from edgecc.memory import data_memory
 from edgecc.pace import Pace
 
 log = logging.getLogger(__name__)
 _BACKOFF = (0.5, 120.0)  # seconds, first and longest
 _KILLED = -9
+_NEXT_TO_NOTHING = 2**20  # bytes: Python's objects have no arena to grow into
+_PATIENCE = 10.0  # seconds of CPU
 FRUGAL = {  # of 4 MiB are few maps of a training step, and most matrices of a readout
     "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
 }
-_MEMORY_CODES = (  # 127: glibc had no room for a thread's own data; libraries abort, or crash
-    OUT_OF_MEMORY, 127, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
+_MEMORY_CODES = (  # 1: OpenBLAS, 127: glibc without room for a thread's own data; others abort
+    OUT_OF_MEMORY, 1, 127, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
 _OWN_FAULTS = (-signal.SIGILL, -signal.SIGFPE)
 
 Ending = Literal["memory", "failed", "killed"]
@@ -41,7 +44,8 @@ class Supervisor:
         self._backoff, self._not_before = _BACKOFF[0], 0.0
         self.said: Said = queue.SimpleQueue()
         self.order: Order | None = None
-        self._oom_kills = 0
+        self._oom_kills, self._starved = 0, False
+        self._silent_from, self._spoke = 0.0, False  # seconds of CPU
         self.pace = Pace()  # of a learner that has an order
         self.peak = 0  # bytes, the largest VmHWM that any learner reported
 
@@ -55,6 +59,20 @@ class Supervisor:
         if self._process is None or self.order is None or self.pace.share == 0:
             return None
         return _cpu(self._process.pid)
+
+    def look(self) -> None:
+        """Kill a learner that works on in silence with no memory left: it never ends by itself.
+
+        CPython that has no room for what it unwinds an exception with tries again for ever.
+        """
+        if self._process is None or self.order is None:
+            return
+        spent = _cpu(self._process.pid)
+        if self._spoke or self._limit - data_memory(self._process.pid) >= _NEXT_TO_NOTHING:
+            self._silent_from, self._spoke = spent, False
+        elif spent - self._silent_from > _PATIENCE:
+            self._starved = True
+            self._process.kill()
 
     @property
     def ready(self) -> bool:
@@ -92,7 +110,8 @@ class Supervisor:
                     code, unfinished.growth, self._backoff)
         self._not_before = time.monotonic() + self._backoff
         self._backoff = min(2 * self._backoff, _BACKOFF[1])
-        if code in _MEMORY_CODES or (code == _KILLED and _oom_kills() > self._oom_kills):
+        starved = self._starved or _oom_kills() > self._oom_kills
+        if code in _MEMORY_CODES or (code == _KILLED and starved):
             return "memory"
         return "killed" if code < 0 and code not in _OWN_FAULTS else "failed"
 
@@ -108,7 +127,7 @@ class Supervisor:
         self._process, self.order, self.said = None, None, queue.SimpleQueue()
 
     def _start(self) -> None:
-        self._oom_kills = _oom_kills()
+        self._oom_kills, self._starved, self._silent_from = _oom_kills(), False, 0.0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "edgecc.learner", str(self._limit), str(self._idle),
              str(os.getpid())],
@@ -129,6 +148,7 @@ class Supervisor:
                     continue
                 self.peak = max(self.peak, message.pop("peak", 0))
                 said.put(message)
+                self._spoke = True
                 self._wake()
         said.put(None)
         self._wake()
@@ -142,13 +162,14 @@ def _reaped(process: "subprocess.Popen[str]") -> int:
     return process.wait()
 
 
-def _cpu(pid: int) -> list[str]:
-    """Clock ticks that a process has had, for itself and in the kernel."""
+def _cpu(pid: int) -> float:
+    """Seconds of CPU that a process has had, for itself and in the kernel; 0 for one gone."""
     try:
         with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[11:13]
+            ticks = file.read().rpartition(")")[2].split()[11:13]
     except OSError:
-        return []
+        return 0.0
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def _oom_kills() -> int:

@@ -1,0 +1,117 @@
+"""A learner that memory runs out for ends in many ways, or not at all: all are told apart."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live import Digits
+from orders import Log, labelled, supervisor
+
+from edgecc import supervisor as module
+from edgecc.planner import MIB, Block, Plan
+
+BEGINS = """
+import mmap, os, sys
+taken = []
+def take():
+    for size in (2**20, 2**16, 2**12):
+        try:
+            while True:
+                taken.append(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE))
+        except OSError:
+            pass
+class Torch:
+    def find_spec(name, path=None, target=None):
+        if name == "torch":
+            {}
+if "edgecc.learner" in sys.orig_argv:
+    sys.meta_path.insert(0, Torch)
+"""
+CIRCLES = """
+            while True: pass
+"""
+SPEAKS = """
+            end = os.times().user + 1.0
+            while os.times().user < end:
+                os.write(1, b'{"type": "train"}\\n')
+            os._exit(70)
+"""
+LIMIT = 200 * MIB
+PLAN = Plan(8, 3, (Block(16, 3, 1, 2),), 32, 64, {})
+
+
+@pytest.fixture
+def log(tmp_path: Path, digits: Digits) -> Iterator[Log]:
+    images, labels = digits
+    made = labelled(tmp_path, (images[:20], labels[:20]), PLAN)
+    yield made
+    made.store.close()
+
+
+def ending(
+    log: Log, monkeypatch: pytest.MonkeyPatch, *, does: str, within: float = 60.0
+) -> str | None:
+    """How a learner ends that does this when torch is imported; None where it does not end."""
+    hook = log.folder / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(BEGINS.format(does))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(hook), *sys.path]))
+    learner = supervisor(LIMIT)
+    learner.give(log.order("starved", epochs=1.0))
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        learner.look()
+        time.sleep(0.02)
+        while not learner.said.empty():
+            if learner.said.get() is None:
+                return learner.ended()
+    learner.stop()
+    return None
+
+
+def test_one_that_turns_in_circles_with_no_memory_left_is_out_of_memory(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    assert ending(log, monkeypatch, does="take()" + CIRCLES) == "memory"
+
+
+def test_one_with_memory_left_may_work_for_long_without_a_word(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    assert ending(log, monkeypatch, does=CIRCLES, within=3.0) is None
+
+
+def test_one_with_no_memory_left_that_gets_on_is_left_alone(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    assert ending(log, monkeypatch, does="take()" + SPEAKS) == "failed"
+
+
+@pytest.mark.parametrize(("code", "why"), [
+    (1, "memory"),  # OpenBLAS: "Memory allocation still failed after 10 retries, giving up."
+    (12, "memory"), (127, "memory"), (70, "failed"), (78, "failed")])
+def test_the_exit_code_says_why(
+    log: Log, monkeypatch: pytest.MonkeyPatch, code: int, why: str
+) -> None:
+    assert ending(log, monkeypatch, does=f"os._exit({code})") == why
+
+
+@pytest.mark.parametrize(("before", "error", "why"), [
+    ("take()", "RuntimeError('RandomnessType: Unable to create type object!')", "memory"),
+    ("take()", "AttributeError('of a module that is half there')", "memory"),
+    ("pass", "OSError(12, 'Cannot allocate memory')", "memory"),
+    ("pass", "MemoryError", "memory"),
+    ("pass", "ImportError('libm.so: failed to map segment from shared object')", "memory"),
+    ("pass", "OSError(28, 'No space left on device')", "failed"),
+    ("pass", "AttributeError('a mistake')", "failed"),
+])
+def test_an_error_is_of_memory_by_what_it_says_or_where_next_to_nothing_is_left(
+    log: Log, monkeypatch: pytest.MonkeyPatch, before: str, error: str, why: str
+) -> None:
+    assert ending(log, monkeypatch, does=f"{before}; raise {error}") == why
