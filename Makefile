@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 APT_PACKAGES := mosquitto mosquitto-clients dataset-fashion-mnist
+WORKERS = $(shell expr $$(nproc) \* 3 / 2)  # tests often wait for a broker or a node
 CONSTRAINTS := deploy/constraints-$(shell uname -m).txt
 
 .PHONY: demo test faults arm check setup system clean
@@ -13,7 +14,7 @@ demo: setup
 	$(BIN)/edgecc demo
 
 test: setup check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile $(if $(CI),--no-skips) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile $(if $(CI),--no-skips) $(PYTEST_ARGS)
 
 # Kills, cuts, fills and misleads real processes for the better part of an hour.
 faults: setup
