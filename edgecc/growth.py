@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
-from edgecc import generation, planner
+from edgecc import generation, planner, sizes
 from edgecc.compile import Layer
 from edgecc.generation import Generation
 from edgecc.interpreter import Interpreter
@@ -125,7 +125,8 @@ class Grower:
             convs=tuple(np.asarray(weight).reshape(
                 len(weight), -1, *maps.size if weight.ndim == 2 else weight.shape[2:])
                 for weight in weights),
-            bias=np.asarray(bias), pool=block.pool, grid=_at_most(planned.grid, (out[0], out[1])),
+            bias=np.asarray(bias), pool=block.pool,
+            grid=sizes.fitted(planned.grid, (out[0], out[1])),
             padding="same" if planned.kernel else "valid", root=False,
         )
         return replace(
@@ -288,14 +289,7 @@ def _block(
         return Linear(
             channels * size[0] * size[1], planned.channels, norm="batch", generator=generator)
     return PoolConv(
-        channels, _at_most(planned.pool, size), planned.channels,
-        _odd_at_most(planned.kernel, size), norm="batch", generator=generator,
+        channels, sizes.fitted(planned.pool, size), planned.channels,
+        sizes.odd(planned.kernel, size), norm="batch", generator=generator,
     )
 
-
-def _at_most(sides: int, size: tuple[int, int]) -> tuple[int, int]:
-    return min(sides, size[0]), min(sides, size[1])
-
-
-def _odd_at_most(kernel: int, size: tuple[int, int]) -> tuple[int, int]:
-    return min(kernel, size[0] - 1 + size[0] % 2), min(kernel, size[1] - 1 + size[1] % 2)

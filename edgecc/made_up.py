@@ -4,11 +4,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def made_up(shape: tuple[int, int, int], count: int, *, pixels: bool) -> NDArray[np.float32]:
-    """`count` samples (n, H, W, C) for a shape (C, H, W), always the same: pixels from 0 to 255,
-    or windows of unit variance."""
+def made_up(
+    shape: tuple[int, int, int], count: int, *, pixels: bool, seed: int = 0
+) -> NDArray[np.float32]:
+    """`count` samples (n, H, W, C) for a shape (C, H, W), of a seed always the same: pixels from 0
+    to 255, or windows of unit variance."""
     channels, height, width = shape
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(seed)
     total = np.zeros((count, height, width, channels), np.float32)
     size = 1
     while size < max(height, width):

@@ -5,14 +5,16 @@ takes less; the first whose predicted peak (daemon plus learner, as the kernel c
 under the budget is taken. If none fits, the error says which smallest budget would.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from edgecc import sizes
 from edgecc.errors import BudgetError
 from edgecc.picture import BYTES_A_PIXEL
 from edgecc.sample import Input
-from edgecc.stem import map_shape
+from edgecc.stem import map_size
 
 MIB = 2**20
 Backend = Literal["torch", "numpy"]
@@ -27,7 +29,9 @@ _ON: Mapping[Allowed, Mapping[Backend, Sequence[tuple[int, ...]]]] = {
     "auto": {"torch": _WIDTHS[:3], "numpy": _WIDTHS[2:]},  # twice the time, and 140 MiB less
     "torch": {"torch": _WIDTHS}, "numpy": {"numpy": _WIDTHS},
 }
-_ALONE = ((28, 6), (20, 5), (15, 4), (8, 3))  # filters and grid of a stem without blocks
+# Filters, grid, mixtures and frequencies of a stem without blocks; docs/experiments.md.
+_ALONE = ((28, 6, 0, 0), (20, 5, 0, 0), (15, 4, 0, 0), (8, 3, 0, 0))
+_ALONE_ON_PICTURES = ((28, 12, 56, 36), (28, 12, 40, 25), (28, 12, 30, 16), (16, 12, 16, 9))
 _CLASSES = 64  # at least, and one more for every ...
 _CLASS_EVERY = 8  # ... features
 JUDGES = 2000  # held-out samples that judge at most
@@ -149,7 +153,7 @@ def plans(
     return [
         sized(replace(shape, stem_map=stem), spec, max_payload=max_payload, costs=costs,
               classes=classes)
-        for shape in _ladder(blocks, spec, backend)
+        for shape in _ladder(blocks, spec, backend, patches=stem is None)
     ]
 
 
@@ -163,14 +167,14 @@ def readout_dim(candidate: Plan, spec: Input) -> int:
     size = _stem_size(candidate, spec)
     if candidate.stem_map is None:
         each = candidate.stem_mixed or 2 * candidate.stem_filters
-        cells = grid_of(size, candidate.stem_grid)
+        cells = math.prod(sizes.fitted(candidate.stem_grid, size))
         dim = each * min(candidate.stem_waves or cells, cells)
     else:
         rows, columns = model_grid(candidate.stem_map, candidate.stem_grid)
         dim = candidate.stem_map.channels * rows * columns
     for block in candidate.blocks:
         size = _after(size, block)
-        dim += block.channels * grid_of(size, block.grid)
+        dim += block.channels * math.prod(sizes.fitted(block.grid, size))
     return dim
 
 
@@ -181,34 +185,28 @@ def most_classes(candidate: Plan, spec: Input, asked: int = 0) -> int:
 
 def model_grid(stem: StemMap, largest: int) -> tuple[int, int]:
     """The finest pooling of a model's map to at most _MODEL_FEATURES features, or else 1x1."""
-    fits = [
-        (min(stem.height, side), min(stem.width, side)) for side in range(1, largest + 1)
-        if side == 1 or stem.channels * side * side <= _MODEL_FEATURES
-    ]
-    return fits[-1]
+    grids = (sizes.fitted(n, (stem.height, stem.width)) for n in range(largest, 1, -1))
+    return next(
+        (grid for grid in grids if stem.channels * math.prod(grid) <= _MODEL_FEATURES), (1, 1))
 
 
-def _stem_size(candidate: Plan, spec: Input) -> list[int]:
+def _stem_size(candidate: Plan, spec: Input) -> sizes.Size:
     """Rows and columns of the stem's map."""
     if candidate.stem_map is not None:
-        return [candidate.stem_map.height, candidate.stem_map.width]
+        return candidate.stem_map.height, candidate.stem_map.width
     _, height, width = spec.model_shape
-    return [map_shape(height), map_shape(width)] if candidate.blocks else [height, width]
+    return map_size(height, width) if candidate.blocks else (height, width)
 
 
-def grid_of(size: list[int], grid: int) -> int:
-    """Cells of a grid x grid pooling on a map that may be smaller."""
-    return min(size[0], grid) * min(size[1], grid)
-
-
-def _ladder(blocks: int, spec: Input, allowed: Allowed) -> Iterator[Plan]:
+def _ladder(blocks: int, spec: Input, allowed: Allowed, *, patches: bool) -> Iterator[Plan]:
     """Plans from the widest to the stem alone, sizes still unknown."""
     for backend, widths in _ON[allowed].items() if blocks else ():
         for first, second, dense, filters, batch in widths:
             grown = tuple(_grown(blocks, first, second, dense))
             yield Plan(filters, 3, grown, batch, _in_flight(spec), {}, backend=backend)
-    for filters, grid in _ALONE:
-        yield Plan(filters, grid, (), 16, _in_flight(spec), {})
+    alone = _ALONE_ON_PICTURES if patches and spec.kind == "image" else _ALONE
+    for filters, grid, mixed, waves in alone:
+        yield Plan(filters, grid, (), 16, _in_flight(spec), {}, stem_mixed=mixed, stem_waves=waves)
 
 
 def _grown(blocks: int, first: int, second: int, dense: int) -> Iterator[Block]:
@@ -236,8 +234,7 @@ def sized(
     most = most_classes(candidate, spec, classes)
     named = most * (dim + 1) * _FLOAT64
     picture = spec.max_pixels * BYTES_A_PIXEL if spec.kind == "image" else 0
-    stem = candidate.stem_map
-    model = {} if stem is None else {"stem model": costs.stem + costs.stems * stem.memory}
+    model = _of_stem(candidate, spec, costs)
     where = _named("daemon", {
         "interpreter and libraries": costs.daemon,
         "readout": int(costs.readouts_daemon * readout),
@@ -267,8 +264,16 @@ def sized(
     return replace(candidate, where=where | _named("learner", learner), learner_limit=limit)
 
 
-def _named(process: str, sizes: dict[str, int]) -> dict[str, int]:
-    return {f"{process}: {use}": size for use, size in sizes.items()}
+def _of_stem(candidate: Plan, spec: Input, costs: Costs) -> dict[str, int]:
+    """What a stem takes in each process, beside LiteRT itself."""
+    if candidate.stem_map is not None:
+        return {"stem model": costs.stem + costs.stems * candidate.stem_map.memory}
+    _, height, width = spec.model_shape  # before and after the root
+    return {"stem's maps": 2 * 2 * candidate.stem_filters * height * width * _FLOAT32}
+
+
+def _named(process: str, uses: dict[str, int]) -> dict[str, int]:
+    return {f"{process}: {use}": size for use, size in uses.items()}
 
 
 def _tile(candidate: Plan, spec: Input) -> int:
@@ -284,19 +289,18 @@ def _tile(candidate: Plan, spec: Input) -> int:
 
 def _weights(candidate: Plan, spec: Input) -> int:
     """The float32 weights of all blocks, which train together."""
-    channels, height, width = spec.model_shape
-    channels, size, count = 2 * candidate.stem_filters, [map_shape(height), map_shape(width)], 0
+    stem, size, count = candidate.stem_map, _stem_size(candidate, spec), 0
+    channels = 2 * candidate.stem_filters if stem is None else stem.channels
     for block in candidate.blocks:
-        window = block.kernel**2 or size[0] * size[1]
+        window = math.prod(sizes.odd(block.kernel, size) if block.kernel else size)
         count += channels * window * block.channels
         channels, size = block.channels, _after(size, block)
     return count * _FLOAT32
 
 
-def _after(size: list[int], block: Block) -> list[int]:
+def _after(size: sizes.Size, block: Block) -> sizes.Size:
     """The map above `block` on one of `size`."""
-    return [_pooled(side, block.pool) for side in size] if block.kernel else [1, 1]
-
-
-def _pooled(side: int, pool: int) -> int:
-    return side // min(side, pool)
+    if not block.kernel:
+        return 1, 1
+    pool = sizes.fitted(block.pool, size)
+    return size[0] // pool[0], size[1] // pool[1]

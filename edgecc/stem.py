@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecc import sizes
 from edgecc.compile import Layer, compile_trunk
 from edgecc.interpreter import Interpreter
 from edgecc.made_up import made_up
@@ -35,9 +36,9 @@ def make_stem(
     on made-up samples (pixels, or sensor windows). `waves`: so many spatial frequencies, not cells.
     """
     channels, height, width = shape
-    pool = (_pool(height), _pool(width)) if pooled else (1, 1)
+    pool = sizes.stem_pool((height, width)) if pooled else (1, 1)
     size = (height // pool[0], width // pool[1])
-    kernel = (min(5, height - 1 + height % 2), min(5, width - 1 + width % 2))
+    kernel = min(5, height - 1 + height % 2), min(5, width - 1 + width % 2)
     whiten = _whitening(channels, kernel)
     directions = np.random.default_rng(seed).standard_normal((filters, len(whiten)))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -46,7 +47,7 @@ def make_stem(
         convs=(np.concatenate([weight, -weight]),),
         bias=np.zeros(2 * filters, np.float32),
         pool=pool,
-        grid=(min(size[0], grid), min(size[1], grid)),
+        grid=sizes.fitted(grid, size),
     )
     waves = min(waves, math.prod(layer.grid))
     gain = _COARSER * math.sqrt(_CELLS / math.prod(layer.grid)) if waves else _COARSER
@@ -54,14 +55,10 @@ def make_stem(
     return replace(layer, mix=mix, waves=waves)
 
 
-def map_shape(size: int) -> int:
-    """Rows or columns of the stem's map for an input of `size`."""
-    return size // _pool(size)
-
-
-def _pool(size: int) -> int:
-    """Maps of about 14 to 16 whatever the input."""
-    return max(1, round(size / 15))
+def map_size(height: int, width: int) -> sizes.Size:
+    """Rows and columns of the stem's map for an input of this size."""
+    pool = sizes.stem_pool((height, width))
+    return height // pool[0], width // pool[1]
 
 
 def _whitening(channels: int, kernel: tuple[int, int]) -> NDArray[np.float64]:
@@ -78,10 +75,14 @@ def _mixture(
     layer: Layer, shape: tuple[int, int, int], mixed: int, pixels: bool
 ) -> NDArray[np.float32]:
     """(mixed, channels): principal components over the cells of made-up samples."""
-    run = Interpreter(compile_trunk([layer], input_shape=shape)).run
-    samples = made_up(shape, _MADE_UP, pixels=pixels) / np.float32(255 if pixels else 1)
-    cells = np.concatenate([run(x).reshape(-1, len(layer.bias)) for x in samples])
-    _, vectors = np.linalg.eigh(np.cov(cells.astype(np.float64), rowvar=False))
+    run, size = Interpreter(compile_trunk([layer], input_shape=shape)).run, len(layer.bias)
+    total, square, count = np.zeros(size), np.zeros((size, size)), 0
+    for n in range(_MADE_UP):
+        [x] = made_up(shape, 1, pixels=pixels, seed=n)
+        cells = run(x / np.float32(255 if pixels else 1)).reshape(-1, size).astype(np.float64)
+        total, square, count = total + cells.sum(0), square + cells.T @ cells, count + len(cells)
+    mean = total / count
+    _, vectors = np.linalg.eigh(square / count - np.outer(mean, mean))
     vectors = vectors[:, ::-1][:, :mixed]
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(mixed)])
     return np.ascontiguousarray((vectors * signs).T, np.float32)

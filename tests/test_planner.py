@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecc import steps
+from edgecc import sizes, steps
 from edgecc.compile import Layer, compile_trunk
 from edgecc.errors import BudgetError
 from edgecc.interpreter import Interpreter
@@ -256,13 +256,12 @@ def built(found: Plan, spec: Input) -> Trunk:
     for block in found.blocks:
         run = Interpreter(compile_trunk(trunk.layers, input_shape=trunk.shape, output="map")).run
         height, width, channels = run(trunk.scale(np.zeros(spec.model_shape, spec.dtype))).shape
-        kernel = [min(block.kernel, side - 1 + side % 2) for side in (height, width)]
-        pool = (min(block.pool, height), min(block.pool, width))
+        pool = sizes.fitted(block.pool, (height, width))
         conv = PoolConv(
-            channels, pool, block.channels, (kernel[0], kernel[1]), norm="batch",
+            channels, pool, block.channels, sizes.odd(block.kernel, (height, width)), norm="batch",
             generator=generator,
         )
-        grid = min(height // pool[0], block.grid), min(width // pool[1], block.grid)
+        grid = sizes.fitted(block.grid, (height // pool[0], width // pool[1]))
         layer = Layer((conv.weight.numpy(),), np.zeros(block.channels, np.float32), pool, grid)
         trunk = replace(
             trunk, layers=(*trunk.layers, layer), methods=(*trunk.methods, "contextual"))

@@ -67,7 +67,8 @@ def run(*, quick: bool, out: Path, json_path: Path | None) -> None:
 def _listener(node: Node) -> Listener:
     topics = node.config.topics
     return Listener(node.work / "heard", node.config.mqtt.port,
-                    [topics.out(SOURCE, "receipt"), topics.out(SOURCE, "prediction")])
+                    [topics.out(SOURCE, "receipt"), topics.out(SOURCE, "prediction")],
+                    retained=topics / "status")
 
 
 # --- a queue filled beforehand ---

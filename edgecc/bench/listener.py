@@ -28,20 +28,30 @@ class Heard:
 
 
 class Listener:
-    """Everything on `topics` of the broker on loopback `port`, in `path`; a context manager."""
+    """Everything on `topics` of the broker on loopback `port`, in `path`; a context manager.
 
-    def __init__(self, path: Path, port: int, topics: Sequence[str]) -> None:
+    retained: a topic that has a retained message; once that is here, it listens.
+    """
+
+    def __init__(self, path: Path, port: int, topics: Sequence[str], *, retained: str) -> None:
         binary = shutil.which("mosquitto_sub")
         if binary is None:
             raise ConfigError("mosquitto_sub is missing: apt install mosquitto-clients")
         self._path, self._read, self._rest = path, 0, b""
         self._waiting: deque[Heard] = deque()
-        filters = [word for topic in topics for word in ("-t", topic)]
+        self._retained, self._listens = retained, False
+        filters = [word for topic in (*topics, retained) for word in ("-t", topic)]
         with path.open("wb") as file:
             self._process = subprocess.Popen(
                 [binary, "-p", str(port), "-q", "1", "-F", "%U %t %p", *filters], stdout=file)
 
     def __enter__(self) -> "Listener":
+        deadline = time.monotonic() + _PATIENCE
+        while not self._listens:
+            if time.monotonic() > deadline:
+                raise EdgeccError(f"nothing is retained on {self._retained}")
+            time.sleep(0.02)
+            self._waiting += self._news()
         return self
 
     def __exit__(
@@ -60,10 +70,12 @@ class Listener:
         """What came since the last call."""
         with self._path.open("rb") as file:
             file.seek(self._read)
-            found = file.read()
-        self._read += len(found)
-        *lines, self._rest = (self._rest + found).split(b"\n")
-        return [_heard(line) for line in lines]
+            new = file.read()
+        self._read += len(new)
+        *lines, self._rest = (self._rest + new).split(b"\n")
+        found = [_heard(line) for line in lines]
+        self._listens |= any(heard.topic == self._retained for heard in found)
+        return [heard for heard in found if heard.topic != self._retained]
 
     def until(self, enough: Callable[[Heard], bool], missing: Callable[[], str]) -> Heard:
         """The first message from now on that is `enough`; those before it are looked at once."""

@@ -11,7 +11,7 @@ from live import DEADLINE, Message, Node
 from edgecc import budget, generation
 from edgecc.planner import MIB, Costs, Plan
 
-LYING = Costs(learner=70 * MIB, learner_start=0, unseen=30 * MIB)  # torch takes 200 MiB
+LYING = Costs(learner=30 * MIB, learner_start=0, unseen=30 * MIB)  # torch takes 200 MiB
 
 
 def events(node: Node, kind: str) -> list[dict[str, Any]]:
@@ -44,7 +44,7 @@ def test_a_learner_without_memory_comes_back_with_a_smaller_plan_also_after_a_re
     node.start()
     assert node.ask(images[501])["label"] is not None
     accepted = node.peer.wait(lambda m: m.topic == node.topic("event") and m.json["type"] == (
-        "verdict") and m.json["data"]["accepted"], timeout=3 * DEADLINE).json["data"]
+        "verdict") and m.json["data"]["accepted"], timeout=4 * DEADLINE).json["data"]
     steps = {event["steps"]: event["now"] for event in events(node, "plan-smaller")}
     widths = [block["channels"] for block in planned["blocks"]]
     assert [steps[n] for n in sorted(steps)] == [
