@@ -31,7 +31,7 @@ def fashion() -> Labelled:
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, Any]:
-    return {"grow": {"first": 200, "epochs": 12}, "input": SERIES}
+    return {"grow": {"first": 200, "epochs": 8}, "input": SERIES}
 
 
 def closed(node: Node, *numbers: int) -> None:

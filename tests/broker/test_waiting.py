@@ -11,7 +11,7 @@ from growths import FASHION, SERIES, await_closed, chain, fashion_series
 from live import DEADLINE, Digits, Message, Node
 from notified import Systemd
 
-GROW = {"first": 400, "epochs": 40}  # trains longer than sensors are read apart
+GROW = {"first": 400, "epochs": 16}  # trains longer than sensors are read apart
 
 
 def of(node: Node, topic: str, **said: object) -> Message:
