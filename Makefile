@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 APT_PACKAGES := mosquitto mosquitto-clients dataset-fashion-mnist
-WORKERS = $(shell expr $$(nproc) \* 3 / 2)  # tests often wait for a broker or a node
+WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)  # tests often wait for a broker or a node
 CONSTRAINTS := deploy/constraints-$(shell uname -m).txt
 
 .PHONY: demo test faults arm check setup system clean

@@ -36,13 +36,13 @@ def of(config: Config) -> Budget:
 
 def planned(config: Config) -> tuple[Plan, Stem | None]:
     """What fits the budget, and the stem that is opened for it."""
-    stem, sizes = open_stem(config), None
+    stem, mapped = open_stem(config), None
     if stem is not None:
-        sizes = StemMap(len(stem.kernels), *stem.size, memory=stem.memory)
+        mapped = StemMap(len(stem.kernels), *stem.size, memory=stem.memory)
     allowed = of(config)
     found = planner.plan(
         allowed.size, config.input_spec, max_payload=config.mqtt.max_payload,
-        blocks=config.grow.blocks, stem=sizes, costs=allowed.costs, classes=config.max_classes,
+        blocks=config.grow.blocks, stem=mapped, costs=allowed.costs, classes=config.max_classes,
         backend=config.grow.backend,
     )
     return found, stem

@@ -292,4 +292,3 @@ def _block(
         channels, sizes.fitted(planned.pool, size), planned.channels,
         sizes.odd(planned.kernel, size), norm="batch", generator=generator,
     )
-

@@ -27,7 +27,7 @@ from edgecc.errors import EdgeccError
 from edgecc.memory import data_memory, peak_memory
 from edgecc.planner import Plan
 
-OUT_OF_MEMORY, FAILED = 12, 70  # exit codes; with 1, a library gives up
+OUT_OF_MEMORY, FAILED = 12, 70  # exit codes; within its limit, 1 is OpenBLAS giving up
 KNOWN = "known.safetensors"  # in a growth's folder, where rows were evicted: what still knows them
 _NO_MEMORY = ("allocate", "bad_alloc", "could not create a primitive", "failed to map segment")
 _LITTLE = 16 * 2**20  # bytes: two stacks of threads

@@ -175,7 +175,7 @@ class Orders:
         why = daemon.supervisor.ended()
         if why is None or why == "killed" or order is None:
             return
-        if why == "failed" and not daemon.store.has_room():
+        if not daemon.store.has_room():
             raise StorageFull(f"{daemon.config.state}: no room for what the learner writes")
         self._endings[why] += 1
         with daemon.store.transaction():

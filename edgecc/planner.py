@@ -21,6 +21,7 @@ Backend = Literal["torch", "numpy"]
 Allowed = Literal["auto", "torch", "numpy"]
 _FLOAT64 = 8
 _FLOAT32 = 4
+_POINTER = 8
 _WIDTHS = (  # of the first, the second and the dense block; the stem's filters, and a batch
     (64, 128, 512, 16, 64), (48, 96, 384, 16, 64), (32, 64, 256, 16, 64), (32, 48, 192, 16, 64),
     (24, 48, 128, 16, 32), (24, 32, 96, 12, 32), (16, 32, 64, 8, 16), (12, 24, 48, 8, 16),
@@ -62,7 +63,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Block:
-    """One block's size: output channels, square kernel, max-pool, readout grid.
+    """One block's size: output channels, kernel, max-pool, readout grid; see `sizes.py`.
 
     Kernel 0 is a dense block over the whole map below it.
     """
@@ -265,11 +266,13 @@ def sized(
 
 
 def _of_stem(candidate: Plan, spec: Input, costs: Costs) -> dict[str, int]:
-    """What a stem takes in each process, beside LiteRT itself."""
+    """What the stem's interpreters take in each process."""
     if candidate.stem_map is not None:
         return {"stem model": costs.stem + costs.stems * candidate.stem_map.memory}
-    _, height, width = spec.model_shape  # before and after the root
-    return {"stem's maps": 2 * 2 * candidate.stem_filters * height * width * _FLOAT32}
+    _, height, width = spec.model_shape
+    taps = 5 if height == 1 else 25  # XNNPACK keeps a pointer for each, of each pixel
+    each = 2 * candidate.stem_filters * _FLOAT32 + taps * _POINTER
+    return {"stem's map": costs.stems * each * height * width}
 
 
 def _named(process: str, uses: dict[str, int]) -> dict[str, int]:

@@ -1,4 +1,5 @@
-"""Windows and grids are planned as n x n, for pictures; on a map of one row they are n² long."""
+"""Kernels, pools and grids of blocks are planned as n x n, for pictures; on a row they are n² long.
+"""
 
 Size = tuple[int, int]  # rows and columns of a map
 
@@ -10,13 +11,13 @@ def fitted(n: int, size: Size) -> Size:
 
 
 def odd(n: int, size: Size) -> Size:
-    """The same of sizes that have a middle, for an odd n."""
-    rows, columns = (side - 1 + side % 2 for side in size)
-    return fitted(n, (rows, columns))
+    """The same with a middle."""
+    rows, columns = fitted(n, size)
+    return rows - 1 + rows % 2, columns - 1 + columns % 2
 
 
 def stem_pool(size: Size) -> Size:
-    """Leaves maps of 14 x 14 to 16 x 16, or rows of 225 at most, whatever the input."""
+    """Leaves maps of about 15 x 15, or rows of 225 at most, whatever the input."""
     rows, columns = size
     if rows == 1:
         return 1, -(-columns // 225)

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import queue
+import resource
 import signal
 import subprocess
 import sys
@@ -23,12 +24,14 @@ _BACKOFF = (0.5, 120.0)  # seconds, first and longest
 _KILLED = -9
 _NEXT_TO_NOTHING = 2**20  # bytes: Python's objects have no arena to grow into
 _PATIENCE = 10.0  # seconds of CPU
+_LOOK_EVERY = 0.5  # seconds
 FRUGAL = {  # of 4 MiB are few maps of a training step, and most matrices of a readout
     "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
 }
-_MEMORY_CODES = (  # 1: OpenBLAS, 127: glibc without room for a thread's own data; others abort
-    OUT_OF_MEMORY, 1, 127, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
+_MEMORY_CODES = (  # 127: glibc had no room for a thread's own data; libraries abort, or crash
+    OUT_OF_MEMORY, 127, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
+_GIVEN_UP = 1  # by OpenBLAS; before the limit is set, by Python
 _OWN_FAULTS = (-signal.SIGILL, -signal.SIGFPE)
 
 Ending = Literal["memory", "failed", "killed"]
@@ -46,6 +49,7 @@ class Supervisor:
         self.order: Order | None = None
         self._oom_kills, self._starved = 0, False
         self._silent_from, self._spoke = 0.0, False  # seconds of CPU
+        self._next_look = 0.0
         self.pace = Pace()  # of a learner that has an order
         self.peak = 0  # bytes, the largest VmHWM that any learner reported
 
@@ -65,13 +69,15 @@ class Supervisor:
 
         CPython that has no room for what it unwinds an exception with tries again for ever.
         """
-        if self._process is None or self.order is None:
+        now = time.monotonic()
+        if self._process is None or self.order is None or self._starved or now < self._next_look:
             return
-        spent = _cpu(self._process.pid)
+        spent, self._next_look = _cpu(self._process.pid), now + _LOOK_EVERY
         if self._spoke or self._limit - data_memory(self._process.pid) >= _NEXT_TO_NOTHING:
             self._silent_from, self._spoke = spent, False
         elif spent - self._silent_from > _PATIENCE:
             self._starved = True
+            self.pace.follow(None)
             self._process.kill()
 
     @property
@@ -101,6 +107,7 @@ class Supervisor:
         """Reap a learner that ended with its order unfulfilled: why; None where it was idle."""
         assert self._process is not None
         self.pace.follow(None)
+        fenced = _limit(self._process.pid) == self._limit
         code = _reaped(self._process)
         unfinished, self._process = self.order, None
         self.order = None
@@ -111,7 +118,8 @@ class Supervisor:
         self._not_before = time.monotonic() + self._backoff
         self._backoff = min(2 * self._backoff, _BACKOFF[1])
         starved = self._starved or _oom_kills() > self._oom_kills
-        if code in _MEMORY_CODES or (code == _KILLED and starved):
+        if code in _MEMORY_CODES or (code == _KILLED and starved) or (
+                code == _GIVEN_UP and fenced):
             return "memory"
         return "killed" if code < 0 and code not in _OWN_FAULTS else "failed"
 
@@ -160,6 +168,14 @@ def _reaped(process: "subprocess.Popen[str]") -> int:
     with contextlib.suppress(BrokenPipeError):  # of an order that it never read
         process.stdin.close()
     return process.wait()
+
+
+def _limit(pid: int) -> int | None:
+    """Bytes of data that a process may have, alive or not yet reaped; None for one gone."""
+    try:
+        return resource.prlimit(pid, resource.RLIMIT_DATA)[0]
+    except OSError:
+        return None
 
 
 def _cpu(pid: int) -> float:

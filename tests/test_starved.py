@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import Digits
+from live import DEADLINE, Digits
 from orders import Log, labelled, supervisor
 
-from edgecc import supervisor as module
+from edgecc import supervisor as supervision
 from edgecc.planner import MIB, Block, Plan
 
 BEGINS = """
@@ -23,23 +23,23 @@ def take():
                 taken.append(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE))
         except OSError:
             pass
-class Torch:
+class Finder:
     def find_spec(name, path=None, target=None):
-        if name == "torch":
-            {}
+        if name == "{module}":
+            {does}
 if "edgecc.learner" in sys.orig_argv:
-    sys.meta_path.insert(0, Torch)
+    sys.meta_path.insert(0, Finder)
 """
 CIRCLES = """
             while True: pass
 """
-SPEAKS = """
-            end = sum(os.times()[:2]) + 1.0
+WORKS = """
+            end = sum(os.times()[:2]) + 2.0
             while sum(os.times()[:2]) < end:
                 sum(range(100_000))
-                os.write(1, b'{"type": "train"}\\n')
             os._exit(70)
 """
+SPEAKS = WORKS.replace("sum(range(100_000))", "os.write(1, b'{}\\n'); sum(range(100_000))")
 LIMIT = 200 * MIB
 PLAN = Plan(8, 3, (Block(16, 3, 1, 2),), 32, 64, {})
 
@@ -53,16 +53,16 @@ def log(tmp_path: Path, digits: Digits) -> Iterator[Log]:
 
 
 def ending(
-    log: Log, monkeypatch: pytest.MonkeyPatch, *, does: str, within: float = 60.0
+    log: Log, monkeypatch: pytest.MonkeyPatch, *, does: str, module: str = "torch"
 ) -> str | None:
-    """How a learner ends that does this when torch is imported; None where it does not end."""
+    """How a learner ends that does this when `module` is imported."""
     hook = log.folder / "hook"
     hook.mkdir()
-    (hook / "sitecustomize.py").write_text(BEGINS.format(does))
+    (hook / "sitecustomize.py").write_text(BEGINS.format(does=does, module=module))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(hook), *sys.path]))
     learner = supervisor(LIMIT)
     learner.give(log.order("starved", epochs=1.0))
-    deadline = time.monotonic() + within
+    deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline:
         learner.look()
         time.sleep(0.02)
@@ -70,27 +70,27 @@ def ending(
             if learner.said.get() is None:
                 return learner.ended()
     learner.stop()
-    return None
+    raise AssertionError(f"it has not ended in {DEADLINE} s")
 
 
 def test_one_that_turns_in_circles_with_no_memory_left_is_out_of_memory(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(supervision, "_PATIENCE", 0.2)
     assert ending(log, monkeypatch, does="take()" + CIRCLES) == "memory"
 
 
 def test_one_with_memory_left_may_work_for_long_without_a_word(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.2)
-    assert ending(log, monkeypatch, does=CIRCLES, within=3.0) is None
+    monkeypatch.setattr(supervision, "_PATIENCE", 0.2)
+    assert ending(log, monkeypatch, does=WORKS) == "failed"
 
 
 def test_one_with_no_memory_left_that_gets_on_is_left_alone(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(supervision, "_PATIENCE", 0.2)
     assert ending(log, monkeypatch, does="take()" + SPEAKS) == "failed"
 
 
@@ -101,6 +101,13 @@ def test_the_exit_code_says_why(
     log: Log, monkeypatch: pytest.MonkeyPatch, code: int, why: str
 ) -> None:
     assert ending(log, monkeypatch, does=f"os._exit({code})") == why
+
+
+def test_one_that_cannot_begin_is_not_out_of_memory(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = ending(log, monkeypatch, does="raise ImportError", module="edgecc.allocator")
+    assert found == "failed"
 
 
 @pytest.mark.parametrize(("before", "error", "why"), [

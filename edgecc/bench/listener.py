@@ -41,15 +41,16 @@ class Listener:
         self._waiting: deque[Heard] = deque()
         self._retained, self._listens = retained, False
         filters = [word for topic in (*topics, retained) for word in ("-t", topic)]
-        with path.open("wb") as file:
-            self._process = subprocess.Popen(
-                [binary, "-p", str(port), "-q", "1", "-F", "%U %t %p", *filters], stdout=file)
+        self._command = [binary, "-p", str(port), "-q", "1", "-F", "%U %t %p", *filters]
 
     def __enter__(self) -> "Listener":
+        with self._path.open("wb") as file:
+            self._process = subprocess.Popen(self._command, stdout=file)
         deadline = time.monotonic() + _PATIENCE
         while not self._listens:
-            if time.monotonic() > deadline:
-                raise EdgeccError(f"nothing is retained on {self._retained}")
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._process.kill()
+                raise EdgeccError(f"{self._command[0]} heard nothing retained on {self._retained}")
             time.sleep(0.02)
             self._waiting += self._news()
         return self
