@@ -107,7 +107,7 @@ class Supervisor:
         """Reap a learner that ended with its order unfulfilled: why; None where it was idle."""
         assert self._process is not None
         self.pace.follow(None)
-        fenced = _limit(self._process.pid) == self._limit
+        fenced = _data_limit(self._process.pid) == self._limit
         code = _reaped(self._process)
         unfinished, self._process = self.order, None
         self.order = None
@@ -117,9 +117,11 @@ class Supervisor:
                     code, unfinished.growth, self._backoff)
         self._not_before = time.monotonic() + self._backoff
         self._backoff = min(2 * self._backoff, _BACKOFF[1])
+        return self._why(code, fenced)
+
+    def _why(self, code: int, fenced: bool) -> Ending:
         starved = self._starved or _oom_kills() > self._oom_kills
-        if code in _MEMORY_CODES or (code == _KILLED and starved) or (
-                code == _GIVEN_UP and fenced):
+        if code in _MEMORY_CODES or (code == _KILLED and starved) or (code == _GIVEN_UP and fenced):
             return "memory"
         return "killed" if code < 0 and code not in _OWN_FAULTS else "failed"
 
@@ -170,7 +172,7 @@ def _reaped(process: "subprocess.Popen[str]") -> int:
     return process.wait()
 
 
-def _limit(pid: int) -> int | None:
+def _data_limit(pid: int) -> int | None:
     """Bytes of data that a process may have, alive or not yet reaped; None for one gone."""
     try:
         return resource.prlimit(pid, resource.RLIMIT_DATA)[0]
