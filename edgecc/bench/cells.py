@@ -25,8 +25,8 @@ _PACKAGE = Path(edgecc.__file__).parent
 _CORE = (
     "learn/**/*.py", "growth.py", "plausible.py", "judging.py", "rows.py", "recipe.py", "stem.py",
     "trunk.py", "compile.py", "graph.py", "interpreter.py", "predictor.py",
-    "made_up.py", "sizes.py", "bench/device.py", "bench/rivals.py", "bench/streams.py", "bench/one_pass.py",
-    "bench/many_passes.py",
+    "made_up.py", "sizes.py", "bench/device.py", "bench/rivals.py", "bench/streams.py",
+    "bench/one_pass.py", "bench/many_passes.py",
 )
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
