@@ -160,9 +160,12 @@ def test_p08_a_packet_too_large_is_an_event_and_no_loop(
     said = node.peer.wait(lambda m: m.topic == node.topic("event") and
                           m.json["type"] == "packet-too-large", after=heard)
     assert "max_packet_size" in said.json["data"]["what"]
-    small = digits[0][0].tobytes()
-    assert node.receipt(node.send(small))["status"] == "stored"
-    assert broker.log.count("disconnected due to oversize packet") == 1
+    known = broker.log.count("disconnected due to oversize packet")
+    assert known >= 1  # more where a reset connection took the broker's reason with it
+    until, small = time.monotonic() + 3.0, digits[0][0].tobytes()  # longer than health waits
+    while time.monotonic() < until:
+        assert node.receipt(node.send(small))["status"] == "stored"
+    assert broker.log.count("disconnected due to oversize packet") == known
     assert node.process.poll() is None
 
 
