@@ -1,3 +1,3 @@
-from edgecc.cli import main
+from edgecc.cli.main import main
 
 main()

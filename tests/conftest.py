@@ -5,22 +5,18 @@ Whatever a test starts is dead when the test is over.
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from brokers import Broker
-from live import Digits, Node, Peer
-from notified import Systemd
-from numpy.typing import NDArray
+from support.brokers import Broker
+from support.fake_systemd import Systemd
+from support.live_node import FASHION, Digits, MakeNode, Node, Peer, Seen
 
-from edgecc.broker import Mosquitto, find_mosquitto, free_port
+from edgecc.mqtt.local_broker import Mosquitto, find_mosquitto, free_port
 
-MakeNode = Callable[..., Node]
-Seen = tuple[NDArray[np.float64], list[str]]
-FASHION = Path("/usr/share/datasets/fashion-mnist")
 _names = itertools.count()
 
 
@@ -135,11 +131,11 @@ def digits() -> Digits:
 def stem_features() -> Seen:
     """The stem's features of 5000 pictures of Fashion-MNIST (n, dim), and what they are."""
     from edgecc.capture.dataset import load_idx
-    from edgecc.interpreter import Interpreter
     from edgecc.learn.readout import to_whole
-    from edgecc.planner import plan
-    from edgecc.sample import Input
-    from edgecc.trunk import stem_trunk
+    from edgecc.plan.planner import plan
+    from edgecc.plan.stem_trunk import stem_trunk
+    from edgecc.protocol.sample import Input
+    from edgecc.trunk.interpreter import Interpreter
 
     if not FASHION.exists():
         pytest.skip("Fashion-MNIST is missing: apt install dataset-fashion-mnist")

@@ -28,7 +28,7 @@ _quick = click.option("--quick", is_flag=True, help="A smoke test; its figures m
 @_json
 def accuracy(quick: bool, cells: Path, out: Path, json_path: Path | None) -> None:
     """Many passes over Fashion-MNIST and digits, every method (about four hours)."""
-    from edgecc.bench.accuracy import run
+    from edgecc.bench.learning.accuracy import run
 
     out.mkdir(parents=True, exist_ok=True)
     run(quick=quick, folder=cells.expanduser(), json_path=json_path, out=out)
@@ -45,7 +45,7 @@ def continual(
     quick: bool, rivals: bool, cells: Path, out: Path, json_path: Path | None
 ) -> None:
     """Split-Fashion-MNIST, one pass, with controls and rivals (about an hour and a half)."""
-    from edgecc.bench.continual import run
+    from edgecc.bench.learning.continual import run
 
     out.mkdir(parents=True, exist_ok=True)
     run(quick=quick, rivals=rivals, folder=cells.expanduser(), json_path=json_path, out=out)
@@ -56,7 +56,7 @@ def continual(
 @_json
 def drift(quick: bool, json_path: Path | None) -> None:
     """Detection delay, false alarms and worth of drift detection (one to three minutes)."""
-    from edgecc.bench.drift import run
+    from edgecc.bench.learning.drift import run
 
     run(quick=quick, json_path=json_path)
 
@@ -71,7 +71,7 @@ def few_shot(quick: bool, stems: tuple[str, ...], json_path: Path | None) -> Non
 
     The pictures are emoji in two styles; npm fetches them into ~/.cache/edgecc at the first run.
     """
-    from edgecc.bench.few_shot import run
+    from edgecc.bench.learning.few_shot import run
 
     run(json_path, quick=quick, stems=stems)
 
@@ -82,7 +82,7 @@ def few_shot(quick: bool, stems: tuple[str, ...], json_path: Path | None) -> Non
 @_json
 def delivery(quick: bool, out: Path, json_path: Path | None) -> None:
     """What durability costs: a node beside plain paho on the same broker (about five minutes)."""
-    from edgecc.bench.delivery import run
+    from edgecc.bench.delivery.delivery import run
 
     run(quick=quick, out=out, json_path=json_path)
 
@@ -100,7 +100,7 @@ def memory(
     json_path: Path | None,
 ) -> None:
     """The plan against the kernel's count under several budgets (about 40 minutes)."""
-    from edgecc.bench.memory import run
+    from edgecc.bench.device.memory import run
 
     run(quick=quick, out=out, json_path=json_path, budgets=budgets, torch_alone=torch_alone)
 
@@ -110,7 +110,7 @@ def memory(
 @_json
 def train(quick: bool, json_path: Path | None) -> None:
     """Time and memory of a training step beside backpropagation's (about two minutes)."""
-    from edgecc.bench.train import run
+    from edgecc.bench.device.train import run
 
     run(quick=quick, json_path=json_path)
 
@@ -125,9 +125,9 @@ def costs(ctx: click.Context, quick: bool, out: Path, json_path: Path | None) ->
 
     The table goes into the state_dir of the configuration: the next start plans with it.
     """
-    from edgecc.bench.costs import run
-    from edgecc.budget import COSTS
-    from edgecc.command_line import configuration
+    from edgecc.bench.device.costs import run
+    from edgecc.cli.common import configuration
+    from edgecc.plan.budget import COSTS
 
     table = configuration(ctx.obj).state / COSTS
     run(quick=quick, out=out, json_path=json_path, table=table)
@@ -138,7 +138,7 @@ def costs(ctx: click.Context, quick: bool, out: Path, json_path: Path | None) ->
 @_json
 def imports(quick: bool, json_path: Path | None) -> None:
     """Import time and resident memory of each dependency (under a minute)."""
-    from edgecc.bench.imports import run
+    from edgecc.bench.device.imports import run
 
     run(quick=quick, json_path=json_path)
 
@@ -150,6 +150,19 @@ def imports(quick: bool, json_path: Path | None) -> None:
 def latency(quick: bool, out: Path, json_path: Path | None) -> None:
     """The trunk beside torch, a prediction beside an echo, and what age and classes add to either
     (about eight minutes)."""
-    from edgecc.bench.latency import run
+    from edgecc.bench.device.latency import run
 
     run(quick=quick, out=out, json_path=json_path)
+
+
+@click.command()
+@click.option("--json", "figures", type=click.Path(path_type=Path), default=None,
+              help="Write the figures here.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True,
+              help="Folder for the plot and the figures.")
+@click.option("--samples", "count", type=int, default=None, help="Training samples to stream.")
+def demo(figures: Path | None, out: Path, count: int | None) -> None:
+    """Broker, daemon, stream, learning, retrieval: everything once, on real data, measured."""
+    from edgecc.bench.demo import run
+
+    run(out, figures, count)

@@ -15,13 +15,14 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecc import offline
-from edgecc.bench import figures, plot, probe
+from edgecc.bench import figures, plot
 from edgecc.bench.data import Data, load
-from edgecc.bench.node import Node, running
-from edgecc.client import Client
-from edgecc.memory import peak_memory
-from edgecc.units import format_size
+from edgecc.bench.delivery.node import Node, running
+from edgecc.bench.device import probe
+from edgecc.cli import predict as offline
+from edgecc.config.units import format_size
+from edgecc.host.memory import peak_memory
+from edgecc.mqtt.client import Client
 
 MIB = 2**20
 BUDGET = "512MiB"
@@ -184,7 +185,7 @@ def _memory(node: Node) -> dict[str, Any]:
 
 
 def _control(node: Node, data: Data, number: int) -> float:
-    from edgecc.bench.control import random_frozen
+    from edgecc.bench.learning.untrained_control import random_frozen
 
     click.echo("random frozen blocks, three seeds: ", nl=False)
     best = random_frozen(

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecc.config import Config
-from edgecc.reader import Reader
+from edgecc.config.schema import Config
+from edgecc.store.reader import Reader
 
 _WINDOW = 500  # labels in the moving accuracy
 

@@ -79,7 +79,7 @@ def open_source(
 
         return dataset.open_images(place, shape=shape)
     if place.suffix.lower() == ".csv":
-        from edgecc.capture import sensor
+        from edgecc.capture import csv as sensor
 
         return sensor.open_csv(
             place, shape=shape, window=window, step=step, label_column=label_column

@@ -11,11 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgecc.lab.class_vectors import generate_symmetric_vectors
-    from edgecc.lab.coresnet import CoConv, CoResNet, coresnet50, coresnet101, coresnet152
-    from edgecc.lab.pool_conv import PoolConv
-    from edgecc.lab.spela import SpelaConfig, SpelaTrainer
-    from edgecc.learn.context import (
+    from edgecc.lab.papers.class_vectors import generate_symmetric_vectors
+    from edgecc.lab.papers.coresnet import CoConv, CoResNet, coresnet50, coresnet101, coresnet152
+    from edgecc.lab.papers.pool_conv import PoolConv
+    from edgecc.lab.papers.spela import SpelaConfig, SpelaTrainer
+    from edgecc.learn.contextual_pairs import (
         DataGenConfig,
         generate_contextual_data,
         generate_data,
@@ -41,11 +41,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "edgecc.lab.class_vectors": ("generate_symmetric_vectors",),
-    "edgecc.lab.coresnet": ("CoConv", "CoResNet", "coresnet50", "coresnet101", "coresnet152"),
-    "edgecc.lab.pool_conv": ("PoolConv",),
-    "edgecc.lab.spela": ("SpelaConfig", "SpelaTrainer"),
-    "edgecc.learn.context": (
+    "edgecc.lab.papers.class_vectors": ("generate_symmetric_vectors",),
+    "edgecc.lab.papers.coresnet": (
+        "CoConv", "CoResNet", "coresnet50", "coresnet101", "coresnet152"),
+    "edgecc.lab.papers.pool_conv": ("PoolConv",),
+    "edgecc.lab.papers.spela": ("SpelaConfig", "SpelaTrainer"),
+    "edgecc.learn.contextual_pairs": (
         "DataGenConfig", "generate_contextual_data", "generate_data", "generate_wrong_labels",
         "one_hot_encode",
     ),

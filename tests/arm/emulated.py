@@ -13,22 +13,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FASHION, MakeNode
-from growths import chain, closed
-from live import Digits, npy
 from nacl.signing import SigningKey, VerifyKey
+from support.growths import chain, closed
+from support.live_node import FASHION, Digits, MakeNode, npy
 
-from edgecc import generation, planner
 from edgecc.capture.dataset import load_idx
-from edgecc.growth import Grower
+from edgecc.checkpoint import generation
 from edgecc.learn.readout import Readout, to_whole
-from edgecc.messages import Label
-from edgecc.predictor import Predictor
-from edgecc.reader import Growth
-from edgecc.rows import Rows
-from edgecc.sample import Input, Sample
-from edgecc.store import Store
-from edgecc.trunk import Trunk, stem_trunk
+from edgecc.plan import planner
+from edgecc.plan.stem_trunk import stem_trunk
+from edgecc.protocol.messages import Label
+from edgecc.protocol.sample import Input, Sample
+from edgecc.serving.predictor import Predictor
+from edgecc.store.reader import Growth
+from edgecc.store.writer import Store
+from edgecc.training.dataset import Rows
+from edgecc.training.growth import Grower
+from edgecc.trunk.trunk import Trunk
 
 ROOT = Path(__file__).parent.parent.parent
 ARM = ROOT / "build/arm"

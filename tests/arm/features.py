@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecc.interpreter import Interpreter
+from edgecc.trunk.interpreter import Interpreter
 
 model, samples, out = sys.argv[1:]
 run = Interpreter(Path(model).read_bytes()).run

@@ -7,8 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import MakeNode
-from live import DEADLINE
+from support.live_node import DEADLINE, MakeNode
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -4,11 +4,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from live import DEADLINE, Message, Node
+from support.live_node import DEADLINE, Message, Node
 
-from edgecc import generation
+from edgecc.checkpoint import generation
+from edgecc.checkpoint.signing import load_or_make_key
 from edgecc.errors import CheckpointError
-from edgecc.signing import load_or_make_key
 
 
 @dataclass

@@ -1,19 +1,17 @@
 """What the fault tests share; with --full they run in their full size and leave figures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import OPEN, Broker
-from conftest import MakeNode
-from live import Digits
+from support.brokers import OPEN, Broker
+from support.live_node import Digits, MakeNode
 
 from faults.clock import LIBRARY, Clock
 from faults.tally import Tally
-from faults.trouble import Trouble
+from faults.trouble import MakeTrouble, Trouble
 
-MakeTrouble = Callable[..., Trouble]
 _tally = Tally()
 
 

@@ -8,9 +8,9 @@ import sys
 import time
 from contextlib import suppress
 
-from live import DEADLINE
+from support.live_node import DEADLINE
 
-from edgecc.backoff import LAST
+from edgecc.mqtt.backoff import LAST
 from faults.trouble import KILLED, Trouble
 
 NO_RECEIPTS, NO_BROKER = 69, 75  # exit codes

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from brokers import Broker
-from growths import FASHION, SERIES, await_closed, chain, closed, fashion_series
-from live import Digits, Message
+from support.brokers import Broker
+from support.growths import FASHION, SERIES, await_closed, chain, closed, fashion_series
+from support.live_node import Digits, Message
 
-from faults.conftest import MakeTrouble
-from faults.trouble import Trouble
+from faults.trouble import MakeTrouble, Trouble
 
 # In the order in which a node comes to them: while samples come in, and in each growth. Daemon
 # and learner take turns, since a learner that keeps dying is started again ever later.

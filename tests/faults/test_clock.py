@@ -3,11 +3,10 @@
 import time
 
 import pytest
-from brokers import Broker
+from support.brokers import Broker
 
 from faults.clock import Clock
-from faults.conftest import MakeTrouble
-from faults.trouble import Trouble
+from faults.trouble import MakeTrouble, Trouble
 
 YEAR = 365 * 24 * 3600
 JUMPS = (YEAR, -YEAR, 0, -50 * YEAR, 30 * YEAR, 3600, -3600, 0)

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from brokers import Broker
+from support.brokers import Broker
 
-from faults.conftest import MakeTrouble
-from faults.trouble import Trouble
+from faults.trouble import MakeTrouble, Trouble
 
 SIZE = 8 * 2**20  # bytes of the small disk
 

@@ -3,16 +3,15 @@
 import random
 
 import numpy as np
-from brokers import Broker
-from live import npy
+from support.brokers import Broker
+from support.live_node import npy
 
-from edgecc import config
 from edgecc.capture import Item
-from edgecc.capture.stream import Stream
-from edgecc.client import Client
-from faults.conftest import MakeTrouble
+from edgecc.capture.producer import Stream
+from edgecc.config import schema as config
+from edgecc.mqtt.client import Client
 from faults.producer import Producer
-from faults.trouble import KILLED, Trouble, plan
+from faults.trouble import KILLED, MakeTrouble, Trouble, plan
 
 
 def test_a_daemon_killed_at_every_point_has_all_that_the_broker_took(

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from brokers import Broker
-from live import npy
 from PIL import Image
+from support.brokers import Broker
+from support.live_node import npy
 
-from faults.conftest import MakeTrouble
-from faults.trouble import Trouble
+from faults.trouble import MakeTrouble, Trouble
 
 MIB = 2**20
 ALLOWED = 5 * MIB  # growth of the daemon's resident memory

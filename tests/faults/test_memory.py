@@ -2,12 +2,11 @@
 
 import resource
 
-from brokers import Broker
-from growths import closed
-from live import Message
+from support.brokers import Broker
+from support.growths import closed
+from support.live_node import Message
 
-from faults.conftest import MakeTrouble
-from faults.trouble import Trouble
+from faults.trouble import MakeTrouble, Trouble
 
 TIMES = 3
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from brokers import Broker
+from support.brokers import Broker
 
-from faults.conftest import MakeTrouble
 from faults.proxy import Proxy
+from faults.trouble import MakeTrouble
 
 KEEPALIVE = 5  # seconds; the least there is
 LOST = "no connection to the broker"

@@ -8,14 +8,13 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
-from brokers import OPEN, Broker
-from live import DEADLINE, Peer
 from paho.mqtt.enums import CallbackAPIVersion
+from support.brokers import OPEN, Broker
+from support.live_node import DEADLINE, Peer
 
 from faults.clock import Clock
-from faults.conftest import MakeTrouble
 from faults.producer import Producer
-from faults.trouble import KILLED, Trouble
+from faults.trouble import KILLED, MakeTrouble, Trouble
 
 FORGETFUL = OPEN + "persistence false"
 DAY = 24 * 3600

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from live import DEADLINE, Digits, Node, npy
+from support.live_node import DEADLINE, Digits, Node, npy
 
 from faults.checker import Checker
 from faults.hook.sitecustomize import POINTS
@@ -194,3 +194,6 @@ def plan(
         extra = int(len(points) * random_share / (1 - random_share)) + 1
         chosen += [(moments.choice(roles), None, 1) for _ in range(extra)]
     return chosen[:kills]
+
+
+MakeTrouble = Callable[..., Trouble]  # what the fixture make_trouble is

@@ -12,7 +12,7 @@ from typing import Literal
 
 from edgecc.learn.backends import Array, Draws, namespace, of
 from edgecc.learn.blocks import Block
-from edgecc.learn.context import generate_wrong_labels
+from edgecc.learn.contextual_pairs import generate_wrong_labels
 from edgecc.learn.methods.optimisers import Adam, MakeOptimiser
 from edgecc.learn.methods.scored import Mode, Scored
 

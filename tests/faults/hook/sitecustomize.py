@@ -23,38 +23,38 @@ from typing import Any
 # or, of a context manager, at the end of its block.
 POINTS = {
     "daemon": {
-        "after receive": ("edgecc.link", "Link._on_message", "after"),
-        "before write": ("edgecc.ingest", "Ingest._log", "before"),
-        "mid-write": ("edgecc.store", "Store.add_sample", "after"),
-        "after write": ("edgecc.store", "Store.transaction", "within"),
-        "after commit": ("edgecc.store", "Store.transaction", "after"),
-        "before ack": ("edgecc.link", "Link.ack", "before"),
-        "after ack": ("edgecc.link", "Link.ack", "after"),
-        "before publish": ("edgecc.outbox", "Outbox.pump", "before"),
-        "mid-generation": ("edgecc.generation", "write_file", "after"),
+        "after receive": ("edgecc.mqtt.connection", "Link._on_message", "after"),
+        "before write": ("edgecc.ingest.pipeline", "Ingest._log", "before"),
+        "mid-write": ("edgecc.store.writer", "Store.add_sample", "after"),
+        "after write": ("edgecc.store.writer", "Store.transaction", "within"),
+        "after commit": ("edgecc.store.writer", "Store.transaction", "after"),
+        "before ack": ("edgecc.mqtt.connection", "Link.ack", "before"),
+        "after ack": ("edgecc.mqtt.connection", "Link.ack", "after"),
+        "before publish": ("edgecc.mqtt.outbox", "Outbox.pump", "before"),
+        "mid-generation": ("edgecc.checkpoint.generation", "write_file", "after"),
         "before rename": ("pathlib", "Path.rename", "before"),
         "after rename": ("pathlib", "Path.rename", "after"),
         "before replace": ("pathlib", "Path.replace", "before"),
         "after replace": ("pathlib", "Path.replace", "after"),
-        "before swap": ("edgecc.serving", "Serving.swap", "before"),
+        "before swap": ("edgecc.serving.generations", "Serving.swap", "before"),
     },
     "learner": {
         "mid-training": ("edgecc.learn.network", "Network.sweep", "before"),
-        "mid-generation": ("edgecc.generation", "write_file", "after"),
+        "mid-generation": ("edgecc.checkpoint.generation", "write_file", "after"),
         "before replace": ("pathlib", "Path.replace", "before"),
         "after replace": ("pathlib", "Path.replace", "after"),
     },
     "producer": {
-        "before send": ("edgecc.capture.stream", "Stream._send", "before"),
-        "after send": ("edgecc.capture.stream", "Stream._send", "after"),
-        "before receipts": ("edgecc.capture.stream", "Stream._settle", "before"),
-        "after receipts": ("edgecc.capture.stream", "Stream._settle", "after"),
+        "before send": ("edgecc.capture.producer", "Stream._send", "before"),
+        "after send": ("edgecc.capture.producer", "Stream._send", "after"),
+        "before receipts": ("edgecc.capture.producer", "Stream._settle", "before"),
+        "after receipts": ("edgecc.capture.producer", "Stream._settle", "after"),
     },
 }
 
 
 def _role() -> str:
-    if "edgecc.learner" in sys.orig_argv:
+    if "edgecc.training.learner" in sys.orig_argv:
         return "learner"
     return "producer" if "stream" in sys.orig_argv else "daemon"
 
@@ -109,7 +109,7 @@ def _install(folder: Path, role: str) -> None:
             holder = getattr(module, owner[0]) if owner else module
             strike = functools.partial(_pass, folder, role, point)
             setattr(holder, name, _wrapped(getattr(holder, name), where, strike))
-        if module.__name__ == "edgecc.store" and "MAX_PAGES" in os.environ:
+        if module.__name__ == "edgecc.store.writer" and "MAX_PAGES" in os.environ:
             _limit_pages(module.Store)
 
     class OnImport:

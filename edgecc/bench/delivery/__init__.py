@@ -1,0 +1,1 @@
+"""Durability: what it costs beside plain paho."""

@@ -1,0 +1,171 @@
+"""A node for a bench: its own broker, a daemon as a user would start it, and a client."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import click
+
+from edgecc.config import schema as config
+from edgecc.config.schema import Config
+from edgecc.errors import EdgeccError
+from edgecc.mqtt import local_broker as broker
+from edgecc.mqtt.client import Client
+from edgecc.mqtt.local_broker import Embedded, Mosquitto
+
+_CONFIG = """\
+node: bench
+state_dir: {state}
+memory_budget: {budget}
+max_classes: {classes}
+mqtt: {{host: 127.0.0.1, port: {port}}}
+input: {{kind: image, shape: {shape}}}
+grow: {{first: {first}, mirror: {mirror}, backend: {backend}}}
+governor: {{max_celsius: 150, heed_throttling: false}}
+"""
+
+
+@dataclass
+class Node:
+    """A daemon and its broker. Verdicts are printed as they come; all events are kept."""
+
+    work: Path
+    config: Config
+    broker: Mosquitto | Embedded
+    client: Client
+    within: tuple[str, ...] = ()  # how the daemon's command line begins
+    environ: dict[str, str] = field(default_factory=dict)  # beside this process's own
+    ready: float = 0.0  # seconds from the first start of the process to `online` over MQTT
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def launch(self, **environ: str) -> None:
+        """Start the daemon, and do not wait for it."""
+        with (self.work / "daemon.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self.within, sys.executable, "-m", "edgecc", "--log-format", "json", "--config",
+                 str(self.work / "edgecc.yaml"), "start"],
+                stdout=log, stderr=log, env=_foreign() | self.environ | environ,
+            )
+
+    def start(self, **environ: str) -> float:
+        """Start the daemon; seconds until it said `online` over MQTT."""
+        while self.client.next_message(0.05) is not None:
+            pass  # of an earlier life
+        started = time.monotonic()
+        self.launch(**environ)
+        while self.process.poll() is None:
+            message = self.client.next_message(1.0)
+            if message is not None and message.payload == b"online" and not message.retain:
+                return time.monotonic() - started
+        raise EdgeccError("the daemon did not start; see daemon.log in the bench's folder")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def connected_at(self) -> float:
+        """When the daemon last connected, seconds since 1970, by its log."""
+        lines = (self.work / "daemon.log").read_text().splitlines()
+        connects = (json.loads(line) for line in lines if "connected to the broker, " in line)
+        return max(float(said["ts"]) for said in connects)
+
+    def stop(self) -> None:
+        """End the daemon as systemd would."""
+        self.process.send_signal(signal.SIGTERM)
+        if self.process.wait(timeout=60) != 0:
+            raise EdgeccError(
+                f"the daemon ended with {self.process.returncode}; see {self.work}/daemon.log")
+
+    def command(self, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
+        """Run an edgecc command as a user would."""
+        return subprocess.run(
+            [sys.executable, "-m", "edgecc", "--log-level", "warning", "--config",
+             str(self.work / "edgecc.yaml"), *arguments],
+            check=True, stdout=subprocess.PIPE, env=_foreign(), **options,
+        )
+
+    def health(self) -> dict[str, Any]:
+        """The next health message, verdicts and swaps noted on the way."""
+        while True:
+            message = self.client.next_message(30.0)
+            if message is None:
+                raise EdgeccError("the daemon has gone quiet; see daemon.log in the bench's folder")
+            if message.topic.endswith("/event"):
+                self._note(json.loads(message.payload))
+            elif message.topic.endswith("/health"):
+                health: dict[str, Any] = json.loads(message.payload)
+                return health
+
+    def idle(self, labels: int) -> dict[str, Any]:
+        """Wait until everything is learnt and no block is due; the health message that says so."""
+        while True:
+            health = self.health()
+            waiting = health["backlog"] + health["growths_open"] + health["swapping"]
+            if not waiting and health["log"]["labels"] >= labels:
+                return health
+
+    def _note(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+        if event["type"] == "verdict":
+            click.echo(_verdict(event["data"]))
+
+
+@contextmanager
+def running(
+    work: Path, *, saving: str = "autosave_interval 60", within: tuple[str, ...] = (),
+    environ: Mapping[str, str] = MappingProxyType({}), classes: int = 0, backend: str = "auto",
+    past: Callable[[Config], None] = lambda _: None, **settings: Any
+) -> Iterator[Node]:
+    """A broker and a daemon in fresh folders below `work`; `settings` fill the configuration.
+
+    saving: when mosquitto writes what it holds to disk, in its own words; within: how the daemon's
+    command line begins; past: gives the node one, before its first start.
+    """
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    port = broker.free_port()
+    state = (work / "state").resolve()
+    text = _CONFIG.format(state=state, port=port, classes=classes, backend=backend, **settings)
+    (work / "edgecc.yaml").write_text(text)
+    found = config.load(work / "edgecc.yaml", environ={})
+    past(found)
+    local = broker.start_local(work / "broker", port, saving)
+    click.echo(f"{local.name} on 127.0.0.1:{port}")
+    node = None
+    try:
+        with Client(found) as client:
+            client.subscribe([found.topics / part for part in ("status", "health", "event")])
+            node = Node(work, found, local, client, within, dict(environ))
+            node.ready = node.start()
+            yield node
+        node.stop()
+    finally:
+        if node is not None:
+            node.process.kill()
+        local.stop()
+
+
+def _foreign() -> dict[str, str]:
+    """The environment, without a configuration of some other node."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("EDGECC_")}
+
+
+def _verdict(verdict: dict[str, Any]) -> str:
+    fate = "accepted" if verdict["accepted"] else (
+        "kept growing on" if verdict["helps"] else "dropped")
+    return (f"  growth {verdict['growth']} at {verdict['cursor']} labels, block "
+            f"{verdict['block']} ({'int8' if verdict['int8'] else 'float32'}): held-out "
+            f"{verdict['held_out']:.4f}, without it {verdict['held_out_without']:.4f}, serving "
+            f"{verdict['held_out_serving']:.4f}: {fate}")

@@ -1,0 +1,1 @@
+"""Memory, time and costs on this device."""

@@ -1,0 +1,1 @@
+"""Accuracy: streams, controls, baselines."""

@@ -1,0 +1,59 @@
+"""The control beside every accuracy: the same network with blocks that were never trained.
+
+Same stem, widths, data-calibrated normalisation, readout dimension, penalty search and rows.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecc.checkpoint import generation
+from edgecc.checkpoint.keyring import Keys
+from edgecc.config.schema import Config
+from edgecc.learn.readout import scores, to_whole
+from edgecc.plan.planner import Plan
+from edgecc.store.reader import Growth, Reader
+from edgecc.training.dataset import Rows
+from edgecc.training.growth import Grower
+from edgecc.trunk.interpreter import Interpreter
+
+SEEDS = (0, 1, 2)
+
+
+def random_frozen(
+    config: Config, number: int, images: NDArray[Any], labels: list[str],
+    report: Callable[[float], None],
+) -> float:
+    """Best accuracy of three seeds on `images` (N, C, H, W), on the rows of generation `number`."""
+    folder = config.state / "generations" / generation.name_of(number)
+    served = generation.load(folder, Keys(config.state).trusted, config.input_spec)
+    store = Reader(config.state / "log.sqlite")
+    rows = Rows.at(store, config.input_spec, served.manifest.cursor)
+    found = []
+    for seed in SEEDS:
+        found.append(_one(served, rows, seed, images, labels))
+        report(found[-1])
+    return max(found)
+
+
+def _one(
+    served: generation.Generation, rows: Rows, seed: int, images: NDArray[Any], labels: list[str]
+) -> float:
+    manifest = served.manifest
+    plan = Plan.restored(manifest.plan)
+    untrained = Growth(manifest.growth, manifest.cursor, {"epochs": 0})
+    with tempfile.TemporaryDirectory() as work:
+        grower = Grower(
+            untrained, served, rows, plan=plan, seed=seed, folder=Path(work), report=lambda _: None
+        )
+        trunk = grower.grown().first(len(manifest.blocks) - 1)
+        judged = grower.judge(trunk)
+    run = Interpreter(trunk.compile()).run
+    weights = judged.readout.weights(judged.answers.alpha)
+    features = np.array([to_whole(run(trunk.scale(x))) for x in images])
+    named = np.array(rows.classes)[scores(weights, features).argmax(axis=1)]
+    return float(np.mean(named == np.array(labels)))

@@ -1,0 +1,1 @@
+"""A generation as a signed folder: written, verified, chunked, pulled."""

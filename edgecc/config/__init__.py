@@ -1,0 +1,1 @@
+"""What the operator wrote: the tree of keys, loading, coercion, units, reload."""

@@ -1,0 +1,1 @@
+"""The loop of `edgecc start` and its parts, one file each."""

@@ -1,1 +1,0 @@
-"""Commands that come in groups, a module each; `edgecc/cli.py` is the index of them all."""

@@ -1,0 +1,1 @@
+"""This machine: memory, allocator, board, watchdog, systemd, lock, logs."""

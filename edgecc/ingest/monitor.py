@@ -1,0 +1,100 @@
+"""Keeps an eye on the stream: sources whose labels cannot be trusted, and drift.
+
+Its state is a function of the scored labels in the order of the log and of what operators decided.
+It is saved in the transaction that logs them: no crash comes between.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from edgecc.config.schema import Config
+from edgecc.ingest.drift import Adwin
+from edgecc.ingest.source_trust import Sources
+from edgecc.plan.schedule import open_drift_growth, open_growth
+from edgecc.protocol.messages import Label
+from edgecc.store.reader import LabelEvent
+from edgecc.store.writer import Store
+
+Say = Callable[[str, str, dict[str, Any]], None]  # an event: its kind, severity and figures
+
+
+class Watch:
+    def __init__(self, config: Config, store: Store, say: Say) -> None:
+        self._config, self._store, self._say = config, store, say
+        self.sources = Sources(
+            tolerance=config.trust.tolerance, rate=config.trust.rate, state=store.meta("sources"),
+            recent=store.misses())
+        self._adwin = Adwin(delta=config.drift.delta, state=store.meta("drift"))
+        self._changed = False
+
+    # --- inside the transaction of a batch ---
+
+    def sets_aside(self, label: Label) -> bool:
+        """True for a distrusted source's label of a known sample, which is kept and not learnt."""
+        if not self.sources.distrusts(label.source) or label.unlearn:
+            return False
+        row = self._store.row_of(label.id)
+        if row is not None:
+            self._store.aside.keep(row, label.source, label.label)
+        return row is not None
+
+    def scored(self, source: str, event: LabelEvent, hit: bool) -> None:
+        """A label was logged whose sample had been predicted."""
+        self._changed = True
+        drift = self._adwin.add(not hit)
+        if drift is not None:
+            self._say("drift", "warning", {
+                "label": event.seq, "error_before": round(drift.before, 4),
+                "error_after": round(drift.after, 4), "labels_before": drift.dropped,
+                "labels_after": drift.kept,
+                "growth": open_drift_growth(self._store, self._config, event.seq),
+            })
+        if self.sources.score(source, str(event.label), hit) and self._config.trust.enabled:
+            self._distrust(source, by_hand=False)
+
+    def save(self) -> None:
+        if self._changed:
+            self._store.set_meta("sources", self.sources.state())
+            for label, one in self.sources.changed().items():
+                self._store.set_misses(label, one)
+            self._store.set_meta("drift", self._adwin.state())
+        self._changed = False
+
+    # --- what operators ask ---
+
+    def report(self) -> list[dict[str, Any]]:
+        aside = self._store.aside.counts()
+        return [one | {"aside": aside.get(one["source"], 0)} for one in self.sources.report()]
+
+    def decide(self, source: str, *, trusted: bool) -> None:
+        """By hand, and until decided otherwise; durable once it returns."""
+        with self._store.transaction():
+            if trusted:
+                self._pardon(source)
+            elif not self.sources.distrusts(source):
+                self._distrust(source, by_hand=True)
+            self._changed = True
+            self.save()
+
+    def _distrust(self, source: str, *, by_hand: bool) -> None:
+        figures = next((one for one in self.report() if one["source"] == source), {})
+        self.sources.decide(source, distrusted=True, by_hand=by_hand)
+        before = self._store.last_label()
+        taken = self._store.aside.set_aside(source, self.sources.distrusted)
+        self._open_growths(before)
+        self._say("source-distrusted", "warning", figures | {
+            "source": source, "distrusted": True, "by_hand": by_hand, "aside": taken.labels,
+            "replaced": taken.replaced, "evicted": taken.evicted, "label": before,
+        })
+
+    def _pardon(self, source: str) -> None:
+        self.sources.decide(source, distrusted=False, by_hand=True)
+        before = self._store.last_label()
+        given = self._store.aside.give_back(source)
+        self._open_growths(before)
+        self._say("source-trusted", "info", {"source": source, "labels": given, "label": before})
+
+    def _open_growths(self, before: int) -> None:
+        """Those due at the labels just logged."""
+        for seq in range(before + 1, self._store.last_label() + 1):
+            open_growth(self._store, self._config, seq)

@@ -1,0 +1,1 @@
+"""The papers' own names, one file a paper."""

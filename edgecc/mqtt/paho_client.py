@@ -1,0 +1,265 @@
+"""paho's client on a socket that reads and writes many packets in one system call.
+
+paho receives a packet in four calls, sends each in one of its own, and unpacks properties by name:
+three quarters of what a message costs. Here the plain case is read at once; whatever is out of the
+ordinary goes to paho's own code.
+"""
+
+import os
+import select
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from paho.mqtt.client import Client, MQTTMessage, MQTTv5, mqtt_ms_queued
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edgecc.protocol.messages import Inbound
+
+_AT_ONCE = 64 * 1024  # bytes read in one call
+_READS = 64  # of packets, before anything is written
+_CLOSING = 1.0  # seconds for the last bytes to leave
+_SUCCESS = ReasonCode(PacketTypes.PUBACK)
+_TLS_WANTS = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_NONE = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
+
+_CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION, _USER = 0x03, 0x08, 0x09, 0x26
+_SIZES = {0x01: 1, 0x02: 4}  # bytes of the payload's format, and of its expiry
+
+
+class Buffered:
+    """A socket, plain or TLS; what is sent waits for `flush`."""
+
+    def __init__(self, inner: socket.socket) -> None:
+        self._inner = inner
+        self._read, self._at = b"", 0
+        self.unsent = bytearray()
+
+    def recv(self, size: int) -> bytes:
+        if self._at == len(self._read):
+            if size >= _AT_ONCE:
+                return self._inner.recv(size)
+            self._read, self._at = self._inner.recv(_AT_ONCE), 0
+        found = self._read[self._at : self._at + size]
+        self._at += len(found)
+        return found
+
+    def pending(self) -> int:
+        """Bytes that can be read although `select` knows nothing of them."""
+        inner: Any = self._inner
+        below = inner.pending() if hasattr(inner, "pending") else 0
+        return len(self._read) - self._at + int(below)
+
+    def send(self, data: bytes | bytearray) -> int:
+        self.unsent += data
+        return len(data)
+
+    def flush(self) -> None:
+        """Send as much as the socket takes now."""
+        with suppress(BlockingIOError, *_TLS_WANTS):
+            while self.unsent:
+                del self.unsent[: self._inner.send(self.unsent)]
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._inner.settimeout(_CLOSING)
+            self._inner.sendall(self.unsent)
+        self._inner.close()
+
+    def fileno(self) -> int:
+        return self._inner.fileno()
+
+    def setblocking(self, flag: bool) -> None:
+        self._inner.setblocking(flag)
+
+
+class Wire(Client):
+    """Delivers messages as `Inbound`, of the connection of that number. The owner calls `turn`."""
+
+    def __init__(
+        self, client_id: str, deliver: Callable[[Inbound], None], connection: Callable[[], int]
+    ) -> None:
+        super().__init__(
+            CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTv5, manual_ack=True)
+        self._deliver, self._connection = deliver, connection
+        self._reader, self._waker = os.pipe()
+        self._woken = False
+        self.on_message = self._deliver_slowly
+        # With this set, paho never writes from the thread that publishes; `turn` does.
+        self.on_socket_register_write = lambda *_: None
+
+    def __del__(self) -> None:
+        super().__del__()
+        os.close(self._reader)
+        os.close(self._waker)
+
+    def keep_to(self, window: int) -> None:
+        """QoS 1 messages that the broker, now connected, takes at once; further ones wait.
+
+        So do those of an earlier connection, all of which paho would send again at once.
+        """
+        self._max_inflight_messages = window
+        with self._out_message_mutex:
+            for message in list(self._out_messages.values())[window:]:
+                message.state = mqtt_ms_queued
+
+    def wake(self) -> None:
+        """Have `turn`, in another thread, send what has been handed over."""
+        if not self._woken:
+            self._woken = True
+            os.write(self._waker, b"\0")
+
+    @property
+    def unsent(self) -> bool:
+        """True while something handed over has not left."""
+        return self.want_write() or bool(self._buffer is not None and self._buffer.unsent)
+
+    def turn(self, timeout: float) -> bool:
+        """Read and write what there is, within `timeout` seconds; False once disconnected."""
+        buffer = self._buffer
+        if buffer is None:
+            return False
+        wait = 0.0 if buffer.pending() else timeout
+        sources: list[Any] = [buffer, self._reader]
+        ready, _, _ = select.select(sources, [buffer] if self.unsent else [], [], wait)
+        if self._reader in ready:
+            os.read(self._reader, 1)
+            self._woken = False  # before writing: whatever is handed over from now on wakes again
+        if (buffer in ready or buffer.pending()) and not self._read(buffer):
+            return False
+        return self.write()
+
+    def write(self) -> bool:
+        """Send what the socket takes now; False once disconnected."""
+        if self.loop_write() or self._buffer is None:
+            return False
+        self._buffer.flush()
+        return self.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _read(self, buffer: Buffered) -> bool:
+        for _ in range(_READS):
+            if self.loop_read() or self._buffer is None:
+                return False
+            if not buffer.pending():
+                break
+        return True
+
+    @property
+    def _buffer(self) -> Buffered | None:
+        found = self.socket()
+        assert found is None or isinstance(found, Buffered)
+        return found
+
+    # --- in place of paho's ---
+
+    def _create_socket(self) -> Buffered:
+        inner: Any = super()._create_socket()
+        with suppress(OSError):  # without this, small packets wait 40 ms for a delayed ACK
+            inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return Buffered(inner)
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        packet = self._in_packet
+        found = publish_of(packet["command"], packet["packet"], self._connection())
+        if found is None:
+            return super()._handle_publish()
+        self._deliver(found)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _handle_pubackcomp(self, cmd: Any) -> MQTTErrorCode:
+        packet = self._in_packet["packet"]
+        plain = len(packet) in (2, 3) and packet[2:] < b"\x80"  # success, perhaps without takers
+        if cmd != "PUBACK" or not plain:
+            return super()._handle_pubackcomp(cmd)
+        mid = int.from_bytes(packet[:2])
+        with self._out_message_mutex:
+            if mid in self._out_messages:
+                return self._do_on_publish(mid, _SUCCESS, _NONE)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _deliver_slowly(self, _client: Client, _user: Any, message: MQTTMessage) -> None:
+        found = message.properties
+        self._deliver(Inbound(
+            topic=message.topic, payload=bytes(message.payload), mid=message.mid,
+            qos=message.qos, retain=message.retain, redelivered=message.dup,
+            connection=self._connection(),
+            content_type=getattr(found, "ContentType", None),
+            response_topic=getattr(found, "ResponseTopic", None),
+            correlation=getattr(found, "CorrelationData", None),
+            user=dict(getattr(found, "UserProperty", [])),
+        ))
+
+
+def publish_of(command: int, packet: bytearray, connection: int) -> Inbound | None:
+    """A PUBLISH of MQTT 5; None where it is malformed, or not of the plain kind."""
+    try:
+        end, qos, mid = 2 + int.from_bytes(packet[:2]), command >> 1 & 3, 0
+        topic = packet[2:end].decode()
+        if qos:
+            mid, end = int.from_bytes(packet[end : end + 2]), end + 2
+        length, start = _length(packet, end)
+        found, user = _properties(packet, start, start + length)
+    except (IndexError, KeyError, UnicodeDecodeError):
+        return None
+    if qos == 2 or start + length > len(packet) or not _sound(topic):
+        return None
+    return Inbound(
+        topic, bytes(memoryview(packet)[start + length :]), mid, qos, bool(command & 1),
+        bool(command & 8), connection, found.get(_CONTENT_TYPE), found.get(_RESPONSE_TOPIC),
+        found.get(_CORRELATION), user,
+    )
+
+
+def _properties(packet: bytearray, at: int, end: int) -> tuple[dict[int, Any], dict[str, str]]:
+    """Those that an `Inbound` has, and user properties; KeyError for others, and for any twice."""
+    found: dict[int, Any] = {}
+    user: dict[str, str] = {}
+    while at < end:
+        kind, at = packet[at], at + 1
+        if kind == _USER:
+            name, at = _text(packet, at)
+            user[name], at = _text(packet, at)
+        elif kind in found:
+            raise KeyError(kind)
+        elif kind == _CORRELATION:
+            found[kind], at = _binary(packet, at)
+        elif kind in (_CONTENT_TYPE, _RESPONSE_TOPIC):
+            found[kind], at = _text(packet, at)
+        else:
+            found[kind], at = None, at + _SIZES[kind]
+    if at != end:
+        raise IndexError(at)
+    return found, user
+
+
+def _text(packet: bytearray, at: int) -> tuple[str, int]:
+    found, at = _binary(packet, at)
+    text = found.decode()
+    if not _sound(text):
+        raise KeyError(text)
+    return text, at
+
+
+def _sound(text: str) -> bool:
+    """False for what MQTT does not allow in a string; paho knows what to do then."""
+    return "\0" not in text and "\ufeff" not in text
+
+
+def _binary(packet: bytearray, at: int) -> tuple[bytes, int]:
+    start = at + 2
+    end = start + (packet[at] << 8 | packet[at + 1])
+    return bytes(packet[start:end]), end
+
+
+def _length(packet: bytearray, at: int) -> tuple[int, int]:
+    """Of the properties, and where they start; KeyError beyond two bytes of length."""
+    if packet[at] < 0x80:
+        return packet[at], at + 1
+    if packet[at + 1] >= 0x80:
+        raise KeyError(at)
+    return packet[at] - 0x80 + (packet[at + 1] << 7), at + 2

@@ -1,0 +1,96 @@
+"""TLS to the broker: 1.2 or newer, verified; where it fails, why, and what to do."""
+
+import socket
+import ssl
+from contextlib import closing
+from dataclasses import dataclass
+
+from edgecc.config.schema import Mqtt
+from edgecc.errors import ConfigError
+
+_PATIENCE = 3.0  # seconds for a broker that refuses our certificate to say so
+_EXPIRED, _NOT_YET, _HOST, _ADDRESS = 10, 9, 62, 64  # X509_V_ERR_*
+_SAYS = {  # what is in OpenSSL's reason: what it means
+    "CERTIFICATE_REQUIRED": "the broker asks for a certificate: set mqtt.cert and mqtt.key",
+    "UNKNOWN_CA": "the broker does not trust mqtt.cert: have it signed by the broker's authority",
+    "ALERT_DECRYPT_ERROR": "the broker does not trust mqtt.cert: have it signed by its authority",
+    "ALERT_BAD_CERTIFICATE": "the broker refuses mqtt.cert: have it signed by its authority",
+    "CERTIFICATE_EXPIRED": "the broker says that mqtt.cert has expired: renew it",
+    "CERTIFICATE_REVOKED": "the broker says that mqtt.cert is revoked: make another",
+    "HANDSHAKE_FAILURE": "the broker refuses the handshake: does it ask for mqtt.cert and key?",
+    "UNSUPPORTED_PROTOCOL": "the broker speaks no TLS 1.2: set `tls_version tlsv1.2` there",
+    "PROTOCOL_VERSION": "the broker speaks no TLS 1.2: set `tls_version tlsv1.2` there",
+    "WRONG_VERSION_NUMBER": "no TLS on this port: set mqtt.port to the TLS listener's, often 8883",
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    reason: str
+    lasting: bool  # until somebody changes something here or on the broker
+
+
+def context(settings: Mqtt) -> ssl.SSLContext:
+    """ConfigError where the files cannot be used."""
+    try:
+        found = ssl.create_default_context(cafile=settings.ca)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(f"mqtt.ca {settings.ca} cannot be read: {_short(error)}") from error
+    found.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.cert is not None:
+        try:  # an empty password: never ask for one on a terminal
+            found.load_cert_chain(settings.cert, settings.key, password="")
+        except OSError as error:
+            raise ConfigError(
+                f"mqtt.cert {settings.cert} and mqtt.key {settings.key or 'in it'} cannot be used "
+                f"(PEM, not encrypted, fitting each other): {_short(error)}") from error
+    return found
+
+
+def explain(error: Exception, settings: Mqtt) -> Failure:
+    """What a connection failed of; of TLS or not."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _unverified(error, settings)
+    if isinstance(error, ssl.SSLError):
+        for said, meaning in _SAYS.items():
+            if said in (error.reason or ""):
+                return Failure(meaning, lasting=True)
+    if settings.tls and isinstance(error, ConnectionResetError | ssl.SSLEOFError):
+        return Failure(f"{error}: is port {settings.port} a TLS listener?", lasting=False)
+    return Failure(f"{type(error).__name__}: {error}", lasting=False)
+
+
+def ask_why(settings: Mqtt, reason: str) -> Failure:
+    """Why the broker ended a connection without a word of MQTT: with TLS 1.3 it says so late."""
+    place = settings.host or "localhost", settings.port
+    try:
+        with (
+            socket.create_connection(place, timeout=_PATIENCE) as plain,
+            closing(context(settings).wrap_socket(plain, server_hostname=place[0])) as secure,
+        ):
+            secure.recv(1)
+    except (OSError, ConfigError) as error:
+        found = explain(error, settings)
+        if found.lasting:
+            return found
+    return Failure(reason, lasting=False)
+
+
+def _unverified(error: ssl.SSLCertVerificationError, settings: Mqtt) -> Failure:
+    if error.verify_code == _EXPIRED:
+        return Failure("the broker's certificate has expired: renew it there, or correct the clock "
+                       "of this machine", lasting=False)
+    if error.verify_code == _NOT_YET:
+        return Failure("the broker's certificate is not valid yet: correct the clock of this "
+                       "machine", lasting=False)
+    if error.verify_code in (_HOST, _ADDRESS):
+        return Failure(f"the broker's certificate is not for {settings.host or 'localhost'!r}: set "
+                       "mqtt.host to a name in it, or put this name into its subjectAltName",
+                       lasting=True)
+    known = f"in mqtt.ca {settings.ca}" if settings.ca else "that this system trusts"
+    return Failure(f"no authority {known} has signed the broker's certificate "
+                   f"({error.verify_message}): set mqtt.ca to the right one", lasting=True)
+
+
+def _short(error: OSError) -> str:
+    return error.strerror or str(error)

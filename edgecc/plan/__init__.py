@@ -1,0 +1,1 @@
+"""What fits into the memory budget, and when to grow."""

@@ -1,0 +1,68 @@
+"""What a node plans with: memory_budget, or less where its control group allows less, and what
+things cost on this machine, where that was measured."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from edgecc.config.schema import Config
+from edgecc.errors import ConfigError
+from edgecc.host.memory import cgroup_limit
+from edgecc.plan import planner
+from edgecc.plan.planner import Costs, Plan, StemMap
+from edgecc.trunk.model_stem import Stem, open_stem
+
+COSTS = "costs.json"  # in state_dir
+
+
+@dataclass(frozen=True)
+class Budget:
+    size: int  # bytes
+    limit: Path | None  # the control group's file that allows no more; None: memory_budget counts
+    costs: Costs
+    table: Path | None  # where the costs were measured into; None for those that are shipped
+
+
+def of(config: Config) -> Budget:
+    """What this process may plan with."""
+    table = config.state / COSTS
+    size, limit = config.memory_budget, None
+    found = cgroup_limit()
+    if found is not None and found[0] < size:
+        size, limit = found
+    costs = read(table) if table.exists() else None
+    return Budget(size, limit, costs or Costs(), table if costs else None)
+
+
+def planned(config: Config) -> tuple[Plan, Stem | None]:
+    """What fits the budget, and the stem that is opened for it."""
+    stem, mapped = open_stem(config), None
+    if stem is not None:
+        mapped = StemMap(len(stem.kernels), *stem.size, memory=stem.memory)
+    allowed = of(config)
+    found = planner.plan(
+        allowed.size, config.input_spec, max_payload=config.mqtt.max_payload,
+        blocks=config.grow.blocks, stem=mapped, costs=allowed.costs, classes=config.max_classes,
+        backend=config.grow.backend,
+    )
+    return found, stem
+
+
+def write(table: Path, costs: Costs) -> None:
+    table.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    table.write_text(json.dumps(asdict(costs), indent=2) + "\n")
+
+
+def read(table: Path) -> Costs:
+    """What `edgecc bench costs` has written."""
+    try:
+        given = json.loads(table.read_text())
+        kinds = {item.name: type(item.default) for item in fields(Costs)}
+        wrong = [name for name in given
+                 if type(given[name]) is not kinds.get(name) or not given[name] >= 0]
+        if not wrong:
+            return Costs(**given)
+        what = f"{', '.join(wrong)} cannot be"
+    except (OSError, ValueError, TypeError) as error:
+        what = str(error)
+    raise ConfigError(f"{table}: {what}: delete it, or measure again with `edgecc bench costs`")

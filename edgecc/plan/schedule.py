@@ -1,0 +1,39 @@
+"""When the trunk grows: at labels fixed by the recipe, and once in between where drift was seen.
+
+Both are functions of the log, never of the clock.
+"""
+
+from edgecc.config.schema import Config
+from edgecc.store.reader import Growth
+from edgecc.store.writer import Store
+
+
+def open_growth(store: Store, config: Config, seq: int) -> None:
+    """Growth 2r-1 starts at label first·2^(r-1)."""
+    ratio, rest = divmod(seq, config.grow.first)
+    if rest == 0 and ratio & (ratio - 1) == 0:
+        _open(store, config, 2 * ratio.bit_length() - 1, seq)
+
+
+def open_drift_growth(store: Store, config: Config, seq: int) -> int | None:
+    """Growth 2r, at most one between 2r-1 and 2r+1; its number, None where none is opened.
+
+    Not in the first quarter of that span: what has just been grown knows as much.
+    """
+    ratio = seq // config.grow.first
+    newest = config.grow.first << max(ratio.bit_length() - 1, 0)
+    number = 2 * ratio.bit_length()
+    if ratio == 0 or seq < newest * 1.25 or store.has_growth(number):
+        return None
+    return _open(store, config, number, seq)
+
+
+def _open(store: Store, config: Config, number: int, seq: int) -> int | None:
+    if not config.grow.blocks:
+        return None
+    grow = config.grow
+    recipe = {
+        "epochs": grow.epochs, "seed": config.seed, "method": grow.method, "mirror": grow.mirror,
+    }
+    store.open_growth(Growth(number, seq, recipe))
+    return number

@@ -1,0 +1,45 @@
+"""The trunk that a plan begins with: its stem alone."""
+
+import numpy as np
+
+from edgecc.plan import planner
+from edgecc.plan.planner import Plan
+from edgecc.protocol.sample import Input
+from edgecc.trunk.compile import Layer
+from edgecc.trunk.model_stem import Stem
+from edgecc.trunk.patch_stem import make_stem
+from edgecc.trunk.trunk import Trunk
+
+
+def stem_trunk(
+    plan: Plan, spec: Input, seed: int, stem: Stem | None = None, *, mirrored: bool = False
+) -> Trunk:
+    """The float32 trunk of the stem alone, inputs scaled as pictures are.
+
+    `mirrored` is for a trunk with blocks: a stem says no more by it (docs/experiments.md), and one
+    that is a model would run twice.
+    """
+    shape = spec.model_shape
+    if stem is not None:
+        return _model_trunk(plan, shape, stem)
+    patches = make_stem(
+        shape, filters=plan.stem_filters, grid=plan.stem_grid, seed=seed,
+        pooled=bool(plan.blocks), mixed=plan.stem_mixed, waves=plan.stem_waves,
+        pixels=spec.kind == "image",
+    )
+    return Trunk(
+        shape=shape, mean=np.zeros(shape[0], np.float32),
+        std=np.full(shape[0], 255.0, np.float32), layers=(patches,),
+        mirrored=mirrored and bool(plan.blocks),
+    )
+
+
+def _model_trunk(plan: Plan, shape: tuple[int, int, int], stem: Stem) -> Trunk:
+    assert plan.stem_map is not None
+    grid = planner.model_grid(plan.stem_map, plan.stem_grid)
+    bias = np.zeros(len(stem.kernels), np.float32)
+    return Trunk(
+        shape=shape, mean=np.full(shape[0], stem.mean, np.float32),
+        std=np.full(shape[0], stem.std, np.float32), stem=stem.model,
+        layers=(Layer(convs=(stem.kernels,), bias=bias, pool=(1, 1), grid=grid),),
+    )

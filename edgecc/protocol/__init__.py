@@ -1,0 +1,1 @@
+"""What the bytes mean: topics, messages, codecs, samples, images."""

@@ -1,0 +1,1 @@
+"""Which generation answers, and how its readout follows the log."""

@@ -1,0 +1,88 @@
+"""A readout follows the log: label by label, over a restart, and past what was unlearnt."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgecc.checkpoint import snapshot as known
+from edgecc.checkpoint.generation import Generation
+from edgecc.errors import Corrupt
+from edgecc.learn.readout import Features, Readout
+from edgecc.protocol.sample import Input
+from edgecc.serving.predictor import Predictor
+from edgecc.store.reader import LabelEvent, Reader
+
+log = logging.getLogger(__name__)
+
+
+def snapshot(state: Path, store: Reader) -> Path:
+    """The saved live readout; by another name once the labels are numbered anew."""
+    epoch = store.meta("epoch", 0)
+    return state / (f"live-{epoch}.safetensors" if epoch else "live.safetensors")
+
+
+def revive(state: Path, predictor: Predictor, store: Reader) -> None:
+    """Go on from what the node knew last, and from nothing that was unlearnt since."""
+    _restore_snapshot(state, predictor, store)
+    forget(predictor, store)
+
+
+def forget(predictor: Predictor, store: Reader) -> None:
+    """Begin anew where this readout has learnt what was unlearnt, and erased, after it was saved.
+
+    Its trunk then learns all that is stored.
+    """
+    if store.knows_forgotten(predictor.cursor):
+        predictor.restore(Readout(predictor.readout.dim), 0)
+
+
+def _restore_snapshot(state: Path, predictor: Predictor, store: Reader) -> None:
+    """Take the saved live readout, where it is one of this generation."""
+    path = snapshot(state, store)
+    if not path.exists():
+        return
+    try:
+        digest, readout, cursor = known.read(path, predictor.readout.dim)
+    except Corrupt as error:
+        log.warning("%s; replaying the log instead", error)
+        return
+    if digest == predictor.generation.manifest.digest and not store.knows_forgotten(cursor):
+        predictor.restore(readout, cursor)
+
+
+def learn_event(
+    predictor: Predictor, event: LabelEvent, features: Features | None, store: Reader, spec: Input
+) -> None:
+    """One label of the log; features are computed again where they are not at hand."""
+    if features is None:
+        packed = store.payload(event.row)
+        if packed is None:  # evicted: a saved readout has it
+            predictor.cursor = event.seq
+            return
+        features = predictor.features(spec.unpack(packed))
+    predictor.learn(features, event.label, event.previous, event.seq)
+
+
+def moved(path: Path, parent: Generation, store: Reader, spec: Input, *, to: int) -> Readout:
+    """What the readout in `path`, of `parent`, knows at label `to`, earlier or later."""
+    digest, readout, cursor = known.read(path, parent.readout.dim)
+    if digest != parent.manifest.digest:
+        raise Corrupt(f"{path} is of generation {digest[:16]}…, not {parent.manifest.digest[:16]}…")
+    features = Predictor(parent).features
+    for event in _between(store, cursor, to):
+        packed = store.payload(event.row)
+        if packed is None:  # evicted before: nothing knows it by these features
+            continue
+        f = features(spec.unpack(packed))
+        before, after = (event.previous, event.label)[:: 1 if to > cursor else -1]
+        if before is not None:
+            readout.unlearn(f, before)
+        if after is not None:
+            readout.learn(f, after)
+    readout.arrange(store.classes(to))
+    return readout
+
+
+def _between(store: Reader, one: int, other: int) -> Iterator[LabelEvent]:
+    first, last = sorted((one, other))
+    yield from (event for event in store.labels_after(first, last - first) if event.seq <= last)

@@ -1,0 +1,300 @@
+"""The log, to be read: samples, labels, growths and what was said, as they are now.
+
+Any number of readers beside the one writer: the learner reads the rows that it trains on, commands
+look into the log of a node that runs.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgecc.errors import StoreError
+from edgecc.protocol.messages import Inbound
+
+
+@dataclass(frozen=True)
+class LabelEvent:
+    """Label number `seq` of the log: sample `row` went from `previous` to `label` (or None)."""
+
+    seq: int
+    row: int
+    previous: str | None
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Growth:
+    """One growth of the trunk, from the stem up, on everything labelled up to `cursor`."""
+
+    number: int
+    cursor: int
+    recipe: dict[str, Any]
+
+
+def key_of(identity: str) -> bytes:
+    return hashlib.sha256(identity.encode()).digest()[:16]
+
+
+class Reader:
+    """A connection that cannot write."""
+
+    def __init__(self, path: Path, mode: str = "ro") -> None:
+        self._path = path
+        try:
+            self._db = sqlite3.connect(
+                f"file:{path}?mode={mode}", uri=True, isolation_level=None, timeout=30,
+                check_same_thread=False,
+            )
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot open {path}: {error}") from error
+
+    def close(self) -> None:
+        self._db.close()
+
+    def meta(self, name: str, default: Any = None) -> Any:
+        found = self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
+        return found[0] if found else default
+
+    def outbox(self, after: int, limit: int) -> list[tuple[int, str, bytes, bool]]:
+        rows = self._db.execute(
+            "SELECT * FROM outbox WHERE seq>? ORDER BY seq LIMIT ?", (after, limit)
+        )
+        return [(seq, topic, payload, bool(retain)) for seq, topic, payload, retain in rows]
+
+    def row_of(self, identity: str) -> int | None:
+        found = self._db.execute("SELECT row FROM sample WHERE key=?", (key_of(identity),))
+        return next((row for (row,) in found), None)
+
+    def prediction_of(self, identity: str) -> bytes | None:
+        found = self._db.execute(
+            "SELECT p.body FROM sample s JOIN prediction p USING (row) WHERE s.key=?",
+            (key_of(identity),),
+        ).fetchone()
+        return found[0] if found else None
+
+    def payload(self, row: int) -> bytes | None:
+        found = self._db.execute("SELECT packed FROM payload WHERE row=?", (row,)).fetchone()
+        return found[0] if found else None
+
+    def first_payloads(self, count: int) -> tuple[list[bytes], int]:
+        """Of the first `count` samples that are here, and the row of the last of these."""
+        rows = self._db.execute(
+            "SELECT packed, row FROM payload JOIN sample USING (row) WHERE NOT unlearnt "
+            "ORDER BY row LIMIT ?", (count,)
+        ).fetchall()
+        return [payload for payload, _ in rows], max((row for _, row in rows), default=0)
+
+    def labels_after(self, cursor: int, limit: int) -> list[LabelEvent]:
+        rows = self._db.execute(
+            "SELECT seq, row, previous, label FROM label WHERE seq>? ORDER BY seq LIMIT ?",
+            (cursor, limit),
+        )
+        return [LabelEvent(*row) for row in rows]
+
+    def last_row(self) -> int:
+        """Samples ever stored."""
+        found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name='sample'").fetchone()
+        return int(found[0]) if found else 0
+
+    def stored(self) -> int:
+        """Samples ever stored, without those that were unlearnt since."""
+        forgotten = self._db.execute(
+            "SELECT COUNT(*) FROM gone WHERE mark IS NOT NULL AND held IS NOT NULL").fetchone()[0]
+        flagged = self._db.execute("SELECT COUNT(*) FROM sample WHERE unlearnt").fetchone()[0]
+        return self.last_row() - int(forgotten) - int(flagged)
+
+    def is_forgotten(self, identity: str) -> bool:
+        """True for a sample that was unlearnt, or is about to be."""
+        found = self._db.execute(
+            "SELECT 1 FROM gone WHERE key=:key AND mark IS NOT NULL UNION ALL "
+            "SELECT 1 FROM sample WHERE key=:key AND unlearnt", {"key": key_of(identity)}
+        )
+        return found.fetchone() is not None
+
+    def evicted_after(self, cursor: int) -> int:
+        """Samples labelled after `cursor` that a readout saved there cannot learn any more."""
+        found = self._db.execute(
+            "SELECT COUNT(DISTINCT row) FROM label l WHERE seq > ? AND row > 0 AND NOT EXISTS "
+            "(SELECT 1 FROM sample s WHERE s.row = l.row)", (cursor,))
+        return int(found.fetchone()[0])
+
+    def knows_forgotten(self, cursor: int) -> bool:
+        """True where a readout saved at label `cursor` has learnt what was unlearnt since."""
+        found = self._db.execute(
+            "SELECT 1 FROM gone WHERE mark > ? AND first <= ? LIMIT 1", (cursor, cursor))
+        return found.fetchone() is not None
+
+    def last_label(self) -> int:
+        return int(self._db.execute("SELECT COALESCE(MAX(seq), 0) FROM label").fetchone()[0])
+
+    def labelled(self, cursor: int) -> Iterator[tuple[int, str, bool]]:
+        """(row, label, held out) of every sample that had a label at `cursor` and is still here."""
+        return self._db.execute(
+            "SELECT l.row, l.label, s.held FROM label l JOIN sample s USING (row) "
+            "WHERE l.label IS NOT NULL AND l.seq = (SELECT MAX(seq) FROM label m "
+            "WHERE m.row = l.row AND m.seq <= ?) ORDER BY l.row", (cursor,)
+        )
+
+    def held_out(self, limit: int) -> list[tuple[int, str]]:
+        """(row, label) of up to `limit` samples that are held out, those of the least id hash."""
+        return self._db.execute(
+            "SELECT row, label FROM sample WHERE held AND label IS NOT NULL AND NOT unlearnt "
+            "ORDER BY key LIMIT ?", (limit,)).fetchall()
+
+    def usage(self) -> dict[str, tuple[int, int]]:
+        """(rows, bytes) kept of each label, '' for unlabelled samples."""
+        found = self._db.execute("SELECT label, rows, bytes FROM usage WHERE rows > 0")
+        return {label: (rows, size) for label, rows, size in found}
+
+    def bytes_of(self, label: str) -> int:
+        """Bytes kept of one label, '' for unlabelled samples."""
+        found = self._db.execute("SELECT bytes FROM usage WHERE label=?", (label,)).fetchone()
+        return int(found[0]) if found else 0
+
+    def oldest_unlabelled(self, *, upto: int) -> int | None:
+        """Of the unlabelled samples with no label after `upto`, the oldest."""
+        found = self._db.execute(
+            "SELECT s.row FROM sample s WHERE s.label IS NULL AND NOT EXISTS ("
+            "SELECT 1 FROM label l WHERE l.row = s.row AND l.seq > ?) ORDER BY s.row LIMIT 1",
+            (upto,)
+        ).fetchone()
+        return found[0] if found else None
+
+    def last_by_hash(self, label: str, *, upto: int) -> int | None:
+        """Of `label`'s samples with no label after `upto`, the highest id hash."""
+        found = self._db.execute(
+            "SELECT s.row FROM sample s WHERE s.label = ? AND NOT EXISTS ("
+            "SELECT 1 FROM label l WHERE l.row = s.row AND l.seq > ?) "
+            "ORDER BY s.key DESC LIMIT 1", (label, upto)
+        ).fetchone()
+        return found[0] if found else None
+
+    def class_counts(self, cursor: int) -> dict[str, int]:
+        """Samples of each class at `cursor`, evicted ones included."""
+        found = self._db.execute(
+            "SELECT name, SUM(one) FROM ("
+            "SELECT label AS name, 1 AS one FROM label WHERE seq <= ? UNION ALL "
+            "SELECT previous, -1 FROM label WHERE seq <= ?) "
+            "WHERE name IS NOT NULL GROUP BY name", (cursor, cursor)
+        )
+        return dict(found.fetchall())
+
+    def classes(self, cursor: int) -> list[str]:
+        """Class names in the order in which the log first named them."""
+        rows = self._db.execute(
+            "SELECT label FROM label WHERE seq<=? AND label IS NOT NULL AND row NOT IN "
+            "(SELECT row FROM sample WHERE unlearnt) GROUP BY label ORDER BY MIN(seq)", (cursor,)
+        )
+        return [label for (label,) in rows]
+
+    def labels_named(self) -> set[str]:
+        """Every label that was ever given to a sample, or waits for one."""
+        rows = self._db.execute(
+            "SELECT label FROM usage WHERE label != '' UNION "
+            "SELECT label FROM pending WHERE label NOT NULL UNION SELECT label FROM aside")
+        return {label for (label,) in rows}
+
+    def hits(self, limit: int) -> list[int]:
+        """The newest `limit` first labels, newest last: 1 where the prediction was right."""
+        rows = self._db.execute(
+            "SELECT hit FROM label WHERE hit IS NOT NULL ORDER BY seq DESC LIMIT ?", (limit,)
+        )
+        return [hit for (hit,) in rows][::-1]
+
+    def right_predictions(self, limit: int) -> list[bytes]:
+        """The newest `limit` predictions that their labels proved right, newest last."""
+        rows = self._db.execute(
+            "SELECT p.body FROM (SELECT row, seq FROM label WHERE hit ORDER BY seq DESC LIMIT ?) "
+            "JOIN prediction p USING (row) ORDER BY seq", (limit,)
+        )
+        return [body for (body,) in rows]
+
+    def hit_counts(self) -> tuple[int, int]:
+        """(right, all) of the predictions that were later labelled."""
+        right, total = self._db.execute("SELECT right, labels FROM scored").fetchone()
+        return int(right), int(total)
+
+    def counts(self) -> dict[str, int]:
+        queries = {
+            "samples": "SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name='sample'",
+            "kept": "SELECT COALESCE(SUM(rows), 0) FROM usage",
+            "bytes": "SELECT COALESCE(SUM(bytes), 0) FROM usage",
+            "labels": "SELECT COALESCE(MAX(seq), 0) FROM label",
+            "pending": "SELECT COUNT(*) FROM pending",
+            "quarantined": "SELECT COALESCE(MAX(seq), 0) FROM quarantine",
+            "outbox": "SELECT COUNT(*) FROM outbox",
+        }
+        return {name: self._db.execute(query).fetchone()[0] for name, query in queries.items()}
+
+    def open_growths(self) -> list[Growth]:
+        rows = self._db.execute(
+            "SELECT number, cursor, recipe FROM growth WHERE closed=0 ORDER BY number"
+        )
+        return [Growth(number, cursor, json.loads(recipe)) for number, cursor, recipe in rows]
+
+    def growth_cursor(self, number: int) -> int:
+        """Where growth `number` started; 0 where none did."""
+        found = self._db.execute("SELECT cursor FROM growth WHERE number=?", (number,)).fetchone()
+        return int(found[0]) if found else 0
+
+    def growths_set_aside(self) -> set[int]:
+        """Those whose trunks an operator has rolled back from."""
+        return {number for (number,) in self._db.execute(
+            "SELECT number FROM growth WHERE closed=2")}
+
+    def has_growth(self, number: int) -> bool:
+        found = self._db.execute("SELECT 1 FROM growth WHERE number=?", (number,))
+        return found.fetchone() is not None
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        rows = self._db.execute("SELECT body FROM verdict ORDER BY growth, block")
+        return [json.loads(body) for (body,) in rows]
+
+    def sources(self) -> list[str]:
+        """Everyone who ever sent a sample that is known of."""
+        rows = self._db.execute(
+            "SELECT source FROM sample UNION SELECT source FROM gone WHERE source IS NOT NULL")
+        return [source for (source,) in rows]
+
+    def samples(
+        self, limit: int, *, source: str | None = None, since: float | None = None
+    ) -> list[dict[str, Any]]:
+        rows = self._db.execute(
+            "SELECT id, source, ts, label, held FROM sample WHERE source=COALESCE(?, source) "
+            "AND ts>=COALESCE(?, ts) ORDER BY row DESC LIMIT ?", (source, since, limit)
+        )
+        return [{"id": identity, "source": given, "ts": ts, "label": label, "held_out": bool(held)}
+                for identity, given, ts, label, held in rows]
+
+    def quarantined(self, limit: int) -> list[dict[str, Any]]:
+        rows = self._db.execute(
+            "SELECT seq, ts, topic, reason, LENGTH(payload) FROM quarantine "
+            "ORDER BY seq DESC LIMIT ?", (limit,)
+        )
+        return [dict(zip(("seq", "ts", "topic", "reason", "bytes"), row, strict=True))
+                for row in rows]
+
+    def quarantine_messages(self) -> Iterator[tuple[int, float, Inbound]]:
+        """Number, time and message of all that is in quarantine."""
+        return self._quarantined("1", ())
+
+    def quarantined_after(
+        self, seq: int, limit: int, root: str
+    ) -> list[tuple[int, float, Inbound]]:
+        """The same of the first `limit` beyond number `seq` on topics that start with `root`."""
+        found = self._quarantined(
+            "seq>? AND SUBSTR(topic, 1, ?)=? ORDER BY seq LIMIT ?", (seq, len(root), root, limit))
+        return list(found)
+
+    def _quarantined(
+        self, where: str, values: tuple[Any, ...]
+    ) -> Iterator[tuple[int, float, Inbound]]:
+        rows = self._db.execute(
+            f"SELECT seq, ts, topic, payload, content_type, user FROM quarantine WHERE {where}",
+            values)
+        for seq, ts, topic, payload, kind, user in rows:
+            yield seq, ts, Inbound(topic, payload, content_type=kind, user=json.loads(user))

@@ -1,0 +1,290 @@
+"""The log: one SQLite file that is queue, journal and replay memory at once.
+
+One writer (the daemon), any number of readers (the learner). What a transaction has committed
+survives a power cut; a sample, a label or a prediction is in it once, however often it is sent.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgecc.errors import StorageFull, StoreError
+from edgecc.protocol.messages import Inbound, Label
+from edgecc.protocol.sample import Sample
+from edgecc.store.distrusted import Aside
+from edgecc.store.erasure import Erasure
+from edgecc.store.migrations import MIGRATIONS
+from edgecc.store.reader import Growth, LabelEvent, Reader, key_of
+
+HELD_OUT_IN = 20  # one labelled sample in twenty judges candidates and is never trained on
+_PAGE = 1024  # bytes; a sample touches ten pages, and each is written whole at every commit
+_WAL = 4 * 2**20  # bytes of it after which it is worked into the file
+QUARANTINE_ROWS = 1000  # the newest are kept; the counter counts all
+QUARANTINE_BYTES = 16 * 2**20  # or as many of the newest as take this, and the newest at least
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
+_ROOM = 2**20  # bytes
+
+
+class Store(Reader):
+    """The one writer."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rwc")
+        try:
+            self._open_writer()
+            self.erasure, self.aside = Erasure(self._db), Aside(self._db)
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot open {path}: {error}") from error
+
+    def _open_writer(self) -> None:
+        self._db.execute(f"PRAGMA page_size={_PAGE}")  # of a new file
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute(f"PRAGMA wal_autocheckpoint={_WAL // _PAGE}")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA secure_delete=ON")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            self._db.close()
+            raise StoreError(f"{self._path} is of a newer edgecc (log version {version}); upgrade")
+        for number, script in enumerate(MIGRATIONS[version:], version + 1):
+            self._db.executescript(f"BEGIN; {script} PRAGMA user_version={number}; COMMIT;")
+
+    def on_progress(self, progress: Callable[[], None], *, every: int = 1_000_000) -> None:
+        """Have `progress` called while statements run, every so many of SQLite's instructions."""
+        self._db.set_progress_handler(progress, every)
+
+    def scrub(self) -> bool:
+        """See `Erasure.scrub`; outside a transaction."""
+        with self._errors():
+            return self.erasure.scrub()
+
+    def rewrite(self) -> None:
+        """See `Erasure.rewrite`; outside a transaction."""
+        with self._errors():
+            self.erasure.rewrite()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            full = getattr(error, "sqlite_errorcode", None) in _FULL
+            kind = StorageFull if full else StoreError
+            raise kind(f"{self._path}: {error}") from error
+
+    def has_room(self) -> bool:
+        """True where a mebibyte can be committed."""
+        try:
+            with self.transaction():
+                self._db.execute("INSERT INTO meta VALUES ('room', zeroblob(?))", (_ROOM,))
+        except StorageFull:
+            return False
+        with self.transaction():
+            self.set_meta("room", None)
+        return True
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing; durable once it returns."""
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # SQLite itself takes some back
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def tried(self) -> Iterator[None]:
+        """A transaction that is taken back: to see what it would have done."""
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            finally:
+                self._db.execute("ROLLBACK")
+
+    # --- writing, inside a transaction ---
+
+    def add_sample(self, sample: Sample, packed: bytes | None = None) -> int | None:
+        """The new row; None where this id was stored before. packed: the sample's, if at hand."""
+        key = key_of(sample.id)
+        if self._db.execute(
+            "SELECT 1 FROM sample WHERE key=? UNION ALL SELECT 1 FROM gone WHERE key=?", (key, key)
+        ).fetchone():
+            return None
+        held = int.from_bytes(key[:4], "big") % HELD_OUT_IN == 0
+        payload = packed or sample.pack()
+        row = self._db.execute(
+            "INSERT INTO sample (key, id, source, ts, held, bytes) VALUES (?,?,?,?,?,?)",
+            (key, sample.id, sample.source, sample.ts, held, len(payload)),
+        ).lastrowid
+        self._db.execute("INSERT INTO payload VALUES (?,?)", (row, payload))
+        return row
+
+    def add_prediction(self, row: int, label: str | None, body: bytes) -> None:
+        self._db.execute("INSERT INTO prediction VALUES (?,?,?)", (row, label, body))
+
+    def add_label(self, label: Label) -> tuple[LabelEvent, bool | None] | None:
+        """The label's event, and whether the stored prediction was right (None: not scored).
+
+        None where it changes nothing, or where its sample is not here (yet) and it waits.
+        """
+        key = key_of(label.id)
+        found = self._db.execute(
+            "SELECT s.row, s.label, p.label FROM sample s LEFT JOIN prediction p ON p.row = s.row "
+            "WHERE s.key=?", (key,)
+        ).fetchone()
+        if found is None:
+            self._db.execute(
+                "INSERT OR REPLACE INTO pending VALUES (?,?,?,?,?)",
+                (key, label.id, label.label, label.source, time.time()),
+            )
+            return None
+        row, previous, predicted = found
+        if label.redelivered and self._logged(row, label):
+            return None
+        if previous == label.label:
+            return None
+        return self._log_label(label, row, previous, predicted)
+
+    def _log_label(
+        self, label: Label, row: int, previous: str | None, predicted: str | None
+    ) -> tuple[LabelEvent, bool | None]:
+        hit = None
+        if label.label is not None and predicted is not None and not self._was_labelled(row):
+            hit = predicted == label.label
+        seq = self._db.execute(
+            "INSERT INTO label (row, previous, label, source, ts, hit, mid) VALUES (?,?,?,?,?,?,?)",
+            (row, previous, label.label, label.source, time.time(), hit, label.mid),
+        ).lastrowid
+        self._db.execute("UPDATE sample SET label=? WHERE row=?", (label.label, row))
+        assert seq is not None
+        return LabelEvent(seq, row, previous, label.label), hit
+
+    def _logged(self, row: int, label: Label) -> bool:
+        """Whether this very packet is in the log: the label alone may have been given before."""
+        found = self._db.execute(
+            "SELECT 1 FROM label WHERE row=? AND label IS ? AND source=? AND mid=? LIMIT 1",
+            (row, label.label, label.source, label.mid),
+        )
+        return found.fetchone() is not None
+
+    def _was_labelled(self, row: int) -> bool:
+        found = self._db.execute("SELECT 1 FROM label WHERE row=? LIMIT 1", (row,))
+        return found.fetchone() is not None
+
+    def take_pending(self, identity: str) -> Label | None:
+        """The label that arrived before its sample, now due."""
+        found = self._db.execute(
+            "DELETE FROM pending WHERE key=? RETURNING id, label, source", (key_of(identity),)
+        ).fetchone()
+        return Label(*found) if found else None
+
+    def quarantine(self, message: Inbound, reason: str) -> None:
+        self._db.execute(
+            "INSERT INTO quarantine (ts, topic, reason, content_type, user, payload) "
+            "VALUES (?,?,?,?,?,?)",
+            (time.time(), message.topic, reason, message.content_type,
+             json.dumps(dict(message.user)), message.payload),
+        )
+
+    def trim_quarantine(self) -> None:
+        """Keep the newest that are within its bounds, in rows and in bytes."""
+        self._db.execute(
+            "DELETE FROM quarantine WHERE seq <= (SELECT MAX(seq) FROM (SELECT seq, "
+            "SUM(LENGTH(payload) + LENGTH(user) + LENGTH(topic)) OVER newest AS size, "
+            "ROW_NUMBER() OVER newest AS place FROM quarantine "
+            "WINDOW newest AS (ORDER BY seq DESC)) WHERE place > ? OR (size > ? AND place > 1))",
+            (QUARANTINE_ROWS, QUARANTINE_BYTES))
+
+    def still_quarantined(self, seq: int, reason: str) -> None:
+        self._db.execute("UPDATE quarantine SET reason=? WHERE seq=?", (reason, seq))
+
+    def put_outbox(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
+        return self._db.execute(
+            "INSERT INTO outbox (topic, payload, retain) VALUES (?,?,?)", (topic, payload, retain)
+        ).lastrowid or 0
+
+    def drop_outbox(self, seq: int) -> None:
+        self._db.execute("DELETE FROM outbox WHERE seq=?", (seq,))
+
+    def remove_sample(self, row: int) -> None:
+        """Delete a sample; its id stays known, so that a redelivery is still a duplicate."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO gone (key, at, row, source, ts, held) SELECT key, CASE WHEN "
+            "EXISTS (SELECT 1 FROM label l WHERE l.row = sample.row) THEN 9e999 ELSE ? END, "
+            "row, source, ts, held FROM sample WHERE row=?", (time.time(), row)
+        )
+        for table in ("prediction", "payload", "sample"):
+            self._db.execute(f"DELETE FROM {table} WHERE row=?", (row,))
+        self.set_meta("moved", 1)
+
+    def forget_ids(self, before: float) -> None:
+        """From before this time: ids that nothing was learnt from, waiting labels, answers."""
+        self._db.execute(
+            "DELETE FROM gone WHERE at<? AND mark IS NULL AND unlearnt=0", (before,))
+        self._db.execute("DELETE FROM pending WHERE ts<?", (before,))
+        self._db.execute("DELETE FROM unlearning WHERE ts<? AND phase='done'", (before,))
+
+    def set_meta(self, name: str, value: str | int | float | None) -> None:
+        """None removes it."""
+        self._db.execute("DELETE FROM meta WHERE name=?", (name,))
+        if value is not None:
+            self._db.execute("INSERT INTO meta VALUES (?,?)", (name, value))
+
+    def misses(self) -> dict[str, str]:
+        """What is known of each class's labels lately, as `set_misses` was told."""
+        return dict(self._db.execute("SELECT label, by_source FROM misses").fetchall())
+
+    def set_misses(self, label: str, by_source: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO misses VALUES (?,?)", (label, by_source))
+
+    def open_growth(self, growth: Growth) -> None:
+        self._db.execute(
+            "INSERT OR IGNORE INTO growth (number, cursor, recipe) VALUES (?,?,?)",
+            (growth.number, growth.cursor, json.dumps(growth.recipe)),
+        )
+
+    def add_verdict(self, growth: int, block: int, body: dict[str, Any]) -> bool:
+        """False where this verdict was recorded before."""
+        done = self._db.execute(
+            "INSERT OR IGNORE INTO verdict VALUES (?,?,?)", (growth, block, json.dumps(body))
+        )
+        return bool(done.rowcount)
+
+    def close_growth(self, number: int) -> None:
+        self._db.execute("UPDATE growth SET closed=1 WHERE number=?", (number,))
+
+    def set_growths_aside(self, after: int) -> None:
+        """An operator wants the trunk of growth `after`, and none of the later ones."""
+        self._db.execute(
+            "UPDATE growth SET closed = CASE WHEN number > ? THEN 2 ELSE 1 END", (after,))
+
+    def restart_growths(self, numbers: Iterable[int]) -> None:
+        """Open them again, as if nothing had come of them."""
+        for number in numbers:
+            self._db.execute("UPDATE growth SET closed=0 WHERE number=?", (number,))
+            self._db.execute("DELETE FROM verdict WHERE growth=?", (number,))
+
+    def repeat_growths(self, after: int, first: int) -> list[int]:
+        """Open growths beyond `after` that started at label `first` or later, or bore a generation.
+
+        Not those set aside. A growth whose start the log no longer reaches opens when it does.
+        """
+        ahead = (after, self.last_label())
+        chosen = "SELECT number FROM growth WHERE number > ? AND closed != 2 AND "
+        self._db.execute(f"DELETE FROM verdict WHERE growth IN ({chosen} cursor > ?)", ahead)
+        self._db.execute(f"DELETE FROM growth WHERE number IN ({chosen} cursor > ?)", ahead)
+        rows = self._db.execute(
+            f"{chosen} (cursor >= ? OR number IN (SELECT growth FROM verdict "
+            "WHERE json_extract(body, '$.accepted')))", (after, first)).fetchall()
+        numbers = [number for (number,) in rows]
+        self.restart_growths(numbers)
+        return numbers

@@ -1,0 +1,1 @@
+"""The learner's process: grows, freezes, compiles and evaluates blocks."""

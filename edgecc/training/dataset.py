@@ -1,0 +1,110 @@
+"""What a growth learns from: labelled rows of the log at a cursor, drawn, and seen by the trunk."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecc.plan.planner import JUDGES
+from edgecc.protocol.sample import Input
+from edgecc.store.reader import Reader
+from edgecc.trunk.interpreter import Interpreter
+from edgecc.trunk.trunk import Trunk
+
+Change = Callable[[NDArray[Any]], NDArray[Any]]
+Batch = NDArray[np.float32]  # (B, C, H, W), channels last in memory
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labelled samples at a cursor, by position, and how to read them."""
+
+    read: Callable[[int], NDArray[Any]]  # the stored sample (C, H, W) at a position
+    classes: list[str]
+    targets: NDArray[np.int64]
+    held: NDArray[np.bool_]
+    weights: NDArray[np.float64]  # by class: samples seen for each one that is still stored
+
+    @staticmethod
+    def at(store: Reader, spec: Input, cursor: int) -> "Rows":
+        """Those of the log."""
+        classes = store.classes(cursor)
+        index = {label: k for k, label in enumerate(classes)}
+        table = np.fromiter(
+            ((row, index[label], held) for row, label, held in store.labelled(cursor)),
+            dtype=[("row", np.int64), ("target", np.int64), ("held", np.bool_)],
+        )
+        seen = store.class_counts(cursor)
+        kept = np.bincount(table["target"], minlength=len(classes))
+        weights = np.array([seen[label] for label in classes]) / np.maximum(kept, 1)
+
+        def read(position: int) -> NDArray[Any]:
+            packed = store.payload(int(table["row"][position]))
+            assert packed is not None, "rows of an open growth are not evicted"
+            return spec.unpack(packed)
+
+        return Rows(read, classes, table["target"], table["held"], weights)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def judging(self) -> NDArray[np.int64]:
+        """Positions that judge candidates: those held out, thinned evenly where they are many."""
+        held = np.flatnonzero(self.held)
+        return held[np.linspace(0, len(held) - 1, min(len(held), JUDGES)).astype(np.int64)]
+
+    @property
+    def judges(self) -> list[str]:
+        """Labels of those that judge."""
+        return [self.classes[target] for target in self.targets[self.judging]]
+
+    @property
+    def training(self) -> NDArray[np.int64]:
+        """Positions that are not held out."""
+        return np.flatnonzero(~self.held)
+
+
+class Maps:
+    """Inputs of the next block: stored samples through the frozen trunk, as it will serve."""
+
+    def __init__(self, trunk: Trunk, rows: Rows) -> None:
+        self._trunk, self._rows = trunk, rows
+        self._interpreter = Interpreter(trunk.compile("map"))
+        height, width, self.channels = self._map(rows.read(0)).shape
+        self.size = (height, width)
+
+    def batch(self, positions: NDArray[np.int64], change: Change | None = None) -> Batch:
+        """Samples are changed first, if asked."""
+        samples = (self._rows.read(int(position)) for position in positions)
+        return self.of(samples if change is None else map(change, samples))
+
+    def of(self, samples: Iterable[NDArray[Any]]) -> Batch:
+        """The same of samples (C, H, W) that are not rows."""
+        found = np.fromiter(map(self._map, samples), (np.float32, (*self.size, self.channels)))
+        return found.transpose(0, 3, 1, 2)
+
+    def batches(self, positions: NDArray[np.int64], size: int = 50) -> Iterator[Batch]:
+        for start in range(0, len(positions), size):
+            yield self.batch(positions[start : start + size])
+
+    def _map(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        return self._interpreter.run(self._trunk.scale(x))
+
+
+class Draws:
+    """Batches without replacement within an epoch; batch `step` depends on nothing before it."""
+
+    def __init__(self, rows: NDArray[np.int64], batch: int, key: tuple[int, ...]) -> None:
+        self._rows, self._key = rows, key
+        self._batch = min(batch, len(rows))
+        self._epoch, self._order = -1, rows
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        epoch, place = divmod(step, len(self._rows) // self._batch)
+        if epoch != self._epoch:
+            generator = np.random.default_rng((*self._key, epoch))
+            self._epoch, self._order = epoch, generator.permutation(self._rows)
+        return self._order[place * self._batch : (place + 1) * self._batch]

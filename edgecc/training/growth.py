@@ -1,0 +1,296 @@
+"""Growing a trunk: train its blocks, freeze and compile them bottom up, judge how many to keep.
+
+A growth starts from the stem and sees every sample labelled up to its cursor. All blocks train in
+one sweep: each draw updates every block on its predecessor's output, and no gradient crosses. A
+growth is a function of the log, the recipe, the plan and the seed: killed anywhere, it resumes to
+the same bytes. Its draws come from generators seeded by (seed, growth, step), so there is no other
+state.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
+
+from edgecc.checkpoint import generation
+from edgecc.checkpoint.generation import Generation
+from edgecc.learn import backends
+from edgecc.learn.backends import Draws as Generator
+from edgecc.learn.blocks import Block, Linear, PoolConv
+from edgecc.learn.methods.base import Method
+from edgecc.learn.network import Network
+from edgecc.learn.norms import EPS, Sums
+from edgecc.learn.readout import Readout
+from edgecc.plan import planner
+from edgecc.plan.planner import Plan
+from edgecc.protocol.sample import Input
+from edgecc.store.reader import Growth
+from edgecc.training.dataset import Draws, Maps, Rows
+from edgecc.training.evaluation import (
+    Answers,
+    Judged,
+    answers_of_known,
+    int8_agreement,
+    judge,
+    judge_extended,
+)
+from edgecc.training.label_filter import plausible
+from edgecc.training.recipe import Recipe
+from edgecc.trunk import geometry as sizes
+from edgecc.trunk.compile import Layer
+from edgecc.trunk.interpreter import Interpreter
+from edgecc.trunk.trunk import Trunk
+
+CALIBRATION_ROWS = 1000
+_SNAPSHOT_EVERY = 10.0  # seconds; changes what a kill costs, never the result
+_INT8_AGREEMENT = 0.95  # share of held-out samples; below it the trunk stays float32
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Grower:
+    """Runs one growth in `folder`, reporting progress; yields a verdict per block."""
+
+    def __init__(
+        self, growth: Growth, parent: Generation, rows: Rows, *, plan: Plan, seed: int,
+        folder: Path, report: Report, sums: Readout | None = None,
+        network: Callable[[list[Method]], Network] = Network,
+    ) -> None:
+        """sums: where rows were evicted, what the parent's readout knows at the growth's cursor."""
+        self.growth, self.parent, self.rows = growth, parent, rows
+        self.plan, self.seed, self.folder, self.report = plan, seed, folder, report
+        self.recipe, self._network = Recipe.of(growth.recipe), network
+        self.sums = sums
+
+    def run(self) -> Iterator[dict[str, Any]]:
+        """What each block is worth, bottom up; one of them is accepted, or none."""
+        if len(self.rows.classes) < 2:
+            return
+        path = self.folder / "verdicts.json"
+        if not path.exists():
+            generation.replace_file(path, json.dumps(self._verdicts()).encode())
+        yield from json.loads(path.read_text())
+
+    # --- training and freezing ---
+
+    def grown(self) -> Trunk:
+        """All planned blocks, trained and frozen on the stem."""
+        trunk = self.calibrated_stem()
+        for method, block in zip(self._trained(trunk).methods, self.plan.blocks, strict=True):
+            trunk = self._frozen(trunk, method.block, block)
+        return trunk
+
+    def _trained(self, stem: Trunk) -> Network:
+        maps, training = Maps(stem, self.rows), plausible(stem, self.rows, self._generator(3, 0))
+        network = self._network(list(methods_on(
+            maps, self.plan, self.recipe, len(self.rows.classes), self._generator(2, 0))))
+        steps = int(self.recipe.epochs * len(training) / self.plan.batch)
+        first = self._resume(network)
+        draws = Draws(training, self.plan.batch, (self.seed, self.growth.number))
+        saved, right, xp = time.monotonic(), 0.5, backends.named(self.plan.backend).namespace
+        for step in range(first, steps):
+            chosen = draws.batch(step)
+            y = xp.asarray(self.rows.targets[chosen])
+            change = self.recipe.change(self._generator(1, step))
+            values = network.sweep(  # nobody else holds the batch, so it is freed on the way
+                xp.asarray(maps.batch(chosen, change)), y, rate=self.recipe.rate_at(step, steps)
+            )[-1]
+            right += 0.02 * (int((values.argmax(1) == y).sum()) / len(y) - right)
+            if step % 50 == 0:
+                self._progress("training", step=step, steps=steps, accuracy=right)
+            if time.monotonic() - saved > _SNAPSHOT_EVERY:
+                self._snapshot(network, step + 1)
+                saved = time.monotonic()
+        self._snapshot(network, steps)
+        return network
+
+    def _frozen(self, trunk: Trunk, block: Block, planned: planner.Block) -> Trunk:
+        """`block` on `trunk`, the norm's statistics over calibration rows folded into it."""
+        maps = Maps(trunk, self.rows)
+        sums, largest = Sums(), np.full(block.c_out, -np.inf, np.float32)
+        for u in maps.batches(self._calibration_rows(len(trunk.layers))):
+            z = block.affine(backends.namespace(block.weights[0]).asarray(u))
+            sums.add(z)
+            largest = np.maximum(largest, np.asarray(z).max((0, 2, 3)))
+        moments = sums.moments()
+        mean, variance = (np.asarray(found) for found in moments)
+        weights, bias = block.folded(*moments)
+        high = float(((largest - mean) / np.sqrt(variance + EPS)).max())
+        _, *out = block.output_shape(maps.size)
+        layer = Layer(
+            convs=tuple(np.asarray(weight).reshape(
+                len(weight), -1, *maps.size if weight.ndim == 2 else weight.shape[2:])
+                for weight in weights),
+            bias=np.asarray(bias), pool=block.pool,
+            grid=sizes.fitted(planned.grid, (out[0], out[1])),
+            padding="same" if planned.kernel else "valid", root=False,
+        )
+        return replace(
+            trunk, layers=(*trunk.layers, layer), methods=(*trunk.methods, self.recipe.method),
+            ranges=None if trunk.ranges is None else (*trunk.ranges, (0.0, high)),
+        )
+
+    def calibrated_stem(self) -> Trunk:
+        """The parent's stem with int8 ranges measured on calibration rows.
+
+        Where rows were evicted it stays as it is, to the bit, and so does what it has learnt.
+        """
+        parent = self.parent.trunk
+        if self.sums is not None:
+            return parent.first(0)
+        stem = replace(parent, layers=parent.layers[:1], ranges=None, methods=("stem",))
+        enter, run = stem.entering(), Interpreter(stem.compile("map")).run
+        low = high = largest = 0.0
+        for position in self._calibration_rows(0):
+            sample = self.rows.read(int(position))
+            x = enter(sample)
+            low, high = min(low, float(x.min())), max(high, float(x.max()))
+            largest = max(largest, float(run(stem.scale(sample)).max()))
+        return replace(stem, ranges=((low, high), (0.0, largest)))
+
+    def _calibration_rows(self, number: int) -> NDArray[np.int64]:
+        return self._generator(0, number).permutation(self.rows.training)[:CALIBRATION_ROWS]
+
+    def _generator(self, use: int, number: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, self.growth.number, use, number))
+
+    # --- judging ---
+
+    def _verdicts(self) -> list[dict[str, Any]]:
+        """Held-out accuracy of the stem with one block, two, and so on: the best is kept, where it
+        beats what serves."""
+        serving = self._serving()
+        trunk, judged, agreement = self._in_int8(self.grown())
+        depths = [trunk.first(blocks) for blocks in range(len(trunk.layers))]
+        found = [judged.answers_of_first(part.dim) for part in depths]
+        best = max(range(len(depths)), key=lambda depth: (self._worth(found[depth]), -depth))
+        better = self._beats(found[best], serving)
+        verdicts = [
+            {
+                "growth": self.growth.number, "block": depth, "cursor": self.growth.cursor,
+                "accepted": depth == best and better,
+                "helps": depth <= best, "held_out": found[depth].accuracy,
+                "held_out_without": found[depth - 1].accuracy,
+                "held_out_serving": serving.accuracy,
+                "held_rows": len(judged.labels), "int8": trunk.ranges is not None,
+                "int8_agreement": agreement, **self._gain(found[depth], serving),
+            }
+            for depth in range(1, len(depths))
+        ]
+        for verdict in verdicts:
+            if verdict["accepted"]:
+                verdict.update(self._write(depths[best], judged.first(depths[best].dim)))
+        return verdicts
+
+    def _serving(self) -> Answers:
+        trunk = self.parent.trunk
+        if self.sums is not None:
+            return answers_of_known(trunk, self.rows, self.sums)
+        return self.judge(trunk).answers
+
+    def _worth(self, answers: Answers) -> float:
+        """By what depths are compared."""
+        return answers.accuracy if self.sums is None else -float(answers.errors.sum())
+
+    def _beats(self, answers: Answers, serving: Answers) -> bool:
+        """More right; where rows were evicted, closer by more than chance makes it but seldom."""
+        if self.sums is None:
+            return answers.accuracy > serving.accuracy
+        gain, error = answers.gain_over(serving)
+        return gain > 2 * error
+
+    def _gain(self, answers: Answers, serving: Answers) -> dict[str, float]:
+        if self.sums is None:
+            return {}
+        gain, error = answers.gain_over(serving)
+        return {"gain": gain, "gain_error": error}
+
+    def _in_int8(self, trunk: Trunk) -> tuple[Trunk, Judged, float]:
+        """The trunk in int8, or in float32 where the two disagree too often; and the agreement.
+
+        Where rows were evicted it is as its stem is, which cannot change any more.
+        """
+        judged, agreement = self.judge(trunk), 1.0
+        if trunk.ranges is not None:
+            agreement = int8_agreement(trunk, self.rows, judged)
+        if agreement < _INT8_AGREEMENT and self.sums is None:
+            trunk = replace(trunk, ranges=None)
+            judged = self.judge(trunk)
+        return trunk, judged, agreement
+
+    def judge(self, trunk: Trunk) -> Judged:
+        blocks, rows = len(trunk.layers) - 1, len(self.rows)
+
+        def report(row: int) -> None:
+            self._progress("judging", blocks=blocks, step=row, steps=rows)
+
+        if self.sums is None:
+            return judge(trunk, self.rows, report)
+        return judge_extended(trunk, self.rows, self.sums, trunk.first(0).dim, report)
+
+    def _write(self, candidate: Trunk, judged: Judged) -> dict[str, Any]:
+        model = candidate.compile()
+        about = self.parent.manifest
+        manifest = generation.base_manifest(
+            about.node, Input(about.node_input["kind"], tuple(about.node_input["shape"])),
+            parent=about.digest, cursor=self.growth.cursor, growth=self.growth.number,
+            alpha=judged.answers.alpha, temperature=judged.answers.temperature,
+            recipe=self.growth.recipe, plan=self.plan.describe(),
+            metrics={"held_out": judged.answers.accuracy},
+            others=[] if self.sums is None else about.others,
+        )
+        folder = self.folder / "candidate"
+        written = generation.write(
+            folder, manifest=manifest, trunk=candidate, readout=judged.readout, model=model
+        )
+        return {"candidate": str(folder), "digest": written.digest, "model_bytes": len(model)}
+
+    # --- surviving a kill ---
+
+    def _resume(self, network: Network) -> int:
+        """The step to go on from; `network` as it was there."""
+        path = self.folder / "training.safetensors"
+        if not path.exists():
+            return 0
+        state = load_file(path)
+        network.restore(state)
+        return int(state["next_step"])
+
+    def _snapshot(self, network: Network, step: int) -> None:
+        state = network.state() | {"next_step": np.array(step)}
+        data = save({name: np.asarray(array, order="C") for name, array in state.items()})
+        generation.replace_file(self.folder / "training.safetensors", data)
+
+    def _progress(self, phase: str, **rest: Any) -> None:
+        self.report({"phase": phase, "growth": self.growth.number, **rest})
+
+
+def methods_on(
+    maps: Maps, plan: Plan, recipe: Recipe, classes: int, draws: np.random.Generator
+) -> Iterator[Method]:
+    """The planned blocks on the stem's map, bottom up, each with the method that trains it."""
+    channels, size = maps.channels, maps.size
+    for planned in plan.blocks:
+        generator = backends.named(plan.backend).generator(int(draws.integers(2**63)))
+        block = _block(planned, channels, size, generator)
+        yield recipe.make(block, classes=classes, size=size, generator=generator)
+        channels, *out = block.output_shape(size)
+        size = (out[0], out[1])
+
+
+def _block(
+    planned: planner.Block, channels: int, size: tuple[int, int], generator: Generator
+) -> Block:
+    if planned.kernel == 0:
+        return Linear(
+            channels * size[0] * size[1], planned.channels, norm="batch", generator=generator)
+    return PoolConv(
+        channels, sizes.fitted(planned.pool, size), planned.channels,
+        sizes.odd(planned.kernel, size), norm="batch", generator=generator,
+    )

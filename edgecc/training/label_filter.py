@@ -1,0 +1,41 @@
+"""Labels that are probably wrong do not train blocks.
+
+Wrong labels cost the exact readout little, since they average out; blocks learn them by heart. So
+the stem's readout, every class weighing the same, is asked about each label first. Where it is sure
+of another class, the sample is not drawn; unless that is seldom, when it is more often a hard
+sample than a wrong label. Figures: docs/experiments.md.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecc.learn.readout import Features, Readout, early_penalty, scores, to_whole
+from edgecc.training.dataset import Rows
+from edgecc.trunk.interpreter import Interpreter
+from edgecc.trunk.trunk import Trunk
+
+MARGIN = 0.3  # between scores, which a regression on 0 and 1 makes about probabilities
+SELDOM = 0.05  # of the training rows
+_TAUGHT = 20_000  # rows that the readout learns at most
+
+
+def plausible(stem: Trunk, rows: Rows, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Positions of the training rows to draw."""
+    run = Interpreter(stem.compile()).run
+
+    def features(position: int) -> Features:
+        return to_whole(run(stem.scale(rows.read(position))))
+
+    taught = generator.permutation(rows.training)[:_TAUGHT]
+    targets, readout = rows.targets[taught], Readout(stem.dim, list(rows.classes))
+    weights = len(taught) / np.bincount(targets, minlength=len(rows.classes)).clip(1)
+    for position, target in zip(taught, targets, strict=True):
+        readout.learn(features(position), rows.classes[target], weight=weights[target])
+    ridge = readout.weights(early_penalty(len(taught)), prior_power=0.0)
+
+    def contradicted(position: int) -> bool:
+        values = scores(ridge, features(position))
+        return bool(values.max() - values[rows.targets[position]] > MARGIN)
+
+    doubtful = np.array([contradicted(int(row)) for row in rows.training])
+    return rows.training[~doubtful] if doubtful.mean() > SELDOM else rows.training

@@ -1,0 +1,160 @@
+"""The learner: a child process of the daemon, and the only one that imports torch, if
+the plan's backend is that.
+
+It reads one order a line from standard input, grows the trunk that the order asks for, writes
+progress and verdicts as JSON lines to standard output, and exits when idle. It reads the log and
+writes only into the growth's own folder; signing and swapping are the daemon's.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecc.errors import EdgeccError
+from edgecc.host import allocator
+from edgecc.host.memory import data_memory, peak_memory
+from edgecc.plan.planner import Plan
+
+OUT_OF_MEMORY, FAILED = 12, 70  # exit codes; within its limit, 1 is OpenBLAS giving up
+KNOWN = "known.safetensors"  # in a growth's folder, where rows were evicted: what still knows them
+_NO_MEMORY = ("allocate", "bad_alloc", "could not create a primitive", "failed to map segment")
+_LITTLE = 16 * 2**20  # bytes: two stacks of threads
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Order:
+    """One growth to run, as it travels over standard input."""
+
+    growth: int
+    cursor: int
+    recipe: dict[str, Any]
+    parent: str  # folder of the generation that serves
+    keys: list[str]  # the node's trusted public keys, hex
+    log: str  # path of the store
+    folder: str  # where this growth works
+    input: dict[str, Any]
+    plan: dict[str, Any]
+    seed: int
+    threads: int
+
+
+def main() -> int:
+    """Follow orders until standard input ends or nothing comes for `idle` seconds."""
+    limit, idle, parent = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+    _fence(limit, parent)
+    try:
+        for order in _orders(idle):
+            _run(order)
+    except EdgeccError as error:
+        _say({"type": "failed", "reason": str(error)})
+        return FAILED
+    except Exception as error:
+        traceback.print_exc()
+        return OUT_OF_MEMORY if _of_memory(error, limit) else FAILED
+    return 0
+
+
+def _run(order: Order) -> None:
+    with ExitStack() as start:  # ends with the first step, or where there is none to take
+        start.enter_context(allocator.little_code())
+        _grow(order, start.close)
+
+
+def _grow(order: Order, started: Callable[[], None]) -> None:
+    from nacl.signing import VerifyKey
+
+    from edgecc.checkpoint import generation
+    from edgecc.learn import backends
+    from edgecc.learn.readout import Readout
+    from edgecc.protocol.sample import Input
+    from edgecc.serving import catch_up
+    from edgecc.store.reader import Growth, Reader
+    from edgecc.training.dataset import Rows
+    from edgecc.training.growth import Grower
+
+    plan = Plan.restored(order.plan)
+    backends.named(plan.backend).prepare(order.threads)
+    spec = Input(order.input["kind"], tuple(order.input["shape"]))
+    store = Reader(Path(order.log))
+    trusted = [VerifyKey(bytes.fromhex(key)) for key in order.keys]
+    parent = generation.load(Path(order.parent), trusted, spec)
+    Path(order.folder).mkdir(parents=True, exist_ok=True)
+    path, sums = Path(order.folder) / KNOWN, None
+    if path.exists():
+        sums = catch_up.moved(path, parent, store, spec, to=order.cursor)
+    knows = Readout(parent.readout.dim) if sums is None else sums  # the one it had is not needed
+    parent = replace(parent, readout=knows)
+    grower = Grower(
+        Growth(order.growth, order.cursor, order.recipe), parent,
+        Rows.at(store, spec, order.cursor), plan=plan, seed=order.seed,
+        folder=Path(order.folder), report=_Reports(started).say, sums=sums,
+    )
+    for verdict in grower.run():
+        _say({"type": "verdict", **verdict})
+    _say({"type": "done", "growth": order.growth})
+    store.close()
+
+
+def _orders(idle: float) -> Any:
+    while select.select([sys.stdin], [], [], idle)[0]:
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield Order(**json.loads(line))
+
+
+class _Reports:
+    """Says how a growth gets on. What one phase has left behind does not count in the next."""
+
+    def __init__(self, started: Callable[[], None]) -> None:
+        """started: called once training has begun."""
+        allocator.let_go()
+        self._started, self._phase = started, ""
+
+    def say(self, said: dict[str, Any]) -> None:
+        if said["phase"] == "training":
+            self._started()
+        if said["phase"] != self._phase:
+            allocator.let_go()
+            self._phase = said["phase"]
+        _say({"type": "train", **said})
+
+
+def _say(message: dict[str, Any]) -> None:
+    print(json.dumps(message | {"peak": peak_memory()}), flush=True)
+
+
+def _of_memory(error: Exception, limit: int) -> bool:
+    """True where an error comes of too little memory. Libraries say so in many ways; those that do
+    not look stumble over what they did not get, while there is next to nothing left."""
+    return (isinstance(error, (MemoryError, SystemError))
+            or any(words in str(error) for words in _NO_MEMORY)
+            or limit - data_memory() < _LITTLE)
+
+
+def _fence(limit: int, parent: int) -> None:
+    """Die with the daemon, yield to it, and never take more than `limit` bytes of data."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the daemon is gone")
+    os.nice(10)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    np.ones((64, 64)) @ np.ones((64, 64))  # OpenBLAS takes its buffers; later it would exit with 1
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

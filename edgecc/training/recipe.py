@@ -1,0 +1,79 @@
+"""How a growth trains: which method, how long, at which rate, on samples changed how.
+
+A recipe is written into the log with the growth it belongs to, and into every manifest.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecc.learn.backends import Draws
+from edgecc.learn.blocks import Block
+from edgecc.learn.methods.base import Method
+from edgecc.learn.methods.contextual import Contextual
+from edgecc.learn.methods.spela import SpelaChannels
+from edgecc.learn.methods.supervised import Supervised
+from edgecc.training.dataset import Change
+
+_SHIFT = 1 / 28  # of a side: how far a sample is moved at most
+
+METHODS: Mapping[str, Callable[..., Method]] = {
+    "contextual": lambda block, **sizes: Contextual(block, wrong="all", **sizes),
+    "contextual-hardest": lambda block, **sizes: Contextual(block, wrong="hardest", **sizes),
+    "contextual-random": lambda block, **sizes: Contextual(block, wrong="random", **sizes),
+    "contextual-bias": lambda block, **sizes: Contextual(block, mode="bias", **sizes),
+    "contextual-scale": lambda block, **sizes: Contextual(block, mode="scale", **sizes),
+    "spela": SpelaChannels,
+    "supervised": Supervised,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`epochs` is draws per stored training sample; each draw trains every block once.
+
+    mirror: half of the draws are flipped left to right. rate: Adam's, falling to zero along a
+    half cosine.
+    """
+
+    epochs: float = 5.0
+    seed: int = 0
+    method: str = "contextual"
+    mirror: bool = False
+    rate: float = 3e-3
+
+    @staticmethod
+    def of(written: Mapping[str, Any]) -> "Recipe":
+        """The recipe in a growth or manifest; what else stands there is not training's."""
+        known = {field.name for field in fields(Recipe)}
+        return Recipe(**{name: value for name, value in written.items() if name in known})
+
+    def make(
+        self, block: Block, *, classes: int, size: tuple[int, int], generator: Draws
+    ) -> Method:
+        """The method that trains `block` on maps of `size`."""
+        return METHODS[self.method](block, classes=classes, size=size, generator=generator)
+
+    def rate_at(self, step: int, steps: int) -> float:
+        return self.rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+    def change(self, generator: np.random.Generator) -> Change:
+        """A random small shift, edges repeated, and with `mirror` a random flip."""
+
+        def changed(x: NDArray[Any]) -> NDArray[Any]:
+            for axis in (1, 2):
+                reach = round(x.shape[axis] * _SHIFT)
+                x = _shifted(x, int(generator.integers(-reach, reach + 1)), axis)
+            return x[:, :, ::-1] if self.mirror and generator.random() < 0.5 else x
+
+        return changed
+
+
+def _shifted(x: NDArray[Any], by: int, axis: int) -> NDArray[Any]:
+    """Moved by `by` places, the edge repeated behind it."""
+    size = x.shape[axis]
+    return x.take(np.clip(np.arange(size) - by, 0, size - 1), axis) if by else x

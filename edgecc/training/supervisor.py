@@ -1,0 +1,200 @@
+"""The daemon's side of the learner: start it when a growth is due, listen, restart with backoff."""
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Literal
+
+from edgecc.host.duty_cycle import Pace
+from edgecc.host.memory import data_memory
+from edgecc.training.learner import OUT_OF_MEMORY, Order
+
+log = logging.getLogger(__name__)
+_BACKOFF = (0.5, 120.0)  # seconds, first and longest
+_KILLED = -9
+_NEXT_TO_NOTHING = 2**20  # bytes: Python's objects have no arena to grow into
+_PATIENCE = 10.0  # seconds of CPU
+_LOOK_EVERY = 0.5  # seconds
+FRUGAL = {  # of 4 MiB are few maps of a training step, and most matrices of a readout
+    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
+}
+_MEMORY_CODES = (  # 127: glibc had no room for a thread's own data; libraries abort, or crash
+    OUT_OF_MEMORY, 127, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
+_GIVEN_UP = 1  # by OpenBLAS; before the limit is set, by Python
+_OWN_FAULTS = (-signal.SIGILL, -signal.SIGFPE)
+
+Ending = Literal["memory", "failed", "killed"]
+Said = queue.SimpleQueue[dict[str, Any] | None]
+
+
+class Supervisor:
+    """At most one learner. What it says arrives on `said` as dicts; None says that it ended."""
+
+    def __init__(self, *, limit: int, idle: float, wake: Callable[[], None]) -> None:
+        self._limit, self._idle, self._wake = limit, idle, wake
+        self._process: subprocess.Popen[str] | None = None
+        self._backoff, self._not_before = _BACKOFF[0], 0.0
+        self.said: Said = queue.SimpleQueue()
+        self.order: Order | None = None
+        self._oom_kills, self._starved = 0, False
+        self._silent_from, self._spoke = 0.0, False  # seconds of CPU
+        self._next_look = 0.0
+        self.pace = Pace()  # of a learner that has an order
+        self.peak = 0  # bytes, the largest VmHWM that any learner reported
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def progress(self) -> object:
+        """Something that changes as long as the learner works; None where it has no order, or is
+        made to wait."""
+        if self._process is None or self.order is None or self.pace.share == 0:
+            return None
+        return _cpu(self._process.pid)
+
+    def look(self) -> None:
+        """Kill a learner that works on in silence with no memory left: it never ends by itself.
+
+        CPython that has no room for what it unwinds an exception with tries again for ever.
+        """
+        now = time.monotonic()
+        if self._process is None or self.order is None or self._starved or now < self._next_look:
+            return
+        spent, self._next_look = _cpu(self._process.pid), now + _LOOK_EVERY
+        if self._spoke or self._limit - data_memory(self._process.pid) >= _NEXT_TO_NOTHING:
+            self._silent_from, self._spoke = spent, False
+        elif spent - self._silent_from > _PATIENCE:
+            self._starved = True
+            self.pace.follow(None)
+            self._process.kill()
+
+    @property
+    def ready(self) -> bool:
+        """True when an order may be given."""
+        return self.order is None and time.monotonic() >= self._not_before
+
+    def give(self, order: Order) -> None:
+        if self._process is None:
+            self._start()
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self.order = order
+        try:
+            self._process.stdin.write(json.dumps(asdict(order)) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            log.info("learner went away before its order; it will be started again")
+        self.pace.follow(self._process.pid)
+
+    def done(self) -> None:
+        """The order is fulfilled."""
+        self.pace.follow(None)
+        self.order, self._backoff = None, _BACKOFF[0]
+
+    def ended(self) -> Ending | None:
+        """Reap a learner that ended with its order unfulfilled: why; None where it was idle."""
+        assert self._process is not None
+        self.pace.follow(None)
+        fenced = _data_limit(self._process.pid) == self._limit
+        code = _reaped(self._process)
+        unfinished, self._process = self.order, None
+        self.order = None
+        if unfinished is None:
+            return None
+        log.warning("learner ended with %s in growth %s; again in %.1f s",
+                    code, unfinished.growth, self._backoff)
+        self._not_before = time.monotonic() + self._backoff
+        self._backoff = min(2 * self._backoff, _BACKOFF[1])
+        return self._why(code, fenced)
+
+    def _why(self, code: int, fenced: bool) -> Ending:
+        starved = self._starved or _oom_kills() > self._oom_kills
+        if code in _MEMORY_CODES or (code == _KILLED and starved) or (code == _GIVEN_UP and fenced):
+            return "memory"
+        return "killed" if code < 0 and code not in _OWN_FAULTS else "failed"
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self.pace.follow(None)
+            self._process.kill()
+            _reaped(self._process)
+
+    def drop(self) -> None:
+        """Stop, and hear nothing of what it may still have said."""
+        self.stop()
+        self._process, self.order, self.said = None, None, queue.SimpleQueue()
+
+    def _start(self) -> None:
+        self._oom_kills, self._starved, self._silent_from = _oom_kills(), False, 0.0
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "edgecc.training.learner", str(self._limit), str(self._idle),
+             str(os.getpid())],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | FRUGAL,
+        )
+        listening = threading.Thread(
+            target=self._listen, args=(self._process, self.said), daemon=True)
+        listening.start()
+
+    def _listen(self, process: subprocess.Popen[str], said: Said) -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                try:
+                    message = json.loads(line)
+                except ValueError:
+                    log.warning("learner said %r", line[:200])
+                    continue
+                self.peak = max(self.peak, message.pop("peak", 0))
+                said.put(message)
+                self._spoke = True
+                self._wake()
+        said.put(None)
+        self._wake()
+
+
+def _reaped(process: "subprocess.Popen[str]") -> int:
+    """The exit code of a learner that has ended, its standard input closed."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # of an order that it never read
+        process.stdin.close()
+    return process.wait()
+
+
+def _data_limit(pid: int) -> int | None:
+    """Bytes of data that a process may have, alive or not yet reaped; None for one gone."""
+    try:
+        return resource.prlimit(pid, resource.RLIMIT_DATA)[0]
+    except OSError:
+        return None
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of CPU that a process has had, for itself and in the kernel; 0 for one gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            ticks = file.read().rpartition(")")[2].split()[11:13]
+    except OSError:
+        return 0.0
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def _oom_kills() -> int:
+    """Processes that the kernel has killed for memory since it started."""
+    try:
+        with open("/proc/vmstat") as counters:
+            found = [int(line.split()[1]) for line in counters if line.startswith("oom_kill ")]
+    except OSError:
+        return 0
+    return sum(found)

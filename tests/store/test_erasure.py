@@ -1,0 +1,255 @@
+"""The log forgets: against a log that never held the samples, and byte by byte in its file."""
+
+import random
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgecc.protocol.messages import Label
+from edgecc.protocol.sample import Sample
+from edgecc.protocol.selection import Selection
+from edgecc.store.migrations import MIGRATIONS
+from edgecc.store.reader import Growth
+from edgecc.store.writer import Store
+
+IDS = [f"s{n}" for n in range(12)]
+Step = tuple[str, str | None]  # id, label
+
+
+def sample(identity: str, source: str = "door", ts: float = 1.0) -> Sample:
+    x = np.frombuffer(random.Random(identity).randbytes(200), np.uint8)
+    return Sample(identity, source, ts, None, x.reshape(1, 10, -1))
+
+
+@contextmanager
+def fresh() -> Iterator[Store]:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "log.sqlite")
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def write(store: Store, steps: list[Step]) -> None:
+    with store.transaction():
+        for identity, label in steps:
+            store.add_sample(sample(identity))
+            store.add_label(Label(identity, label, "hand"))
+
+
+def forget(store: Store, chosen: Selection, *, deep: bool = False) -> dict[str, Any]:
+    """All that a request does to the log, without a readout to wait for."""
+    with store.transaction():
+        store.erasure.ask(None, {})
+        request = store.erasure.current()
+        assert request is not None
+        found = store.erasure.flag(request.number, chosen)
+        first = store.erasure.first(request.number, deep=deep)
+    with store.transaction():
+        store.erasure.erase(request.number, mark=store.last_label(), deep=deep)
+        if deep and first is not None:
+            store.erasure.compact(request.number, first)
+        store.erasure.advance(request, "done")
+    assert store.scrub()
+    return found
+
+
+def contents(store: Store) -> dict[str, Any]:
+    """What the log says, in names rather than rows, but for its labels' numbers."""
+    last = store.last_label()
+    names = {store.row_of(identity): identity for identity in IDS}
+    return {
+        "events": [(names[e.row], e.previous, e.label)
+                   for e in store.labels_after(0, 1000) if e.row],
+        "classes": store.classes(last), "counts": store.class_counts(last),
+        "samples": store.samples(100), "usage": store.usage(), "stored": store.stored(),
+        "labelled": [(names[row], label, held) for row, label, held in store.labelled(last)],
+    }
+
+
+steps = st.lists(st.tuples(st.sampled_from(IDS), st.sampled_from(["ant", "bee", None])))
+
+
+@given(steps, st.sets(st.sampled_from(IDS)), st.sampled_from(["ant", "bee"]))
+@settings(deadline=None, max_examples=40)
+def test_a_log_that_forgot_deeply_is_one_that_never_held_them(
+    before: list[Step], gone: set[str], label: str
+) -> None:
+    with fresh() as store, fresh() as pure:
+        write(store, before)
+        write(pure, [step for step in before if step[0] not in gone])
+        forget(store, Selection(tuple(gone) or ("none",)), deep=True)
+        assert contents(store) == contents(pure)
+        numbers = [[e.seq for e in one.labels_after(0, 1000)] for one in (store, pure)]
+        assert numbers[0] == numbers[1] == list(range(1, pure.last_label() + 1))
+        assert not any(store.knows_forgotten(cursor) for cursor in range(len(before)))
+        known = {identity for identity, _ in before}
+        with store.transaction():
+            for identity in IDS:
+                assert store.is_forgotten(identity) == (identity in gone & known)
+                row = store.add_sample(sample(identity))
+                assert (row is None) == (identity in known)
+            if set(IDS) - gone:
+                left = min(set(IDS) - gone)
+                store.add_label(Label(left, "cow", "hand"))
+                store.add_label(Label(left, label, "hand"))
+                assert store.last_label() == pure.last_label() + 2
+
+
+@given(steps, st.sets(st.sampled_from(IDS), min_size=1), steps)
+@settings(deadline=None, max_examples=40)
+def test_a_log_that_forgot_trains_on_what_one_that_never_held_them_does(
+    before: list[Step], gone: set[str], after: list[Step]
+) -> None:
+    """Its labels keep their numbers, with gaps."""
+    with fresh() as store, fresh() as pure:
+        write(store, before)
+        last = store.last_label()
+        forget(store, Selection(tuple(gone)))
+        write(store, [step for step in after if step[0] not in gone])
+        write(pure, [step for step in before + after if step[0] not in gone])
+        assert contents(store) == contents(pure)
+        assert store.last_label() >= last
+        first = min((n + 1 for n in range(last) if store.knows_forgotten(n + 1)), default=None)
+        if first is not None:
+            assert all(store.knows_forgotten(cursor) for cursor in range(first, last))
+            assert not store.knows_forgotten(store.last_label())
+
+
+def fill(store: Store, name: str, count: int) -> dict[str, bytes]:
+    """Samples of many sizes, most of them labelled; what the log keeps of each."""
+    kept, draw = dict[str, bytes](), random.Random(name)
+    with store.transaction():
+        for n in range(count):
+            x = np.frombuffer(draw.randbytes(draw.randint(50, 600)), np.uint8)
+            one = Sample(f"{name}-{n}", "door", 1.0, None, x.reshape(1, 1, -1))
+            store.add_sample(one)
+            if n % 5:
+                store.add_label(Label(one.id, draw.choice(["ant", "b" * 60]), "hand"))
+            kept[one.id] = one.pack()
+    return kept
+
+
+def evict(store: Store, ids: list[str]) -> None:
+    with store.transaction():
+        for identity in ids:
+            row = store.row_of(identity)
+            assert row is not None
+            store.remove_sample(row)
+
+
+def left_in(folder: Path, kept: dict[str, bytes]) -> list[str]:
+    """Those of which some bytes are in the log's files."""
+    data = b"".join(path.read_bytes() for path in folder.glob("log.sqlite*"))
+    return [identity for identity, packed in kept.items() if any(
+        packed[at : at + 16] in data for at in range(8, len(packed) - 16, 16))]
+
+
+def test_what_is_deleted_is_overwritten(tmp_path: Path) -> None:
+    store = Store(tmp_path / "log.sqlite")
+    kept = fill(store, "a", 300)
+    assert store.scrub()
+    assert left_in(tmp_path, kept) == list(kept)
+    assert not store.meta("moved")
+    chosen = list(kept)[::4]
+    forget(store, Selection(tuple(chosen)))
+    assert left_in(tmp_path, {identity: kept.pop(identity) for identity in chosen}) == []
+    assert store.meta("moved")
+    store.rewrite()
+    assert not store.meta("moved")
+    evict(store, ["a-7"])
+    assert store.scrub()
+    assert left_in(tmp_path, {"a-7": kept.pop("a-7")}) == []
+    assert left_in(tmp_path, kept) == list(kept)
+    store.close()
+
+
+def test_copies_that_sqlite_left_where_it_moved_rows_are_rewritten_away(tmp_path: Path) -> None:
+    """Evictions make it move rows within its file; now and then a part of one stays behind."""
+    store, draw, kept = Store(tmp_path / "log.sqlite"), random.Random(5), dict[str, bytes]()
+    for turn in range(12):
+        kept |= fill(store, str(turn), 100)
+        gone = draw.sample(sorted(kept), max(0, len(kept) - 500))
+        evict(store, gone)
+        for identity in gone:
+            del kept[identity]
+    assert store.scrub()
+    (tmp_path / "blank").mkdir()
+    shutil.copy(tmp_path / "log.sqlite", tmp_path / "blank")
+    blank = sqlite3.connect(tmp_path / "blank" / "log.sqlite", isolation_level=None)
+    blank.execute("UPDATE payload SET packed=zeroblob(LENGTH(packed))")
+    blank.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    blank.close()
+    twice = {identity: kept[identity] for identity in left_in(tmp_path / "blank", kept)}
+    chosen = twice | dict(list(kept.items())[::50])
+    forget(store, Selection(tuple(chosen)))
+    assert set(left_in(tmp_path, chosen)) <= set(twice)
+    store.rewrite()
+    assert store.scrub()
+    assert left_in(tmp_path, chosen) == []
+    store.close()
+
+
+def test_selections_by_source_and_time_are_those_of_the_list(tmp_path: Path) -> None:
+    with fresh() as store:
+        with store.transaction():
+            for n in range(12):
+                store.add_sample(sample(IDS[n], "door" if n % 2 else "roof", float(n)))
+        listed = [one["id"] for one in store.samples(99, source="door", since=5.0)]
+        assert listed == ["s11", "s9", "s7", "s5"]
+        found = forget(store, Selection(source="door", since=5.0))
+        assert (found["samples"], found["labelled"]) == (4, 0)
+        assert not set(listed) & {one["id"] for one in store.samples(99)}
+        assert forget(store, Selection(since=10.0))["samples"] == 1
+        assert forget(store, Selection(source="roof"))["samples"] == 5
+        assert len(store.samples(99)) == 2
+
+
+def test_growths_are_opened_again_from_where_they_drew(tmp_path: Path) -> None:
+    with fresh() as store:
+        write(store, [(identity, "ant") for identity in IDS])
+        with store.transaction():
+            for number, cursor in ((1, 2), (2, 4), (3, 8), (4, 16)):
+                store.open_growth(Growth(number, cursor, {}))
+                store.add_verdict(number, 1, {"accepted": number == 1})
+                store.close_growth(number)
+            assert store.repeat_growths(1, 5) == [3]
+            assert [growth.number for growth in store.open_growths()] == [3]
+            assert len(store.verdicts()) == 2
+            store.open_growth(Growth(4, 16, {}))
+            assert [growth.number for growth in store.open_growths()] == [3, 4]
+            store.set_growths_aside(1)
+            assert store.growths_set_aside() == {2, 3, 4}
+            assert store.repeat_growths(0, 5) == [1]
+
+
+def test_a_log_of_the_first_version_is_carried_over(tmp_path: Path) -> None:
+    raw = sqlite3.connect(tmp_path / "log.sqlite", isolation_level=None)
+    raw.executescript(f"BEGIN; {MIGRATIONS[0]} PRAGMA user_version=1; COMMIT;")
+    for row, (identity, unlearnt) in enumerate((("s0", 0), ("s1", 1)), start=1):
+        one = sample(identity)
+        raw.execute(
+            "INSERT INTO sample (key, id, source, ts, held, unlearnt, payload) "
+            "VALUES (?,?,?,?,0,?,?)",
+            (identity.encode(), identity, "door", 1.0, unlearnt, one.pack()))
+        assert raw.execute("SELECT MAX(row) FROM sample").fetchone() == (row,)
+    raw.execute("INSERT INTO pending VALUES (x'00', 'later', NULL, 1, 'door', 1.0)")
+    raw.close()
+    store = Store(tmp_path / "log.sqlite")
+    assert [store.payload(row) for row in (1, 2)] == [sample(i).pack() for i in ("s0", "s1")]
+    size = sum(len(sample(identity).pack()) for identity in ("s0", "s1"))
+    assert store.usage() == {"": (2, size)}
+    request = store.erasure.current()
+    assert request is not None
+    assert request.asked == {"args": {"ids": ["s1"]}}
+    assert store.counts()["pending"] == 0
+    store.close()

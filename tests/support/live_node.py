@@ -1,0 +1,305 @@
+"""A daemon under test, and a client that is not ours.
+
+The client is plain paho, so that what edgecc says on the wire is read by other code than its own.
+"""
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paho.mqtt.client as paho
+import yaml
+from numpy.typing import NDArray
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from safetensors import safe_open
+
+Digits = tuple[NDArray[np.uint8], NDArray[np.int64]]
+Seen = tuple[NDArray[np.float64], list[str]]  # features and what they are of
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+DEADLINE = 30.0  # seconds; a busy machine is slow, a broken promise is never kept
+BRIEF = 0.5  # seconds in which what must not come would have come
+
+
+def saved_sums(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    """Classes, A and B of a live readout on disk."""
+    with safe_open(path, framework="numpy") as file:
+        classes = json.loads(file.metadata()["classes"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    d = tensors["B"].shape[1]
+    a = np.zeros((d, d))
+    a[np.tril_indices(d)] = tensors["A"]
+    return classes, a + np.tril(a, -1).T, tensors["B"]
+
+
+@dataclass(frozen=True)
+class Message:
+    topic: str
+    payload: bytes
+    retain: bool
+    properties: Any
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.payload)
+
+
+class Peer:
+    """A paho client that keeps everything it receives."""
+
+    def __init__(self, port: int, *filters: str, **login: str) -> None:
+        self.messages: list[Message] = []
+        self._news = threading.Condition()
+        name = f"peer-{os.urandom(8).hex()}"  # its own: a broker that was killed may know it still
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, name, protocol=paho.MQTTv5)
+        if login:
+            self._client.username_pw_set(login["username"], login["password"])
+        self._client.max_inflight_messages_set(20)
+        self._client.reconnect_delay_set(1, 1)
+        self._client.on_message = self._on_message
+        self.granted = threading.Event()
+        self._client.on_subscribe = lambda *_: self.granted.set()
+        self._client.on_disconnect = lambda *_: self.granted.clear()
+        self._client.on_connect = lambda *_: self._client.subscribe([(f, 1) for f in filters])
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        assert self.granted.wait(DEADLINE), f"{filters} not granted"
+
+    def _on_message(self, _client: Any, _user: Any, message: paho.MQTTMessage) -> None:
+        with self._news:
+            self.messages.append(Message(
+                message.topic, message.payload, message.retain, message.properties
+            ))
+            self._news.notify_all()
+
+    def publish(
+        self, topic: str, payload: bytes | str, *, retain: bool = False, wait: bool = True,
+        **properties: Any,
+    ) -> paho.MQTTMessageInfo:
+        """With `wait`, returns once the broker has it; properties by their MQTT names."""
+        found = Properties(PacketTypes.PUBLISH)
+        for name, value in properties.items():
+            setattr(found, name, value)
+        sent = self._client.publish(topic, payload, qos=1, retain=retain, properties=found)
+        if wait:
+            sent.wait_for_publish(DEADLINE)
+            assert sent.is_published(), f"{topic}: no PUBACK"
+        return sent
+
+    def find(
+        self, wanted: Callable[[Message], bool], *, after: int = 0, timeout: float = DEADLINE
+    ) -> Message | None:
+        """The first message from number `after` on that is wanted, waiting for it."""
+        deadline, looked = time.monotonic() + timeout, after
+        with self._news:
+            while True:
+                while looked < len(self.messages):
+                    if wanted(self.messages[looked]):
+                        return self.messages[looked]
+                    looked += 1
+                if not self._news.wait(deadline - time.monotonic()):
+                    return None
+
+    def wait(
+        self, wanted: Callable[[Message], bool], *, after: int = 0, timeout: float = DEADLINE
+    ) -> Message:
+        found = self.find(wanted, after=after, timeout=timeout)
+        last = [(m.topic, m.payload[:80]) for m in self.messages if "health" not in m.topic][-5:]
+        assert found is not None, f"nothing of the kind came; last: {last}"
+        return found
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@dataclass
+class Node:
+    """One edgecc with a configuration of its own, and a peer that hears all it says."""
+
+    folder: Path
+    port: int
+    name: str
+    settings: dict[str, Any]
+    peer: Peer
+    process: subprocess.Popen[bytes] | None = None
+    environ: dict[str, str] = field(default_factory=dict)  # beside this process's own
+    python: str = sys.executable
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.config = self.folder / "edgecc.yaml"
+        self.config.write_text(yaml.safe_dump(self.settings))
+
+    def topic(self, rest: str) -> str:
+        return f"edgecc/v1/{self.name}/{rest}"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def output(self) -> str:
+        return (self.folder / "daemon.log").read_text()
+
+    # --- its life ---
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        with (self.folder / "daemon.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.python, "-m", "edgecc", "--config", str(self.config), "start"],
+                stdout=log, stderr=log, env=os.environ | self.environ,
+            )
+        return self.process
+
+    def start(self) -> float:
+        """Seconds until it said online."""
+        heard, started = len(self.peer.messages), time.monotonic()
+        self.launch()
+        self.peer.wait(lambda m: m.topic == self.topic("status") and m.payload == b"online"
+                       and not m.retain, after=heard)
+        return time.monotonic() - started
+
+    def kill(self, after: float = 0.0) -> None:
+        """SIGKILL, once it has run for `after` more seconds."""
+        assert self.process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self.process.wait(after)
+            raise AssertionError(f"it ended by itself with {code}:\n{self.output}")
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(DEADLINE)
+
+    @property
+    def learner(self) -> int | None:
+        """Pid of its child process, where it has one."""
+        assert self.process is not None
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        found = " ".join((task / "children").read_text() for task in tasks.iterdir())
+        return int(found.split()[0]) if found.split() else None
+
+    def bury(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            learner = self.learner
+            self.process.kill()
+            self.process.wait()
+            if learner is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(learner, signal.SIGKILL)
+        self.peer.close()
+
+    def run(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """One edgecc command."""
+        return subprocess.run(
+            [sys.executable, "-m", "edgecc", "--config", str(self.config), *arguments],
+            capture_output=True, text=True, timeout=2 * DEADLINE, cwd=cwd or self.folder,
+        )
+
+    # --- what goes in ---
+
+    def send(
+        self, payload: bytes, *, id: str | None = None, label: str | None = None,
+        source: str = "t", wait: bool = True,
+    ) -> str:
+        """Publish a sample; its id."""
+        identity = id or f"{self.name}-{next(self._numbers)}"
+        user = [("id", identity)] + ([("label", label)] if label is not None else [])
+        self.peer.publish(self.topic(f"in/{source}/sample"), payload, wait=wait, UserProperty=user)
+        return identity
+
+    def stream(self, images: NDArray[Any], labels: Iterable[Any], prefix: str = "d") -> list[str]:
+        """Publish labelled pictures in order, without waiting; their ids."""
+        pairs = enumerate(zip(images, labels, strict=True))
+        return [self.send(npy(image), id=f"{prefix}-{n}", label=str(label), wait=False)
+                for n, (image, label) in pairs]
+
+    def label(self, identity: str, label: str | None, source: str = "t") -> dict[str, Any]:
+        """Publish a label; the node's receipt for it."""
+        heard = len(self.peer.messages)
+        self.peer.publish(
+            self.topic(f"in/{source}/label"), json.dumps({"id": identity, "label": label})
+        )
+        return self.receipt(identity, after=heard, source=source, of_label=True)
+
+    # --- what comes out ---
+
+    def receipt(
+        self, identity: str, *, after: int = 0, source: str = "t", timeout: float = DEADLINE,
+        of_label: bool = False,
+    ) -> dict[str, Any]:
+        """The first receipt of a sample, or of its label, from message number `after` on."""
+        def entries(message: Message) -> list[dict[str, Any]]:
+            return [entry for entry in message.json
+                    if entry["id"] == identity and ("label" in entry) == of_label]
+
+        topic = self.topic(f"out/{source}/receipt")
+        found = self.peer.wait(lambda m: m.topic == topic and bool(entries(m)), after=after,
+                               timeout=timeout)
+        return entries(found)[0]
+
+    def receipts(self, after: int = 0) -> dict[str, Counter[str]]:
+        """Every id with the statuses it was receipted with."""
+        found: dict[str, Counter[str]] = {}
+        for message in self.peer.messages[after:]:
+            if re.search(r"/out/[^/]+/receipt$", message.topic):
+                for entry in message.json:
+                    found.setdefault(entry["id"], Counter())[entry["status"]] += 1
+        return found
+
+    def prediction(self, identity: str, source: str = "t", after: int = 0) -> dict[str, Any]:
+        topic = self.topic(f"out/{source}/prediction")
+        found = self.peer.wait(lambda m: m.topic == topic and m.json["sample_id"] == identity,
+                               after=after)
+        body: dict[str, Any] = found.json
+        return body
+
+    def ask(self, picture: NDArray[Any], *, generation: int = 0) -> dict[str, Any]:
+        """What it thinks of a picture, knowing every label that is in its log by now.
+
+        Not before `generation` serves.
+        """
+        known = self.rows("SELECT COALESCE(MAX(seq), 0) FROM label")[0][0]
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            body = self.prediction(self.send(npy(picture)))
+            if body["readout"] >= known and body["generation"] >= generation:
+                return body
+            assert time.monotonic() < deadline, f"not {known}, {generation}: {body}"
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """A query of its log, on a connection that cannot write."""
+        with contextlib.closing(
+            sqlite3.connect(f"file:{self.state}/log.sqlite?mode=ro", uri=True)
+        ) as log:
+            return log.execute(query, values).fetchall()
+
+
+MakeNode = Callable[..., Node]  # what the fixture make_node is

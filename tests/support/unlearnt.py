@@ -1,0 +1,63 @@
+"""How a node is taught and unlearns, and what is left of it."""
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from support.live_node import DEADLINE, Node, npy, saved_sums
+
+from edgecc.checkpoint import generation, manifest, signing
+
+Labelled = list[tuple[str, NDArray[Any], str]]  # id, x, label
+
+
+def teach(node: Node, samples: Labelled, source: str = "t") -> None:
+    """Send them in order; returns once the last is stored."""
+    heard = len(node.peer.messages)
+    for identity, x, label in samples:
+        node.send(npy(x), id=identity, label=label, source=source, wait=False)
+    node.receipt(samples[-1][0], source=source, after=heard)
+
+
+def unlearn(node: Node, *arguments: str) -> dict[str, Any]:
+    done = node.run("samples", "unlearn", *arguments, "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def live_readout(node: Node) -> tuple[list[str], bytes, bytes]:
+    """Classes, A and B of the live readout, as a node saves them when it stops."""
+    assert node.stop() == 0
+    [path] = node.state.glob("live*.safetensors")
+    classes, a, b = saved_sums(path)
+    return classes, a.tobytes(), b.tobytes()
+
+
+def left_in(state: Path, samples: Labelled) -> list[str]:
+    """Files that hold a part of one of these samples, as the log keeps them."""
+    pieces = []
+    for _, x, _ in samples:
+        packed = zlib.compress(x.tobytes(), 1)
+        pieces += [packed[at : at + 24] for at in range(8, len(packed) - 24, 24)]
+    files = [path for path in state.rglob("*") if path.is_file()]
+    return [str(path) for path in files if any(piece in path.read_bytes() for piece in pieces)]
+
+
+def digests(node: Node) -> list[str]:
+    folder = node.state / "generations"
+    return [one.digest for one in manifests(folder)]
+
+
+def manifests(folder: Path) -> list[manifest.Manifest]:
+    return [manifest.parse(signing.payload_of(generation.read_manifest(
+        folder / generation.name_of(number)))) for number in generation.numbers(folder)]
+
+
+def await_rows(node: Node, query: str, wanted: list[Any]) -> None:
+    """Until the log says so; the node's own messages say when to look."""
+    if node.rows(query) != wanted:
+        node.peer.wait(lambda _: node.rows(query) == wanted, after=len(node.peer.messages),
+                       timeout=3 * DEADLINE)

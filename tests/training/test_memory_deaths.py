@@ -1,0 +1,125 @@
+"""A learner that memory runs out for ends in many ways, or not at all: all are told apart."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.learner_jobs import Log, labelled, supervisor
+from support.live_node import DEADLINE, Digits
+
+from edgecc.plan.planner import MIB, Block, Plan
+from edgecc.training import supervisor as supervision
+
+BEGINS = """
+import mmap, os, sys
+taken = []
+def take():
+    for size in (2**20, 2**16, 2**12):
+        try:
+            while True:
+                taken.append(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE))
+        except OSError:
+            pass
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "{module}":
+            {does}
+if "edgecc.training.learner" in sys.orig_argv:
+    sys.meta_path.insert(0, Finder)
+"""
+CIRCLES = """
+            while True: pass
+"""
+WORKS = """
+            end = sum(os.times()[:2]) + 2.0
+            while sum(os.times()[:2]) < end:
+                sum(range(100_000))
+            os._exit(70)
+"""
+SPEAKS = WORKS.replace("sum(range(100_000))", "os.write(1, b'{}\\n'); sum(range(100_000))")
+LIMIT = 200 * MIB
+PLAN = Plan(8, 3, (Block(16, 3, 1, 2),), 32, 64, {})
+
+
+@pytest.fixture
+def log(tmp_path: Path, digits: Digits) -> Iterator[Log]:
+    images, labels = digits
+    made = labelled(tmp_path, (images[:20], labels[:20]), PLAN)
+    yield made
+    made.store.close()
+
+
+def ending(
+    log: Log, monkeypatch: pytest.MonkeyPatch, *, does: str, module: str = "torch"
+) -> str | None:
+    """How a learner ends that does this when `module` is imported."""
+    hook = log.folder / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(BEGINS.format(does=does, module=module))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(hook), *sys.path]))
+    learner = supervisor(LIMIT)
+    learner.give(log.order("starved", epochs=1.0))
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        learner.look()
+        time.sleep(0.02)
+        while not learner.said.empty():
+            if learner.said.get() is None:
+                return learner.ended()
+    learner.stop()
+    raise AssertionError(f"it has not ended in {DEADLINE} s")
+
+
+def test_one_that_turns_in_circles_with_no_memory_left_is_out_of_memory(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "_PATIENCE", 0.2)
+    assert ending(log, monkeypatch, does="take()" + CIRCLES) == "memory"
+
+
+def test_one_with_memory_left_may_work_for_long_without_a_word(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "_PATIENCE", 0.2)
+    assert ending(log, monkeypatch, does=WORKS) == "failed"
+
+
+def test_one_with_no_memory_left_that_gets_on_is_left_alone(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "_PATIENCE", 0.2)
+    assert ending(log, monkeypatch, does="take()" + SPEAKS) == "failed"
+
+
+@pytest.mark.parametrize(("code", "why"), [
+    (1, "memory"),  # OpenBLAS: "Memory allocation still failed after 10 retries, giving up."
+    (12, "memory"), (127, "memory"), (70, "failed"), (78, "failed")])
+def test_the_exit_code_says_why(
+    log: Log, monkeypatch: pytest.MonkeyPatch, code: int, why: str
+) -> None:
+    assert ending(log, monkeypatch, does=f"os._exit({code})") == why
+
+
+def test_one_that_cannot_begin_is_not_out_of_memory(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = ending(log, monkeypatch, does="raise ImportError", module="edgecc.host.allocator")
+    assert found == "failed"
+
+
+@pytest.mark.parametrize(("before", "error", "why"), [
+    ("take()", "RuntimeError('RandomnessType: Unable to create type object!')", "memory"),
+    ("take()", "AttributeError('of a module that is half there')", "memory"),
+    ("pass", "OSError(12, 'Cannot allocate memory')", "memory"),
+    ("pass", "MemoryError", "memory"),
+    ("pass", "ImportError('libm.so: failed to map segment from shared object')", "memory"),
+    ("pass", "OSError(28, 'No space left on device')", "failed"),
+    ("pass", "AttributeError('a mistake')", "failed"),
+])
+def test_an_error_is_of_memory_by_what_it_says_or_where_next_to_nothing_is_left(
+    log: Log, monkeypatch: pytest.MonkeyPatch, before: str, error: str, why: str
+) -> None:
+    assert ending(log, monkeypatch, does=f"{before}; raise {error}") == why
