@@ -1,13 +1,13 @@
 """What the benches measure with: streams, metrics, cells, the device and its rivals."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from support.cells import measured
 from torch.nn.functional import cross_entropy
 
 from edgecc.bench import metrics
@@ -81,13 +81,6 @@ def test_metrics_of_a_matrix_worked_out_by_hand() -> None:
     assert metrics.omega([0.9, 0.6], [0.9, 0.8]) == pytest.approx(0.875)
     assert metrics.kappa(0.5, [0.5, 0.5]) == 0.0
     assert metrics.kappa(1.0, [0.7, 0.3]) == 1.0
-
-
-def measured(*, seed: int, log: str) -> Mapping[str, float]:
-    """A cell's measurement, which also says that it ran."""
-    with Path(log).open("a") as file:
-        file.write(f"{seed}\n")
-    return {"accuracy": seed / 10}
 
 
 def test_a_cell_is_measured_once_and_missing_ones_in_processes_of_their_own(

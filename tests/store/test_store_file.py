@@ -37,7 +37,7 @@ with store.transaction():
 def test_a_kill_loses_nothing_committed_and_keeps_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(path)], cwd=Path(__file__).parent, timeout=60
+        [sys.executable, "-c", KILLED, str(path)], cwd=Path(__file__).parents[1], timeout=60
     )
     assert done.returncode == 9
     store = Store(path)
