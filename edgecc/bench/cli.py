@@ -155,6 +155,16 @@ def latency(quick: bool, out: Path, json_path: Path | None) -> None:
     run(quick=quick, out=out, json_path=json_path)
 
 
+@bench.command()
+@click.argument("checkout", required=False, type=click.Path(path_type=Path))
+@_json
+def house(checkout: Path | None, json_path: Path | None) -> None:
+    """Structure of the sources: rooms, layers, circles, lengths (a second)."""
+    from edgecc.bench.house import run
+
+    run(root=checkout, json_path=json_path)
+
+
 @click.command()
 @click.option("--json", "figures", type=click.Path(path_type=Path), default=None,
               help="Write the figures here.")
