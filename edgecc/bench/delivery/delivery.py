@@ -17,11 +17,12 @@ import numpy as np
 
 from edgecc.bench import figures
 from edgecc.bench.data import load
+from edgecc.bench.delivery.answers import Answers, settle
 from edgecc.bench.delivery.checkpoint_pull import pulled
-from edgecc.bench.delivery.listener import Heard, Listener
+from edgecc.bench.delivery.listener import Listener, Received
 from edgecc.bench.delivery.node import Node, running
+from edgecc.bench.delivery.processor_time import processor_time
 from edgecc.bench.delivery.sender import SHAPE, SOURCE, Sender
-from edgecc.errors import EdgeccError
 from edgecc.host.memory import peak_memory
 from edgecc.mqtt.local_broker import Mosquitto
 
@@ -31,7 +32,7 @@ TAUGHT = 200  # labelled samples before anything is measured
 _AS_SHIPPED = "autosave_on_changes true\nautosave_interval 20"  # of deploy/mosquitto.conf
 _MB = 10**6
 
-Found = dict[str, Any]
+Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,21 +48,22 @@ class Size:
 def run(*, quick: bool, out: Path, json_path: Path | None) -> None:
     """Print the table; figures and logs are left in `out`."""
     size = Size(rounds=1, pulls=1, queued=300, paced=200, kills=1, unsaved=50) if quick else Size()
-    data, found = load(), dict[str, Any](
+    data, values = load(), dict[str, Any](
         rounds=size.rounds, pulls=size.pulls, queued=size.queued, rate=RATE)
-    settings: Found = {"budget": BUDGET, "first": 10**6, "mirror": "false", "shape": SHAPE}
+    settings: dict[str, Any] = {"budget": BUDGET, "first": 10**6, "mirror": "false", "shape": SHAPE}
     with running(out / "delivery", **settings) as node, _listener(node) as listener:
         sender = Sender(node, data)
-        found |= _throughput(node, sender, listener, size)
-        found |= _latency(sender, listener, size)
-        found |= _recovery(node, sender, listener, size)
-        found |= pulled(node, TAUGHT, size.pulls)
-        found["daemon_peak_mib"] = peak_memory(node.process.pid) / 2**20
+        values |= _throughput(node, sender, listener, size)
+        values |= processor_time(node, sender, listener, rounds=size.rounds, queued=size.queued)
+        values |= _latency(sender, listener, size)
+        values |= _recovery(node, sender, listener, size)
+        values |= pulled(node, TAUGHT, size.pulls)
+        values["daemon_peak_mib"] = peak_memory(node.process.pid) / 2**20
     with running(out / "wear", saving=_AS_SHIPPED, **settings) as node, _listener(node) as listener:
-        found |= _wear(Sender(node, data), listener, node, size)
+        values |= _wear(Sender(node, data), listener, node, size)
     for path in {out / "delivery.json", json_path or out / "delivery.json"}:
-        figures.write(path, "delivery", found)
-    _table(found)
+        figures.write(path, "delivery", values)
+    _table(values)
 
 
 def _listener(node: Node) -> Listener:
@@ -74,7 +76,7 @@ def _listener(node: Node) -> Listener:
 # --- a queue filled beforehand ---
 
 
-def _throughput(node: Node, sender: Sender, listener: Listener, size: Size) -> Found:
+def _throughput(node: Node, sender: Sender, listener: Listener, size: Size) -> Figures:
     """Samples a second, of which one in ten is labelled; every round fills two queues."""
     _bare(node, 0)
     node.stop()
@@ -123,37 +125,16 @@ def _bare(node: Node, count: int) -> float:
 def _durable(node: Node, listener: Listener, ids: list[str], *, predicted: bool = True) -> float:
     """Seconds from the daemon's connect to the last receipt and the last prediction."""
     listener.forget()
-    waiting = _Waiting(ids, predicted=predicted)
+    answers = Answers(ids, predicted=predicted)
     node.start(EDGECC_PREDICT=json.dumps(predicted))
-    last = listener.until(waiting.done_by, lambda: f"{waiting}")
+    last = listener.until(answers.complete, lambda: f"{answers}")
     return last.at - node.connected_at
-
-
-class _Waiting:
-    """For a receipt and, where `predicted`, a prediction of every sample."""
-
-    def __init__(self, ids: list[str], *, predicted: bool = True) -> None:
-        self._receipts, self._predictions = set(ids), set(ids if predicted else ())
-
-    def done_by(self, heard: Heard) -> bool:
-        """True once nothing is missing; an answer that is no `stored` is an error."""
-        if heard.topic.endswith("/prediction"):
-            self._predictions.discard(heard.json["sample_id"])
-        else:
-            for entry in heard.json:
-                if entry["status"] != "stored":
-                    raise EdgeccError(f"a sample was not stored: {entry}")
-                self._receipts.discard(entry["id"])
-        return not self._receipts and not self._predictions
-
-    def __str__(self) -> str:
-        return f"{len(self._receipts)} receipts and {len(self._predictions)} predictions"
 
 
 # --- a steady stream ---
 
 
-def _latency(sender: Sender, listener: Listener, size: Size) -> Found:
+def _latency(sender: Sender, listener: Listener, size: Size) -> Figures:
     """Milliseconds from publishing a sample to its receipt and to its prediction."""
     listener.forget()
     receipts, predictions = _paced(sender, listener, size)
@@ -167,16 +148,16 @@ def _latency(sender: Sender, listener: Listener, size: Size) -> Found:
 def _paced(sender: Sender, listener: Listener, size: Size) -> tuple[list[float], list[float]]:
     """Seconds until each receipt and each prediction of a stream at RATE."""
     ids = sender.send(size.paced, rate=RATE)
-    waiting, receipts, predictions = _Waiting(ids), list[float](), list[float]()
+    answers, receipts, predictions = Answers(ids), list[float](), list[float]()
 
-    def done_by(heard: Heard) -> bool:
-        if heard.topic.endswith("/prediction"):
-            predictions.append(heard.at - sender.sent[heard.json["sample_id"]])
+    def complete(message: Received) -> bool:
+        if message.topic.endswith("/prediction"):
+            predictions.append(message.at - sender.sent[message.json["sample_id"]])
         else:
-            receipts.extend(heard.at - sender.sent[entry["id"]] for entry in heard.json)
-        return waiting.done_by(heard)
+            receipts.extend(message.at - sender.sent[entry["id"]] for entry in message.json)
+        return answers.complete(message)
 
-    listener.until(done_by, lambda: f"{waiting}")
+    listener.until(complete, lambda: f"{answers}")
     return receipts, predictions
 
 
@@ -184,30 +165,25 @@ def _quantile(seconds: list[float], share: float) -> float:
     return float(np.quantile(seconds, share) * 1000)
 
 
-def _recovery(node: Node, sender: Sender, listener: Listener, size: Size) -> Found:
+def _recovery(node: Node, sender: Sender, listener: Listener, size: Size) -> Figures:
     """Seconds from a SIGKILL, the daemon started again at once, to the first prediction."""
-    found = []
+    seconds = []
     for _ in range(size.kills):
-        _settled(sender, listener, size.unsaved, label_every=1)
+        settle(sender, listener, size.unsaved, label_every=1)
         node.kill()
         killed = time.time()
         node.launch()
         sender.send(1)
         first = listener.until(
-            lambda heard: heard.topic.endswith("/prediction"), lambda: "a prediction after a kill")
-        found.append(first.at - killed)
-    return {"recovery_s": median(found), "recoveries_s": found, "unsaved": size.unsaved}
+            lambda message: message.topic.endswith("/prediction"),
+            lambda: "a prediction after a kill")
+        seconds.append(first.at - killed)
+    return {"recovery_s": median(seconds), "recoveries_s": seconds, "unsaved": size.unsaved}
 
 
-def _settled(sender: Sender, listener: Listener, count: int, *, label_every: int) -> None:
-    """Samples sent, stored and predicted."""
-    waiting = _Waiting(sender.send(count, label_every=label_every))
-    listener.until(waiting.done_by, lambda: f"{waiting}")
-
-
-def _wear(sender: Sender, listener: Listener, node: Node, size: Size) -> Found:
+def _wear(sender: Sender, listener: Listener, node: Node, size: Size) -> Figures:
     """MB written for 1,000 samples at RATE, by the daemon and by a broker as it is shipped."""
-    _settled(sender, listener, TAUGHT, label_every=1)
+    settle(sender, listener, TAUGHT, label_every=1)
     assert isinstance(node.broker, Mosquitto)  # as there is a mosquitto_sub
     writers = {
         "written_mb_per_1000": node.process.pid, "broker_written_mb_per_1000": node.broker.pid}
@@ -223,34 +199,36 @@ def _written(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("write_bytes:"))
 
 
-def _table(found: Found) -> None:
+def _table(values: Figures) -> None:
     """Every line names what it is measured against."""
-    rounds = f"median of {found['rounds']} rounds"
+    rounds = f"median of {values['rounds']} rounds"
     lines = [
-        ("plain paho, QoS 1, keeps nothing", f"{found['bare_per_s']:.0f} msg/s",
-         f"{found['queued']} samples of 3 KB in its queue; {rounds}"),
-        ("durable, with predictions and receipts", f"{found['durable_per_s']:.0f} msg/s",
-         f"{found['throughput_ratio']:.2f} of plain paho"),
-        ("durable, predict: false", f"{found['durable_unpredicted_per_s']:.0f} msg/s",
-         f"{found['throughput_ratio_unpredicted']:.2f} of plain paho"),
+        ("plain paho, QoS 1, keeps nothing", f"{values['bare_per_s']:.0f} msg/s",
+         f"{values['queued']} samples of 3 KB in its queue; {rounds}"),
+        ("durable, with predictions and receipts", f"{values['durable_per_s']:.0f} msg/s",
+         f"{values['throughput_ratio']:.2f} of plain paho"),
+        ("durable, predict: false", f"{values['durable_unpredicted_per_s']:.0f} msg/s",
+         f"{values['throughput_ratio_unpredicted']:.2f} of plain paho"),
+        ("daemon's processor time a sample", f"{values['daemon_us_per_sample']:.0f} µs",
+         f"with predictions, {values['queued']} samples queued while it was stopped; {rounds}"),
         ("publish to receipt, p50 / p99",
-         f"{found['receipt_p50_ms']:.1f} / {found['receipt_p99_ms']:.1f} ms",
-         f"{found['paced']} samples at {found['rate']:.0f} a second"),
+         f"{values['receipt_p50_ms']:.1f} / {values['receipt_p99_ms']:.1f} ms",
+         f"{values['paced']} samples at {values['rate']:.0f} a second"),
         ("publish to prediction, p50 / p99",
-         f"{found['prediction_p50_ms']:.1f} / {found['prediction_p99_ms']:.1f} ms", "the same"),
-        ("checkpoint pull", f"{found['pull_mb_per_s']:.1f} MB/s",
-         f"{found['pull_ratio']:.2f} of the same {found['pulled_mb']:.1f} MB from a plain paho "
-         f"publisher to a plain paho subscriber; median of {found['pulls']}"),
-        ("… until its last chunk is checked", f"{found['delivered_mb_per_s']:.1f} MB/s",
-         f"{found['delivered_ratio']:.2f} of the same; the rest checks what the sums hold"),
-        ("SIGKILL to the first prediction", f"{found['recovery_s']:.2f} s",
-         f"median of {len(found['recoveries_s'])}, {found['unsaved']} labels in no snapshot"),
-        ("written for 1,000 samples, daemon", f"{found['written_mb_per_1000']:.1f} MB",
-         f"at {found['rate']:.0f} a second; {found['written_mb_per_1000_queued']:.1f} MB from a "
+         f"{values['prediction_p50_ms']:.1f} / {values['prediction_p99_ms']:.1f} ms", "the same"),
+        ("checkpoint pull", f"{values['pull_mb_per_s']:.1f} MB/s",
+         f"{values['pull_ratio']:.2f} of the same {values['pulled_mb']:.1f} MB from a plain paho "
+         f"publisher to a plain paho subscriber; median of {values['pulls']}"),
+        ("… until its last chunk is checked", f"{values['delivered_mb_per_s']:.1f} MB/s",
+         f"{values['delivered_ratio']:.2f} of the same; the rest checks what the sums hold"),
+        ("SIGKILL to the first prediction", f"{values['recovery_s']:.2f} s",
+         f"median of {len(values['recoveries_s'])}, {values['unsaved']} labels in no snapshot"),
+        ("written for 1,000 samples, daemon", f"{values['written_mb_per_1000']:.1f} MB",
+         f"at {values['rate']:.0f} a second; {values['written_mb_per_1000_queued']:.1f} MB from a "
          "full queue; 3.1 MB arrive"),
-        ("written for 1,000 samples, mosquitto", f"{found['broker_written_mb_per_1000']:.1f} MB",
+        ("written for 1,000 samples, mosquitto", f"{values['broker_written_mb_per_1000']:.1f} MB",
          "at the same rate, saving as in deploy/mosquitto.conf"),
-        ("daemon's peak memory", f"{found['daemon_peak_mib']:.0f} MiB", f"of {BUDGET}"),
+        ("daemon's peak memory", f"{values['daemon_peak_mib']:.0f} MiB", f"of {BUDGET}"),
     ]
     for name, value, beside in lines:
         click.echo(f"{name:40} {value:>16}   {beside}")

@@ -17,7 +17,7 @@ _PATIENCE = 120.0  # seconds
 
 
 @dataclass(frozen=True)
-class Heard:
+class Received:
     at: float  # seconds since 1970
     topic: str
     payload: bytes
@@ -38,7 +38,7 @@ class Listener:
         if binary is None:
             raise ConfigError("mosquitto_sub is missing: apt install mosquitto-clients")
         self._path, self._read, self._rest = path, 0, b""
-        self._waiting: deque[Heard] = deque()
+        self._waiting: deque[Received] = deque()
         self._retained, self._listens = retained, False
         filters = [word for topic in (*topics, retained) for word in ("-t", topic)]
         self._command = [binary, "-p", str(port), "-q", "1", "-F", "%U %t %p", *filters]
@@ -67,29 +67,29 @@ class Listener:
         self._news()
         self._waiting.clear()
 
-    def _news(self) -> list[Heard]:
+    def _news(self) -> list[Received]:
         """What came since the last call."""
         with self._path.open("rb") as file:
             file.seek(self._read)
             new = file.read()
         self._read += len(new)
         *lines, self._rest = (self._rest + new).split(b"\n")
-        found = [_heard(line) for line in lines]
-        self._listens |= any(heard.topic == self._retained for heard in found)
-        return [heard for heard in found if heard.topic != self._retained]
+        messages = [_received(line) for line in lines]
+        self._listens |= any(message.topic == self._retained for message in messages)
+        return [message for message in messages if message.topic != self._retained]
 
-    def until(self, enough: Callable[[Heard], bool], missing: Callable[[], str]) -> Heard:
+    def until(self, enough: Callable[[Received], bool], missing: Callable[[], str]) -> Received:
         """The first message from now on that is `enough`; those before it are looked at once."""
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
             self._waiting += self._news()
             while self._waiting:
-                if enough(heard := self._waiting.popleft()):
-                    return heard
+                if enough(message := self._waiting.popleft()):
+                    return message
             time.sleep(0.02)
         raise EdgeccError(f"{missing()} did not come within {_PATIENCE:.0f} s; see {self._path}")
 
 
-def _heard(line: bytes) -> Heard:
+def _received(line: bytes) -> Received:
     at, topic, payload = line.split(b" ", 2)
-    return Heard(float(at), topic.decode(), payload)
+    return Received(float(at), topic.decode(), payload)

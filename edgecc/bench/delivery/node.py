@@ -139,15 +139,15 @@ def running(
     state = (work / "state").resolve()
     text = _CONFIG.format(state=state, port=port, classes=classes, backend=backend, **settings)
     (work / "edgecc.yaml").write_text(text)
-    found = config.load(work / "edgecc.yaml", environ={})
-    past(found)
+    loaded = config.load(work / "edgecc.yaml", environ={})
+    past(loaded)
     local = broker.start_local(work / "broker", port, saving)
     click.echo(f"{local.name} on 127.0.0.1:{port}")
     node = None
     try:
-        with Client(found) as client:
-            client.subscribe([found.topics / part for part in ("status", "health", "event")])
-            node = Node(work, found, local, client, within, dict(environ))
+        with Client(loaded) as client:
+            client.subscribe([loaded.topics / part for part in ("status", "health", "event")])
+            node = Node(work, loaded, local, client, within, dict(environ))
             node.ready = node.start()
             yield node
         node.stop()
