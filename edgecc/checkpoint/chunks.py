@@ -7,13 +7,13 @@ attempt, and whatever became of the file since, what is there is right or is ask
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from edgecc.checkpoint import manifest
 from edgecc.checkpoint.manifest import File
-from edgecc.errors import Corrupt, StoreError
+from edgecc.errors import Corrupt
+from edgecc.host.files import store_errors
 
 
 class Assembly:
@@ -21,7 +21,7 @@ class Assembly:
 
     def __init__(self, path: Path, file: File) -> None:
         self.path, self.file = path, file
-        with naming(path):
+        with store_errors(path):
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             os.ftruncate(self._descriptor, min(os.fstat(self._descriptor).st_size, file.size))
         self._have = set(self._found())
@@ -39,7 +39,7 @@ class Assembly:
 
     def sync(self) -> None:
         """Durable once it returns."""
-        with naming(self.path):
+        with store_errors(self.path):
             os.fsync(self._descriptor)
 
     def keep(self, index: int, chunk: bytes) -> bool:
@@ -48,7 +48,7 @@ class Assembly:
             return False
         if hashlib.sha256(chunk).hexdigest() != self.file.chunks[index]:
             return False
-        with naming(self.path):
+        with store_errors(self.path):
             if os.pwrite(self._descriptor, chunk, index * manifest.CHUNK) < len(chunk):
                 raise OSError(None, "no space left")
         self._have.add(index)
@@ -86,13 +86,3 @@ class Assembly:
             chunk = os.pread(self._descriptor, manifest.CHUNK, index * manifest.CHUNK)
             if hashlib.sha256(chunk).hexdigest() == wanted:
                 yield index
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """What the file system refuses, as an error that says where and what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}; what has come so far is kept: make room, or "
-                         "see whose it is, and do this again") from error

@@ -5,7 +5,6 @@ have been checked; a folder that fails any check raises and changes nothing.
 """
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +24,7 @@ from edgecc.checkpoint import readout_file as sums
 from edgecc.checkpoint import signing
 from edgecc.checkpoint.manifest import Manifest
 from edgecc.errors import CheckpointError, Corrupt, Incompatible
+from edgecc.host import files
 from edgecc.learn.readout import Readout
 from edgecc.protocol.sample import Input
 from edgecc.trunk.compile import Layer
@@ -49,14 +49,14 @@ def write(
     """Write an unsigned generation into a new `folder`; returns its manifest with the files."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    write_file(folder / "blocks.safetensors", save_tensors(_tensors(trunk)))
-    write_file(folder / "readout.safetensors", save_tensors(sums.tensors_of(readout)))
-    write_file(folder / "trunk.tflite", model or trunk.compile())
+    files.write(folder / "blocks.safetensors", save_tensors(_tensors(trunk)))
+    files.write(folder / "readout.safetensors", save_tensors(sums.tensors_of(readout)))
+    files.write(folder / "trunk.tflite", model or trunk.compile())
     described = replace(
         manifest, blocks=_describe_blocks(trunk), classes=list(readout.classes)
     ).with_files(folder)
-    write_file(folder / MANIFEST, described.to_json())
-    _sync(folder)
+    files.write(folder / MANIFEST, described.to_json())
+    files.sync(folder)
     return described
 
 
@@ -73,9 +73,9 @@ def adopt(folder: Path, generations: Path, key: SigningKey, *, floor: int = 0) -
     number = max(max(numbers(generations), default=-1) + 1, floor)
     numbered = replace(found, number=number)
     signed = folder / "signed.part"
-    write_file(signed, signing.sign(numbered.to_json(), key))
+    files.write(signed, signing.sign(numbered.to_json(), key))
     signed.replace(folder / MANIFEST)  # after a crash: with or without its signature, but whole
-    rename(folder, generations / name_of(numbered.number))
+    files.rename(folder, generations / name_of(numbered.number))
     return numbered
 
 
@@ -248,38 +248,3 @@ def unsigned(folder: Path) -> Manifest | None:
         return manifests.parse(signing.payload_of(read_manifest(folder)))
     except CheckpointError:
         return None
-
-
-def rename(part: Path, target: Path) -> None:
-    """A folder whose files are durable, under its final name once this returns."""
-    _sync(part)
-    part.rename(target)
-    _sync(target.parent)
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Durable once it returns."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Whole and durable, or as it was before."""
-    part = path.with_suffix(".part")
-    try:
-        write_file(part, data)
-    except OSError:
-        part.unlink(missing_ok=True)  # on a full disk, room for others
-        raise
-    part.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

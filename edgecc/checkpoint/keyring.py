@@ -14,8 +14,9 @@ from typing import Any
 
 from nacl.signing import SigningKey, VerifyKey
 
-from edgecc.checkpoint import generation, signing
+from edgecc.checkpoint import signing
 from edgecc.errors import CheckpointError, Corrupt
+from edgecc.host import files
 
 KIND = "application/vnd.edgecc.key+json"
 Statement = dict[str, Any]  # a DSSE envelope of {"at": seconds, "adds" or "revokes": public key}
@@ -143,7 +144,7 @@ class Keys:
     def _state(self, what: str, key: VerifyKey) -> None:
         said = {"at": time.time(), what: key.encode().hex()}
         envelope = signing.sign(json.dumps(said).encode(), self.signing, KIND)
-        generation.replace_file(self._book, json.dumps({
+        files.replace(self._book, json.dumps({
             "first": self.chain.keys[0].encode().hex(), "since": self.since,
             "statements": [*self.statements, json.loads(envelope)],
         }, indent=1).encode())

@@ -9,6 +9,7 @@ from nacl.signing import VerifyKey
 from edgecc.checkpoint import signing
 from edgecc.checkpoint.keyring import Chain
 from edgecc.errors import Untrusted
+from edgecc.host import files
 
 KEY_FILE = "public_key"  # beside pulled checkpoints: a key a line, oldest first, some `revoked`
 _REVOKED = " revoked"
@@ -82,6 +83,4 @@ def _read(pinned: Path) -> Chain:
 def _write(pinned: Path, chain: Chain) -> None:
     lines = [key.encode().hex() + (_REVOKED if signing.key_id(key) in chain.revoked else "")
              for key in chain.keys]
-    part = pinned.with_suffix(".part")
-    part.write_text("\n".join(lines) + "\n")
-    part.replace(pinned)
+    files.replace(pinned, ("\n".join(lines) + "\n").encode())

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 from edgecc.errors import CheckpointError, Corrupt, Untrusted
+from edgecc.host import files
 
 PAYLOAD_TYPE = "application/vnd.edgecc.manifest+json"
 
@@ -30,13 +30,8 @@ def load_key(path: Path) -> SigningKey:
 
 
 def write_key(path: Path, key: SigningKey) -> None:
-    """Whole and durable, or not at all; for its owner's eyes only."""
-    part = path.with_suffix(".part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key.encode())
-        os.fsync(file.fileno())
-    part.rename(path)
+    """Write a secret key, whole and durable or not at all, that only its owner can read."""
+    files.replace(path, key.encode(), mode=0o600)
 
 
 def key_id(key: VerifyKey) -> str:

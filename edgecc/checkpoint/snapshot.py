@@ -10,9 +10,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from edgecc.checkpoint import generation
 from edgecc.checkpoint import readout_file as sums
 from edgecc.errors import Corrupt
+from edgecc.host import files
 from edgecc.learn.readout import Readout
 
 
@@ -22,7 +22,7 @@ def write(path: Path, digest: str, readout: Readout, cursor: int) -> None:
         "generation": digest, "cursor": str(cursor), "classes": json.dumps(readout.classes),
     }
     data = save(sums.tensors_of(readout, packed=False), metadata=about)
-    generation.replace_file(path, data)
+    files.replace(path, data)
 
 
 def read(path: Path, dim: int) -> tuple[str, Readout, int]:

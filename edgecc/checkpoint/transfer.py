@@ -16,10 +16,11 @@ from typing import Any
 from nacl.signing import VerifyKey
 
 from edgecc.checkpoint import generation, manifest, signing
-from edgecc.checkpoint.chunks import Assembly, naming
+from edgecc.checkpoint.chunks import Assembly
 from edgecc.checkpoint.generation import MANIFEST
 from edgecc.checkpoint.manifest import CHUNK, FILES, Manifest
 from edgecc.errors import BrokerError, CheckpointError, Corrupt, MessageError, NotRunning, Untrusted
+from edgecc.host import files
 from edgecc.mqtt.client import Client
 from edgecc.mqtt.outbox import Outbox
 from edgecc.protocol.messages import PIECES, ChunkRequest, to_json
@@ -66,13 +67,13 @@ def pull(
             raise CheckpointError(f"{target} holds another generation {number}; pull elsewhere")
         if found is not None:
             return found
-        with naming(target):
+        with files.store_errors(target):
             shutil.rmtree(part, ignore_errors=True)
             target.rename(part)
-    with naming(part):
+    with files.store_errors(part):
         part.mkdir(parents=True, exist_ok=True)
     _fetch_files(client, topics, offered, part, progress)
-    with naming(part):
+    with files.store_errors(part):
         generation.check(offered, {name: (part / name).read_bytes() for name in FILES})
         (part / MANIFEST).write_bytes(envelope)
         part.rename(target)

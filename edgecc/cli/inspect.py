@@ -18,6 +18,7 @@ from edgecc.checkpoint.pinned_keys import keep, keys_for_folder
 from edgecc.config.schema import Config
 from edgecc.config.units import format_size
 from edgecc.errors import CheckpointError
+from edgecc.host import files
 
 
 def inspect(config: Config, place: str, key: str | None, as_json: bool) -> None:
@@ -48,7 +49,7 @@ def export(config: Config, number: int, folder: Path, as_json: bool) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for name in (*FILES, MANIFEST):
-        generation.write_file(part / name, (source / name).read_bytes())
+        files.write(part / name, (source / name).read_bytes())
     manifest = generation.load(part, keys.trusted).manifest  # what was written, not what was read
     part.rename(target)
     keep(folder, keys.chain)

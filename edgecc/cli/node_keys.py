@@ -14,6 +14,7 @@ from edgecc.checkpoint.generation import MANIFEST
 from edgecc.checkpoint.keyring import Keys
 from edgecc.config.schema import Config
 from edgecc.errors import CheckpointError
+from edgecc.host import files
 from edgecc.host.lock import alone
 
 _STOP = "stop it (its generations are signed with the key it holds), then run this again"
@@ -67,7 +68,7 @@ def _sign_anew(config: Config, old: VerifyKey, key: SigningKey) -> None:
         except CheckpointError:
             continue  # another key's, or broken: it is not vouched for again
         payload = signing.payload_of(generation.read_manifest(folder))
-        generation.replace_file(folder / MANIFEST, signing.sign(payload, key))
+        files.replace(folder / MANIFEST, signing.sign(payload, key))
 
 
 def _print(found: list[dict[str, Any]], as_json: bool) -> None:

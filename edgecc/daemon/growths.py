@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from edgecc.checkpoint import generation
 from edgecc.checkpoint import snapshot as known
 from edgecc.errors import StorageFull
+from edgecc.host import files
 from edgecc.plan import fallback as steps
 from edgecc.plan.planner import Plan
 from edgecc.store.reader import Growth
@@ -110,7 +111,7 @@ class Orders:
                 "parent": self._daemon.serving.number, "plan": self.plan.describe(),
                 "threads": config.grow.threads, "known": self._keep_known(growth),
             }
-            generation.replace_file(path, json.dumps(started).encode())
+            files.replace(path, json.dumps(started).encode())
         started = json.loads(path.read_text())
         return Order(
             growth=growth.number, cursor=growth.cursor, recipe=growth.recipe,

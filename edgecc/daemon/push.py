@@ -19,7 +19,7 @@ from nacl.signing import VerifyKey
 from numpy.typing import NDArray
 
 from edgecc.checkpoint import generation, manifest, signing
-from edgecc.checkpoint.chunks import Assembly, naming
+from edgecc.checkpoint.chunks import Assembly
 from edgecc.checkpoint.generation import MANIFEST, Generation
 from edgecc.checkpoint.manifest import ELSEWHERE, Manifest
 from edgecc.checkpoint.signing import key_id
@@ -34,6 +34,7 @@ from edgecc.errors import (
     StoreError,
     Untrusted,
 )
+from edgecc.host import files
 from edgecc.learn.readout import Readout
 from edgecc.plan import planner
 from edgecc.protocol.messages import Command
@@ -51,7 +52,7 @@ class Staged:
 
     def __init__(self, folder: Path, offered: Manifest) -> None:
         self.folder, self.digest = folder, offered.digest
-        with naming(folder):
+        with files.store_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self._open = ExitStack()
         self._files = [self._open.enter_context(Assembly(folder / name, file))
@@ -125,8 +126,8 @@ class Pushing:
             return {"wants": missing[:WINDOW], "missing": len(missing)}
         staged.finish()
         self._staged = None
-        with naming(staged.folder):
-            generation.write_file(staged.folder / MANIFEST, envelope)
+        with files.store_errors(staged.folder):
+            files.write(staged.folder / MANIFEST, envelope)
         self._daemon.trial.begin(self._wanted(command, staged.folder, signer))
         return None
 
@@ -179,7 +180,7 @@ class Pushing:
         return Wanted(command, candidate, lambda: self._adopt(folder), about)
 
     def _adopt(self, folder: Path) -> Manifest:
-        with naming(folder):
+        with files.store_errors(folder):
             adopted = self._daemon.serving.take_in(folder)
         self.clear()
         return adopted
@@ -213,7 +214,7 @@ class Pushing:
             pushed, node=config.node, cursor=0, growth=0 if bare else ELSEWHERE,
             parent=pushed.digest, others=sorted(theirs))
         folder = self._root / "translated"
-        with naming(folder):
+        with files.store_errors(folder):
             about = generation.write(
                 folder, manifest=about, trunk=found.trunk, readout=readout, model=found.model)
         return folder, replace(found, manifest=about, readout=readout)

@@ -1,1 +1,1 @@
-"""This machine: memory, allocator, board, watchdog, systemd, lock, logs."""
+"""This machine: memory, allocator, board, watchdog, systemd, lock, logs, durable files."""

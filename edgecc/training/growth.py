@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save
 
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.generation import Generation
+from edgecc.host import files
 from edgecc.learn import backends
 from edgecc.learn.backends import Draws as Generator
 from edgecc.learn.blocks import Block, Linear, PoolConv
@@ -74,7 +75,7 @@ class Grower:
             return
         path = self.folder / "verdicts.json"
         if not path.exists():
-            generation.replace_file(path, json.dumps(self._verdicts()).encode())
+            files.replace(path, json.dumps(self._verdicts()).encode())
         yield from json.loads(path.read_text())
 
     # --- training and freezing ---
@@ -265,7 +266,7 @@ class Grower:
     def _snapshot(self, network: Network, step: int) -> None:
         state = network.state() | {"next_step": np.array(step)}
         data = save({name: np.asarray(array, order="C") for name, array in state.items()})
-        generation.replace_file(self.folder / "training.safetensors", data)
+        files.replace(self.folder / "training.safetensors", data)
 
     def _progress(self, phase: str, **rest: Any) -> None:
         self.report({"phase": phase, "growth": self.growth.number, **rest})

@@ -169,7 +169,7 @@ class Pull(RuleBasedStateMachine):
             if index * CHUNK + len(chunk) <= size:
                 assert self.assembly.keep(index, chunk)
                 return
-            with pytest.raises(StoreError, match="what has come so far is kept"):
+            with pytest.raises(StoreError, match="what has arrived so far is kept"):
                 self.assembly.keep(index, chunk)
         assert self.assembly.missing() == before
 

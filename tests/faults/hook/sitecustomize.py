@@ -31,7 +31,7 @@ POINTS = {
         "before ack": ("edgecc.mqtt.connection", "Link.ack", "before"),
         "after ack": ("edgecc.mqtt.connection", "Link.ack", "after"),
         "before publish": ("edgecc.mqtt.outbox", "Outbox.pump", "before"),
-        "mid-generation": ("edgecc.checkpoint.generation", "write_file", "after"),
+        "mid-generation": ("edgecc.host.files", "write", "after"),
         "before rename": ("pathlib", "Path.rename", "before"),
         "after rename": ("pathlib", "Path.rename", "after"),
         "before replace": ("pathlib", "Path.replace", "before"),
@@ -40,7 +40,7 @@ POINTS = {
     },
     "learner": {
         "mid-training": ("edgecc.learn.network", "Network.sweep", "before"),
-        "mid-generation": ("edgecc.checkpoint.generation", "write_file", "after"),
+        "mid-generation": ("edgecc.host.files", "write", "after"),
         "before replace": ("pathlib", "Path.replace", "before"),
         "after replace": ("pathlib", "Path.replace", "after"),
     },

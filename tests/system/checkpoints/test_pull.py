@@ -181,7 +181,7 @@ def test_p14_a_full_disk_is_named_keeps_the_part_and_the_pull_goes_on_once_there
         pytest.skip("no right to mount a tmpfs")
     try:
         code, line = refusal(taught.run("checkpoint", "pull", cwd=elsewhere))
-        assert (code, "what has come so far is kept" in line) == (1, True), line
+        assert (code, "what has arrived so far is kept" in line) == (1, True), line
         assert not (elsewhere / "checkpoints" / "000001").exists()
         subprocess.run(["mount", "-o", f"remount,size={4 * size}", elsewhere], check=True)
         heard = heard_so_far(taught)

@@ -87,7 +87,7 @@ def test_a_full_disk_is_named_keeps_the_part_and_the_push_goes_on_once_there_is_
     try:
         folder = made(tmp_path, poor(), cursor=7)
         code, _, said = push(taught, folder)
-        assert (code, "what has come so far is kept" in said) == (1, True), said
+        assert (code, "what has arrived so far is kept" in said) == (1, True), said
         assert taught.ask(digits[0][1000])["generation"] == 1
         part = next(staged.iterdir()) / "blocks.safetensors"
         assert part.read_bytes() == (folder / part.name).read_bytes()
