@@ -127,9 +127,8 @@ def costs(ctx: click.Context, quick: bool, out: Path, json_path: Path | None) ->
     """
     from edgecc.bench.device.costs import run
     from edgecc.cli.common import configuration
-    from edgecc.plan.budget import COSTS
 
-    table = configuration(ctx.obj).state / COSTS
+    table = configuration(ctx.obj).state.costs
     run(quick=quick, out=out, json_path=json_path, table=table)
 
 

@@ -98,7 +98,7 @@ def _with_bytes(cells: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, d
 
 
 def _curves(axes: Any, config: Config, matrix: NDArray[np.float64], per_pair: int) -> None:
-    store = Reader(config.state / "log.sqlite")
+    store = Reader(config.state.log)
     hits = np.array(store.hits(per_pair * len(matrix)), float)
     window = min(_WINDOW, max(10, len(hits) // 20))
     moving = np.convolve(hits, np.ones(window) / window, "valid")

@@ -9,12 +9,12 @@ import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from nacl.signing import SigningKey, VerifyKey
 
 from edgecc.checkpoint import signing
+from edgecc.config.state import State
 from edgecc.errors import CheckpointError, Corrupt
 from edgecc.host import files
 
@@ -71,9 +71,8 @@ def _said(payload: bytes) -> tuple[str, VerifyKey]:
 class Keys:
     """What a node keeps of its keys in its state: the secret one, and the statements so far."""
 
-    def __init__(self, state: Path) -> None:
-        self._path, self._next, self._book = (
-            state / name for name in ("node.key", "next.key", "keys.json"))
+    def __init__(self, state: State) -> None:
+        self._path, self._next, self._book = state.key, state.next_key, state.key_statements
         if not self._path.exists():
             raise CheckpointError(
                 f"no key in {state}: `edgecc keys new` or `edgecc start` makes one")
@@ -162,7 +161,7 @@ class Keys:
                 for key, name in zip(self.chain.keys, names, strict=True)]
 
 
-def open_or_make(state: Path) -> Keys:
+def open_or_make(state: State) -> Keys:
     """The keys of a node that starts; its first one is made where there is none."""
-    signing.load_or_make_key(state / "node.key")
+    signing.load_or_make_key(state.key)
     return Keys(state)

@@ -13,7 +13,7 @@ import click
 from edgecc.checkpoint import generation
 from edgecc.config.schema import Config
 from edgecc.errors import AuthError, EdgeccError
-from edgecc.host.lock import alone
+from edgecc.host.lock import locked
 from edgecc.mqtt.client import Client
 from edgecc.store.reader import Reader
 
@@ -47,7 +47,7 @@ def clear(config: Config, *, yes: bool, as_json: bool) -> None:
 @contextmanager
 def _stopped(config: Config) -> Iterator[None]:
     """No daemon starts meanwhile, where the state is here."""
-    with alone(config.state, _STOP) if config.state.exists() else nullcontext():
+    with locked(config.state.lock, _STOP) if config.state.folder.exists() else nullcontext():
         yield
 
 
@@ -66,7 +66,7 @@ def _shown(client: Client, config: Config) -> dict[str, bytes]:
 
 def _known(config: Config) -> Iterator[str]:
     """Topics that this node has published, by its state; none where the state is elsewhere."""
-    path, folder = config.state / "log.sqlite", config.state / "generations"
+    path, folder = config.state.log, config.state.generations
     if not path.exists():
         return
     yield from (config.topics / name

@@ -63,7 +63,7 @@ def export(config: Config, number: int, folder: Path, as_json: bool) -> None:
 
 
 def _own(config: Config, number: int) -> Path:
-    folder = config.state / "generations" / generation.name_of(number)
+    folder = config.state.generations / generation.name_of(number)
     if not folder.exists():
         raise CheckpointError(
             f"no generation {number} in {config.state}: `edgecc checkpoint list` has the node's, "

@@ -15,7 +15,7 @@ from edgecc.checkpoint.keyring import Keys
 from edgecc.config.schema import Config
 from edgecc.errors import CheckpointError
 from edgecc.host import files
-from edgecc.host.lock import alone
+from edgecc.host.lock import locked
 
 _STOP = "stop it (its generations are signed with the key it holds), then run this again"
 
@@ -27,9 +27,9 @@ def show(config: Config, as_json: bool) -> None:
 
 def new(config: Config, as_json: bool) -> None:
     """The first key, before the first start, so that it can be noted down beforehand."""
-    config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = config.state / "node.key"
-    with alone(config.state, _STOP):
+    config.state.make()
+    path = config.state.key
+    with locked(config.state.lock, _STOP):
         if path.exists():
             raise CheckpointError(f"{path} is there already; `edgecc keys rotate` replaces it")
         signing.write_key(path, SigningKey.generate())
@@ -37,30 +37,30 @@ def new(config: Config, as_json: bool) -> None:
 
 
 def rotate(config: Config, as_json: bool) -> None:
-    with _keys_alone(config) as keys:
+    with _locked_keys(config) as keys:
         keys.rotate()
     show(config, as_json)
 
 
 def revoke(config: Config, fingerprint: str, as_json: bool) -> None:
     """Its signatures on this node's own generations are replaced first, so that none is lost."""
-    with _keys_alone(config) as keys:
+    with _locked_keys(config) as keys:
         _sign_anew(config, keys.find(fingerprint), keys.signing)
         keys.revoke(fingerprint)
     show(config, as_json)
 
 
 @contextmanager
-def _keys_alone(config: Config) -> Iterator[Keys]:
+def _locked_keys(config: Config) -> Iterator[Keys]:
     """The keys, while no daemon holds them."""
     Keys(config.state)  # there are some, and so there is a state
-    with alone(config.state, _STOP):
+    with locked(config.state.lock, _STOP):
         yield Keys(config.state)
 
 
 def _sign_anew(config: Config, old: VerifyKey, key: SigningKey) -> None:
     """Generations here that `old` signed, once they pass every check, are signed with `key`."""
-    generations = config.state / "generations"
+    generations = config.state.generations
     for number in generation.numbers(generations) if generations.exists() else ():
         folder = generations / generation.name_of(number)
         try:

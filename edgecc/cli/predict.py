@@ -47,13 +47,13 @@ def pulled(folder: Path, key: str | None = None) -> Predictor:
 
 def live(config: Config) -> Predictor:
     """What this node predicts now: its serving generation, and the log after its cursor."""
-    path = config.state / "log.sqlite"
+    path = config.state.log
     if not path.exists():
         raise CheckpointError(f"no state in {config.state}; give --checkpoint FOLDER")
     store = Reader(path)
-    generations = config.state / "generations"
+    generations = config.state.generations
     number = store.meta("serving", max(generation.numbers(generations), default=0))
-    if not (config.state / "node.key").exists():
+    if not config.state.key.exists():
         raise CheckpointError(f"no key in {config.state}; give --checkpoint FOLDER")
     trusted = Keys(config.state).trusted
     predictor = Predictor(

@@ -137,7 +137,7 @@ def quarantine(config: Config, limit: int, as_json: bool) -> None:
 
 
 def _log(config: Config) -> Reader:
-    path = config.state / "log.sqlite"
+    path = config.state.log
     if not path.exists():
         raise NotRunning(f"no log at {path}: run this on the node, with its configuration")
     return Reader(path)

@@ -38,7 +38,7 @@ def stream(
     if _named_by_file(path):
         items = (_with_content(item) for item in items)
     journal = None if path == "-" else journal_for(
-        config.state / "streams", config.topics.root, source, Path(path).resolve(), limit
+        config.state.streams, config.topics.root, source, Path(path).resolve(), limit
     )
     with Client(config) as client, _progress(total) as advance:
         if client.retained(config.topics / "status") == b"offline":

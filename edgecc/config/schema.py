@@ -17,6 +17,7 @@ from edgecc.config import loading as settings
 from edgecc.config.coercion import coerce
 from edgecc.config.loading import Values
 from edgecc.config.quiet_hours import Hours, parse_hours, show_hours
+from edgecc.config.state import State
 from edgecc.config.units import Rate, format_size, parse_rate, parse_size
 from edgecc.errors import ConfigError, shown
 from edgecc.protocol.sample import Input
@@ -173,8 +174,8 @@ class Config:
         )
 
     @property
-    def state(self) -> Path:
-        return Path(self.state_dir).expanduser()
+    def state(self) -> State:
+        return State(Path(self.state_dir).expanduser())
 
 
 def load(

@@ -28,7 +28,7 @@ from edgecc.daemon.unlearning import Forgetting
 from edgecc.daemon.upkeep import Upkeep
 from edgecc.errors import MessageError, StorageFull
 from edgecc.host import allocator
-from edgecc.host.lock import alone
+from edgecc.host.lock import locked
 from edgecc.host.systemd import notify
 from edgecc.host.watchdog import Watchdog
 from edgecc.ingest.monitor import Watch
@@ -67,8 +67,8 @@ class Daemon:
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code."""
-        self.config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with alone(self.config.state, "give this one its own state_dir"):
+        self.config.state.make()
+        with locked(self.config.state.lock, "give this one its own state_dir"):
             with allocator.little_code():
                 self._start()
             while not self.stopping:
@@ -102,7 +102,7 @@ class Daemon:
         grow = replace(config.grow, blocks=len(self.plan.blocks))  # none where none fits
         config = self.config = replace(config, grow=grow)
         self.keys = open_or_make(config.state)
-        self.store = Store(config.state / "log.sqlite")
+        self.store = Store(config.state.log)
         self._stem = stem
         check_input(config, self.store)
         self.link = self._make_link()

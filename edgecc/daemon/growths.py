@@ -117,7 +117,7 @@ class Orders:
             growth=growth.number, cursor=growth.cursor, recipe=growth.recipe,
             parent=str(self._daemon.serving.path(started["parent"])),
             keys=[key.encode().hex() for key in self._daemon.keys.trusted],
-            log=str(config.state / "log.sqlite"), folder=str(folder), input=asdict(config.input),
+            log=str(config.state.log), folder=str(folder), input=asdict(config.input),
             plan=started["plan"], seed=growth.recipe["seed"], threads=started["threads"],
         )
 
@@ -215,7 +215,7 @@ class Orders:
         unusable = self._daemon.serving.unusable
         self.begin_anew([n for n, parent in self.started.items() if parent in unusable])
         open_now = {growth.number for growth in self._daemon.store.open_growths()}
-        root = self._daemon.config.state / "growth"
+        root = self._daemon.config.state.growths
         for folder in root.iterdir() if root.exists() else ():
             if folder.name.isdigit() and int(folder.name) not in open_now:
                 shutil.rmtree(folder)
@@ -244,7 +244,7 @@ class Orders:
                 yield growth, json.loads(path.read_text())
 
     def _folder(self, number: int) -> Path:
-        return self._daemon.config.state / "growth" / generation.name_of(number)
+        return self._daemon.config.state.growths / generation.name_of(number)
 
 
 def _told(plan: Plan) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Staged:
 class Pushing:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._root = daemon.config.state / "pushed"
+        self._root = daemon.config.state.pushed
         self._staged: Staged | None = None
         self._full: StoreError | None = None  # why the newest chunk could not be kept
 

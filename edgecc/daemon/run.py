@@ -23,7 +23,7 @@ def run(read: Callable[[], Config], *, with_broker: bool) -> int:
         return replace(found, mqtt=replace(found.mqtt, host="127.0.0.1"))
 
     config = read_local()
-    broker = start_local(config.state / "broker", config.mqtt.port)
+    broker = start_local(config.state.broker, config.mqtt.port)
     log.info("%s listens on 127.0.0.1:%d", broker.name, config.mqtt.port)
     try:
         return Daemon(config, read_local).run()

@@ -1,4 +1,4 @@
-"""One edgecc writes to a state; who comes second is told so."""
+"""One edgecc at a time writes to a state folder; a second one is refused."""
 
 import fcntl
 import os
@@ -11,13 +11,13 @@ from edgecc.errors import ConfigError, StoreError
 
 
 @contextmanager
-def alone(state: Path, advice: str) -> Iterator[None]:
-    """Hold the lock of `state`; ConfigError with `advice` where another edgecc does."""
-    with _opened(state / "lock") as file:
+def locked(lock: Path, advice: str) -> Iterator[None]:
+    """Hold the file `lock`; ConfigError with `advice` if another edgecc holds it."""
+    with _opened(lock) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ConfigError(f"another edgecc runs on {state}; {advice}") from error
+            raise ConfigError(f"another edgecc runs on {lock.parent}; {advice}") from error
         file.write(str(os.getpid()))
         file.flush()
         yield

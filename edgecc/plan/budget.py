@@ -12,8 +12,6 @@ from edgecc.plan import planner
 from edgecc.plan.planner import Costs, Plan, StemMap
 from edgecc.trunk.model_stem import Stem, open_stem
 
-COSTS = "costs.json"  # in state_dir
-
 
 @dataclass(frozen=True)
 class Budget:
@@ -25,7 +23,7 @@ class Budget:
 
 def of(config: Config) -> Budget:
     """What this process may plan with."""
-    table = config.state / COSTS
+    table = config.state.costs
     size, limit = config.memory_budget, None
     found = cgroup_limit()
     if found is not None and found[0] < size:

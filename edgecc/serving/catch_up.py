@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgecc.checkpoint import snapshot as known
 from edgecc.checkpoint.generation import Generation
+from edgecc.config.state import State
 from edgecc.errors import Corrupt
 from edgecc.learn.readout import Features, Readout
 from edgecc.protocol.sample import Input
@@ -15,13 +16,13 @@ from edgecc.store.reader import LabelEvent, Reader
 log = logging.getLogger(__name__)
 
 
-def snapshot(state: Path, store: Reader) -> Path:
+def snapshot(state: State, store: Reader) -> Path:
     """The saved live readout; by another name once the labels are numbered anew."""
     epoch = store.meta("epoch", 0)
-    return state / (f"live-{epoch}.safetensors" if epoch else "live.safetensors")
+    return state.live_readout(epoch)
 
 
-def revive(state: Path, predictor: Predictor, store: Reader) -> None:
+def revive(state: State, predictor: Predictor, store: Reader) -> None:
     """Go on from what the node knew last, and from nothing that was unlearnt since."""
     _restore_snapshot(state, predictor, store)
     forget(predictor, store)
@@ -36,7 +37,7 @@ def forget(predictor: Predictor, store: Reader) -> None:
         predictor.restore(Readout(predictor.readout.dim), 0)
 
 
-def _restore_snapshot(state: Path, predictor: Predictor, store: Reader) -> None:
+def _restore_snapshot(state: State, predictor: Predictor, store: Reader) -> None:
     """Take the saved live readout, where it is one of this generation."""
     path = snapshot(state, store)
     if not path.exists():

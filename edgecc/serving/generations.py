@@ -32,7 +32,6 @@ from edgecc.trunk.trunk import Trunk
 log = logging.getLogger(__name__)
 
 _SLICE = 64  # label events caught up with at a time
-_PART = "generation.part"
 SCALED_ON = (1, 8, 64)  # sensor windows after which the input's scale is measured (again)
 
 
@@ -45,7 +44,7 @@ class Serving:
         self._stem = stem
         self._config, self._plan, self._store, self._keys = config, plan, store, keys
         self._spec = config.input_spec
-        self.folder = config.state / "generations"
+        self.folder = config.state.generations
         self.folder.mkdir(parents=True, exist_ok=True)
         self.predictor: Predictor | None = None
         self.successor: Predictor | None = None
@@ -56,7 +55,7 @@ class Serving:
     def open(self) -> None:
         """Serve the newest valid generation; the bare stem where there is none yet."""
         self.drop_snapshot(old=True)
-        shutil.rmtree(self._config.state / _PART, ignore_errors=True)
+        shutil.rmtree(self._config.state.part, ignore_errors=True)
         wanted = self._store.meta("serving")
         numbers = generation.numbers(self.folder)
         for number in sorted(numbers, key=lambda n: (n == wanted, n), reverse=True):
@@ -264,7 +263,7 @@ class Serving:
     def _publishable(
         self, manifest: Manifest, trunk: Trunk, readout: Readout, model: bytes
     ) -> Manifest:
-        part = self._config.state / _PART
+        part = self._config.state.part
         generation.write(part, manifest=manifest, trunk=trunk, readout=readout, model=model)
         return self.take_in(part)
 
@@ -293,6 +292,6 @@ class Serving:
     def drop_snapshot(self, *, old: bool = False) -> None:
         """Delete the saved live readout; only those of labels numbered otherwise, where `old`."""
         keep = snapshot(self._config.state, self._store) if old else None
-        for path in self._config.state.glob("live*.safetensors"):
+        for path in self._config.state.live_readouts():
             if path != keep:
                 path.unlink()

@@ -27,7 +27,7 @@ def check_input(config: Config, store: Store) -> None:
 
 def _begin_anew(config: Config, store: Store) -> None:
     """Nothing was stored under another input: what there is of it is a bare stem."""
-    folder = config.state / "generations"
+    folder = config.state.generations
     numbers = generation.numbers(folder) if folder.exists() else []
     for number in numbers:
         shutil.rmtree(folder / generation.name_of(number))

@@ -60,7 +60,8 @@ def open_stem(config: Config) -> Stem | None:
         return None
     lite0 = re.fullmatch(LITE0_DEPTH, name)
     if lite0:
-        path, tensor = _written(int(lite0[1] or efficientnet.DEPTH), spec, config.state), None
+        depth, tensor = int(lite0[1] or efficientnet.DEPTH), None
+        path = _written(depth, spec, config.state.folder)
     else:
         file, _, tensor = name.partition(".tflite")
         path, tensor = Path(file + ".tflite").expanduser(), tensor[1:] or None

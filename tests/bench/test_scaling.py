@@ -28,7 +28,7 @@ def node(folder: Path, samples: int, *, classes: int = 10) -> Daemon:
         "node": "aged", "state_dir": str(folder / "state"), "input.kind": "image",
         "input.shape": [1, 8, 8], "max_classes": 1000, "grow.first": 10**9})
     labels = [f"{target}-{n % (classes // 10)}" for n, target in enumerate(load_digits().target)]
-    config.state.mkdir()
+    config.state.make()
     Past(PICTURES, labels).write(config, samples)
     made = Daemon(config, lambda: config)
     made._open()
@@ -77,7 +77,7 @@ def instructions(one: Daemon, what: What) -> int:
 
 def written(one: Daemon, what: What) -> int:
     """Bytes that the log grows by before they are worked into its file."""
-    wal = one.config.state / "log.sqlite-wal"
+    wal = one.config.state.folder / "log.sqlite-wal"
     before = wal.stat().st_size
     what(one)
     return wal.stat().st_size - before

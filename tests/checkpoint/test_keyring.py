@@ -11,6 +11,7 @@ from edgecc.checkpoint.keyring import KIND, Chain, Keys, Statement, open_or_make
 from edgecc.checkpoint.pinned_keys import pin
 from edgecc.checkpoint.signing import key_id, load_key, sign, write_key
 from edgecc.cli.main import main
+from edgecc.config.state import State
 from edgecc.errors import CheckpointError, Untrusted
 
 A, B, C = (SigningKey(bytes([n]) * 32) for n in (1, 2, 3))
@@ -73,28 +74,28 @@ def test_an_info_topic_that_no_node_wrote_is_untrusted(tmp_path: Path, info: byt
 
 
 def test_a_damaged_book_of_keys_is_named(tmp_path: Path) -> None:
-    open_or_make(tmp_path).rotate()
+    open_or_make(State(tmp_path)).rotate()
     for text in ("", "[]", "{}", '{"first": 7}'):
         (tmp_path / "keys.json").write_text(text)
         with pytest.raises(CheckpointError, match="cannot be read"):
-            Keys(tmp_path)
+            Keys(State(tmp_path))
 
 
 def test_a_rotation_interrupted_at_any_moment_leaves_one_key_that_signs(tmp_path: Path) -> None:
-    first = open_or_make(tmp_path)
+    first = open_or_make(State(tmp_path))
     write_key(tmp_path / "next.key", C)  # killed before the statement: nothing has happened
-    assert Keys(tmp_path).signing == first.signing
+    assert Keys(State(tmp_path)).signing == first.signing
     secret = (tmp_path / "node.key").read_bytes()
     first.rotate()
     second = first.signing
     (tmp_path / "node.key").rename(tmp_path / "next.key")  # killed before the last rename
     (tmp_path / "node.key").write_bytes(secret)
-    assert Keys(tmp_path).signing == second
+    assert Keys(State(tmp_path)).signing == second
     assert load_key(tmp_path / "node.key") == second
     assert not (tmp_path / "next.key").exists()
     (tmp_path / "node.key").write_bytes(secret)
     with pytest.raises(CheckpointError, match="backup"):
-        Keys(tmp_path)
+        Keys(State(tmp_path))
 
 
 def test_a_key_made_before_the_first_start_is_the_one_that_signs(tmp_path: Path) -> None:
@@ -104,5 +105,6 @@ def test_a_key_made_before_the_first_start_is_the_one_that_signs(tmp_path: Path)
     made = CliRunner().invoke(main, ["keys", "new", "--json"], env=here)
     assert made.exit_code == 0, made.output
     (only,) = json.loads(made.stdout)
-    assert only["fingerprint"] == key_id(open_or_make(tmp_path / "state").signing.verify_key)
+    signing = open_or_make(State(tmp_path / "state")).signing
+    assert only["fingerprint"] == key_id(signing.verify_key)
     assert CliRunner().invoke(main, ["keys", "new"], env=here).exit_code == 76

@@ -142,9 +142,9 @@ def test_another_node_s_samples_stay_beside_this_one_s_over_restarts_and_saves(
     assert before[0].count("theirs") == 1
     trusting.link.stop()
     trusting.store.close()
-    for path in trusting.config.state.glob("live*.safetensors"):
+    for path in trusting.config.state.live_readouts():
         path.unlink()  # as if nothing but the generation were left of it
-    again = make_daemon(trusting.config.state)
+    again = make_daemon(trusting.config.state.folder)
     settle(again)
     assert knows(again) == before
     ask(again, id="x", ids=["d-3"])
@@ -178,10 +178,10 @@ def test_what_is_staged_does_not_outlive_a_request_to_unlearn(
 ) -> None:
     envelope = (theirs(trusting, tmp_path) / "manifest.json").read_text()
     ask(trusting, "push", manifest=envelope)
-    assert len(list((trusting.config.state / "pushed").iterdir())) == 1
+    assert len(list(trusting.config.state.pushed.iterdir())) == 1
     ask(trusting, ids=["d-3"])
     settle(trusting)
-    assert not (trusting.config.state / "pushed").exists()
+    assert not trusting.config.state.pushed.exists()
 
 
 def test_a_key_that_was_revoked_is_not_trusted_though_it_is_listed(
@@ -193,7 +193,7 @@ def test_a_key_that_was_revoked_is_not_trusted_though_it_is_listed(
     trusting.store.close()
     own_keys.rotate(trusting.config, as_json=True)
     own_keys.revoke(trusting.config, key_id(old.verify_key), as_json=True)
-    again = make_daemon(trusting.config.state, EDGECC_TRUSTED_KEYS=json.dumps(
+    again = make_daemon(trusting.config.state.folder, EDGECC_TRUSTED_KEYS=json.dumps(
         [old.verify_key.encode().hex()]))
     ask(again, "push", manifest=(folder / "manifest.json").read_text())
     assert (answers(again)[-1]["code"], "no valid signature" in answers(again)[-1]["error"]) == (

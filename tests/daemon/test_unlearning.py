@@ -73,7 +73,7 @@ def test_killed_at_any_transaction_it_ends_as_if_it_never_was(
     wanted, kills = knows(pure), 0
     for at in itertools.count(1):
         state = tmp_path / f"killed-{at}"
-        shutil.copytree(daemon.config.state, state)
+        shutil.copytree(daemon.config.state.folder, state)
         one = make_daemon(state)
         with dying(monkeypatch, at, committed=committed) as begun:
             try:
@@ -139,9 +139,9 @@ def test_a_saved_readout_that_knows_them_is_never_served_as_it_is(
     settle(daemon)
     assert (daemon.serving.number, knows(daemon)) == (1, knows(pure))
     leave(daemon)
-    for path in daemon.config.state.glob("live*.safetensors"):
+    for path in daemon.config.state.live_readouts():
         path.unlink()
-    again = make_daemon(daemon.config.state)
+    again = make_daemon(daemon.config.state.folder)
     again.serving.catch_up_fully()
     assert (again.serving.number, knows(again)) == (1, knows(pure))
 
@@ -168,7 +168,7 @@ def test_what_left_the_log_cannot_be_subtracted_and_deep_goes_back_before_it(
     assert knows(daemon) == knows(pure)
     assert digests(daemon) == digests(pure)
     leave(daemon)
-    again = make_daemon(daemon.config.state)
+    again = make_daemon(daemon.config.state.folder)
     assert knows(again) == knows(pure)
     assert [again.store.is_forgotten(identity) for identity in ids] == [True] * 10
 
@@ -180,7 +180,7 @@ def test_a_state_saved_by_the_node_is_read_without_it(
     daemon, ids = taught
     ask(daemon, ids=ids)
     settle(daemon)
-    for path in daemon.config.state.glob("live*.safetensors"):
+    for path in daemon.config.state.live_readouts():
         path.unlink()
     here, there = live(daemon.config).readout, pure.serving.predictor
     assert there is not None
@@ -263,6 +263,6 @@ def test_a_sensor_s_scale_is_measured_on_what_is_left(
     assert (daemon.serving.predictor, event(daemon)["base"]) == (None, None)
     assert generation.numbers(daemon.serving.folder) == []
     leave(daemon)
-    again = make_daemon(daemon.config.state, **sensor)
+    again = make_daemon(daemon.config.state.folder, **sensor)
     send(again, range(70))
     assert (again.serving.predictor, again.store.samples(9)) == (None, [])

@@ -161,7 +161,7 @@ def test_a_growth_whose_parent_cannot_be_used_any_more_begins_anew_at_the_next_s
     leave(daemon)
     path = daemon.serving.path(number) / "trunk.tflite"
     path.write_bytes(path.read_bytes()[:-1])
-    again = make_daemon(daemon.config.state)
+    again = make_daemon(daemon.config.state.folder)
     assert number in again.serving.unusable
     assert not folder.exists()
     assert [growth.number for growth in again.store.open_growths()] == [1]

@@ -70,7 +70,7 @@ def test_measured_costs_are_found_in_the_state_folder_and_a_broken_table_is_refu
     tmp_path: Path
 ) -> None:
     config, costs = Config(state_dir=str(tmp_path / "state")), Costs(daemon=80 * MIB)
-    table = config.state / budget.COSTS
+    table = config.state.costs
     budget.write(table, costs)
     assert budget.of(config).costs == costs
     assert budget.of(config).table == table

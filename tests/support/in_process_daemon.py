@@ -95,7 +95,7 @@ def event(daemon: Daemon) -> dict[str, Any]:
 def knows(daemon: Daemon) -> tuple[list[str], bytes, bytes]:
     """Classes, A and B of its live readout, as they are after a restart."""
     daemon.snapshot()
-    [path] = daemon.config.state.glob("live*.safetensors")
+    [path] = daemon.config.state.live_readouts()
     classes, a, b = saved_sums(path)
     return classes, a.tobytes(), b.tobytes()
 

@@ -46,7 +46,7 @@ class Past:
 
     def write(self, config: Config, samples: int) -> None:
         """Bring the log of a node that is stopped to `samples` samples, all labelled."""
-        store = Store(config.state / "log.sqlite")
+        store = Store(config.state.log)
         plan, stem = planned(config)
         serving = Serving(config, plan, store, open_or_make(config.state), stem)
         serving.open()
@@ -93,11 +93,11 @@ class Past:
 def with_blocks(config: Config, labels: int) -> Manifest:
     """A generation on offer with all planned blocks, never trained: of the size and cost that
     trained ones have. The first `labels` labels of the log are in its readout."""
-    keys, folder = Keys(config.state), config.state / "generations"
+    keys, folder = Keys(config.state), config.state.generations
     number = max(generation.numbers(folder))
     served = generation.load(folder / generation.name_of(number), keys.trusted, config.input_spec)
-    rows = Rows.at(Reader(config.state / "log.sqlite"), config.input_spec, labels)
-    with tempfile.TemporaryDirectory(dir=config.state) as work:
+    rows = Rows.at(Reader(config.state.log), config.input_spec, labels)
+    with tempfile.TemporaryDirectory(dir=config.state.folder) as work:
         grower = Grower(
             Growth(1, labels, {"epochs": 0}), served, rows, seed=0, folder=Path(work),
             plan=Plan.restored(served.manifest.plan), report=lambda _: None)
@@ -114,8 +114,8 @@ def with_blocks(config: Config, labels: int) -> Manifest:
 
 def serve(config: Config, number: int) -> None:
     """Have a node that is stopped serve generation `number` from its next start on."""
-    (config.state / "live.safetensors").unlink(missing_ok=True)  # of what served until now
-    store = Store(config.state / "log.sqlite")
+    config.state.live_readout(0).unlink(missing_ok=True)  # of what served until now
+    store = Store(config.state.log)
     with store.transaction():
         store.set_meta("serving", number)
     store.close()

@@ -22,6 +22,7 @@ from edgecc.bench import figures
 from edgecc.bench.data import Data, load
 from edgecc.bench.delivery.node import Node, running
 from edgecc.checkpoint.keyring import Keys
+from edgecc.config.state import State
 from edgecc.errors import EdgeccError
 from edgecc.host.memory import data_memory, peak_memory
 from edgecc.plan import budget
@@ -85,15 +86,15 @@ def _daemon(node: Node, data: Data, samples: int) -> int:
     return peak_memory(node.process.pid) - int((Costs().solve + 1) * 8 * (dim + 1) ** 2)
 
 
-def _learner(plan: Plan, state: Path, spec: Input, samples: int) -> Taken:
+def _learner(plan: Plan, state: State, spec: Input, samples: int) -> Taken:
     """A growth by a learner of its own, on the log in `state`."""
     taken = Taken()
     with tempfile.TemporaryDirectory() as work:
         order = Order(
             growth=1, cursor=samples, recipe=asdict(Recipe(epochs=2.0)), seed=0, threads=1,
-            parent=str(state / "generations/000000"), plan=plan.describe(), folder=work,
+            parent=str(state.generations / "000000"), plan=plan.describe(), folder=work,
             keys=[key.encode().hex() for key in Keys(state).trusted],
-            log=str(state / "log.sqlite"), input={"kind": spec.kind, "shape": spec.shape})
+            log=str(state.log), input={"kind": spec.kind, "shape": spec.shape})
         learner = subprocess.Popen(
             [sys.executable, "-m", "edgecc.training.learner", str(_UNBOUNDED), "1",
              str(os.getpid())],

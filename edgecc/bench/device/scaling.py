@@ -107,7 +107,7 @@ def by_classes(out: Path, size: Size) -> list[Found]:
 def aged(work: Path, past: Past, samples: int, **settings: Any) -> Iterator[Aged]:
     """A node that has stored so many samples, and serves all planned blocks, never trained."""
     def live(config: Config) -> None:
-        config.state.mkdir()
+        config.state.make()
         past.write(config, samples)
         serve(config, with_blocks(config, samples).number)
         past.write(config, samples)
@@ -183,7 +183,7 @@ def _figures(aged: Aged, taken: dict[str, list[float]]) -> Found:
     def ms(name: str, share: float) -> float:
         return float(np.quantile(taken[f"all {name}"], share) * 1000)
 
-    log = aged.node.config.state / "log.sqlite"
+    log = aged.node.config.state.log
     return {
         "prediction_ms": ms("prediction", 0.5), "prediction_p99_ms": ms("prediction", 0.99),
         "store_ms": ms("store", 0.5), "label_ms": ms("label", 0.5), "known_ms": ms("known", 0.5),

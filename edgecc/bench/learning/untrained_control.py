@@ -29,9 +29,9 @@ def random_frozen(
     report: Callable[[float], None],
 ) -> float:
     """Best accuracy of three seeds on `images` (N, C, H, W), on the rows of generation `number`."""
-    folder = config.state / "generations" / generation.name_of(number)
+    folder = config.state.generations / generation.name_of(number)
     served = generation.load(folder, Keys(config.state).trusted, config.input_spec)
-    store = Reader(config.state / "log.sqlite")
+    store = Reader(config.state.log)
     rows = Rows.at(store, config.input_spec, served.manifest.cursor)
     found = []
     for seed in SEEDS:

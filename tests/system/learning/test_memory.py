@@ -8,6 +8,7 @@ from support.growths import FASHION, SERIES, await_closed, fashion_series
 from support.live_node import DEADLINE, MakeNode, Message, Node
 
 from edgecc.checkpoint import generation
+from edgecc.config.state import State
 from edgecc.plan import budget
 from edgecc.plan.planner import MIB, Costs, Plan
 
@@ -28,10 +29,10 @@ def test_a_learner_without_memory_comes_back_with_a_smaller_plan_also_after_a_re
     node = make_node(grow={"first": 400, "epochs": 8}, input=SERIES,
                      memory_budget="512MiB")
     node.state.mkdir()
-    budget.write(node.state / budget.COSTS, LYING)
+    budget.write(State(node.state).costs, LYING)
     planned = json.loads(node.run("plan", "--json").stdout)
     assert (planned["backend"], planned["batch"]) == ("torch", 64)
-    assert planned["costs"] == str(node.state / budget.COSTS)
+    assert planned["costs"] == str(State(node.state).costs)
     node.start()
     node.stream(images[:400], labels[:400])
 
