@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from edgecc.cli.main import main
-from edgecc.config import schema as config
+from edgecc.config.loading import load
+from edgecc.config.schema import keys, show
 
 ROOT = Path(__file__).parent.parent
 _OWN_DEFAULT = ("node", "state_dir")  # from host and home, null in the reference
@@ -30,8 +31,8 @@ def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
 
 def test_the_reference_has_every_key_with_its_default() -> None:
     written = _flat(yaml.safe_load((ROOT / "edgecc.yaml").read_text()))
-    shown = _flat(config.show(config.load(None, environ={})))
-    assert list(written) == list(config.keys())
+    shown = _flat(show(load(None, environ={})))
+    assert list(written) == list(keys())
     for key in _OWN_DEFAULT:
         assert written.pop(key) is None
         del shown[key]
@@ -48,7 +49,7 @@ def test_every_key_of_the_reference_has_a_comment_or_an_obvious_neighbour() -> N
 
 
 def test_the_reference_loads_as_a_configuration() -> None:
-    assert config.load(ROOT / "edgecc.yaml", environ={}) == config.load(None, environ={})
+    assert load(ROOT / "edgecc.yaml", environ={}) == load(None, environ={})
 
 
 def _commands(group: click.Group, prefix: str = "") -> set[str]:

@@ -126,7 +126,7 @@ def costs(ctx: click.Context, quick: bool, out: Path, json_path: Path | None) ->
     The table goes into the state_dir of the configuration: the next start plans with it.
     """
     from edgecc.bench.device.costs import run
-    from edgecc.cli.common import configuration
+    from edgecc.config.loading import configuration
 
     table = configuration(ctx.obj).state.costs
     run(quick=quick, out=out, json_path=json_path, table=table)

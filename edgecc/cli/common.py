@@ -13,9 +13,6 @@ from edgecc.errors import EdgeccError
 if TYPE_CHECKING:
     from edgecc.config.schema import Config
 
-_PLACES = ("edgecc.yaml", "~/.config/edgecc/edgecc.yaml", "/etc/edgecc/edgecc.yaml")
-
-
 class Group(click.Group):
     """Turns our errors into one line on stderr and their exit code; commands may be lazy.
 
@@ -44,14 +41,10 @@ class Group(click.Group):
             ctx.exit(error.exit_code)
 
 
-def configuration(path: Path | None, **flags: Any) -> "Config":
-    """The configuration for a command, from the first file that exists."""
-    from edgecc.config import schema as config
+def configuration(path: Path | None) -> "Config":
+    from edgecc.config import loading
 
-    found = path or next(
-        (place for name in _PLACES if (place := Path(name).expanduser()).exists()), None
-    )
-    return config.load(found, flags={key: value for key, value in flags.items() if value})
+    return loading.configuration(path)
 
 
 def print_json(value: Any) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from edgecc.config.schema import load
+from edgecc.config.loading import load
 from edgecc.errors import ConfigError
 
 _TEMPLATE = """\

@@ -1,4 +1,4 @@
-"""Ranges of local time, as in `22:00-06:00, 12:00-13:30`; one may go over midnight."""
+"""Ranges of local time, as in `22:00-06:00, 12:00-13:30`; one may cross midnight."""
 
 import re
 from dataclasses import dataclass
@@ -43,13 +43,13 @@ def _hours(text: str) -> Hours:
     start, end = (-1, -1) if match is None else (
         _minute(match[1], match[2]), _minute(match[3], match[4]))
     if start < 0 or end < 0 or start == end:
-        raise ValueError(f"{shown(text)} is no range of hours: write 22:00-06:00, and a comma "
-                         "between two")
+        raise ValueError(f"{shown(text)} is not a range of hours: write 22:00-06:00, with "
+                         "commas between several")
     return Hours(start, end)
 
 
 def _minute(hour: str, minute: str) -> int:
-    """Since midnight; -1 for what no clock shows."""
+    """Minutes since midnight; -1 where the time does not exist."""
     return int(hour) * 60 + int(minute) if int(hour) < 24 and int(minute) < 60 else -1
 
 

@@ -1,4 +1,4 @@
-"""`command/reload`: which keys a running node takes up from its configuration, and which not."""
+"""`command/reload`: which keys a running node can change, and a configuration with them changed."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -7,7 +7,7 @@ from typing import Any
 
 from edgecc.config.schema import Config, keys
 
-# The others have shaped what is there: the plan, the trunk, the session with the broker.
+# The others shape what exists already: the plan, the trunk, the session with the broker.
 AT_RUN_TIME = {
     "disk_budget", "keep_generations", "sources", "trusted_keys", "predict", "grow.first",
     "grow.epochs", "grow.method", "trust.enabled", "trust.tolerance", "trust.rate", "drift.delta",

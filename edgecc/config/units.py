@@ -15,7 +15,7 @@ def parse_size(text: str | int) -> int:
     """Bytes of '512MiB', '4 GiB' or a plain number."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]iB|B|)\s*", str(text))
     if not match:
-        raise ValueError(f"{shown(text)} is no size: write bytes or 512KiB, 512MiB, 4GiB")
+        raise ValueError(f"{shown(text)} is not a size: write bytes or 512KiB, 512MiB, 4GiB")
     return int(float(match[1]) * _SIZES[match[2]])
 
 
@@ -28,7 +28,7 @@ def format_size(size: int) -> str:
 
 @dataclass(frozen=True)
 class Rate:
-    """Messages, and the unit of time in which so many may come."""
+    """So many messages per unit of time (s, min, h or day)."""
 
     count: int
     unit: str
@@ -44,5 +44,5 @@ class Rate:
 def parse_rate(text: Any) -> Rate:
     match = _RATE.fullmatch(str(text))
     if not match or not int(match[1]):
-        raise ValueError(f"{shown(text)} is no rate: write 10/s, 600/min, 1000/h or 5000/day")
+        raise ValueError(f"{shown(text)} is not a rate: write 10/s, 600/min, 1000/h or 5000/day")
     return Rate(int(match[1]), match[2])

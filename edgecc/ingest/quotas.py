@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgecc.config.schema import Source
+from edgecc.config.schema import SourceConfig
 from edgecc.config.units import Rate
 from edgecc.errors import MessageError, shown
 
@@ -36,7 +36,7 @@ class Bucket:
 
 class Admission:
     def __init__(
-        self, sources: Mapping[str, Source], *, kept_for: float, state: str | None,
+        self, sources: Mapping[str, SourceConfig], *, kept_for: float, state: str | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """kept_for: seconds for which the broker keeps messages; state: what `state()` returned."""

@@ -13,7 +13,7 @@ import pytest
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
 from edgecc.bench.device.aged_node import Past
-from edgecc.config import schema as configs
+from edgecc.config.loading import load
 from edgecc.daemon.daemon import Daemon
 from edgecc.protocol.messages import Inbound
 
@@ -24,7 +24,7 @@ What = Callable[[Daemon], object]
 
 def node(folder: Path, samples: int, *, classes: int = 10) -> Daemon:
     """A daemon with a past; it is not connected."""
-    config = configs.load(environ={}, flags={
+    config = load(environ={}, overrides={
         "node": "aged", "state_dir": str(folder / "state"), "input.kind": "image",
         "input.shape": [1, 8, 8], "max_classes": 1000, "grow.first": 10**9})
     labels = [f"{target}-{n % (classes // 10)}" for n, target in enumerate(load_digits().target)]

@@ -6,30 +6,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecc.config import schema as config
 from edgecc.config import units
+from edgecc.config.loading import load
+from edgecc.config.schema import Config, show
 from edgecc.errors import ConfigError
 
 
-def _load(tmp_path: Path, text: str, **environ: str) -> config.Config:
+def _load(tmp_path: Path, text: str, **environ: str) -> Config:
     path = tmp_path / "edgecc.yaml"
     path.write_text(text)
-    return config.load(path, environ=environ)
+    return load(path, environ=environ)
 
 
-def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
+def test_an_override_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
     text = "mqtt: {port: 2}"
     path = tmp_path / "edgecc.yaml"
     path.write_text(text)
     environ = {"EDGECC_MQTT__PORT": "3"}
-    assert config.load(None, environ={}).mqtt.port == 1883
-    assert config.load(path, environ={}).mqtt.port == 2
-    assert config.load(path, environ=environ).mqtt.port == 3
-    assert config.load(path, environ=environ, flags={"mqtt.port": 4}).mqtt.port == 4
+    assert load(None, environ={}).mqtt.port == 1883
+    assert load(path, environ={}).mqtt.port == 2
+    assert load(path, environ=environ).mqtt.port == 3
+    assert load(path, environ=environ, overrides={"mqtt.port": 4}).mqtt.port == 4
 
 
 def test_environment_alone_is_enough() -> None:
-    found = config.load(None, environ={
+    found = load(None, environ={
         "EDGECC_NODE": "cam1", "EDGECC_INPUT__SHAPE": "[1, 28, 28]",
         "EDGECC_MEMORY_BUDGET": "300MiB",
     })
@@ -41,9 +42,9 @@ def test_environment_alone_is_enough() -> None:
     ("text", "says"),
     [
         ("mqtt:\n  hots: pi", "edgecc.yaml:2: unknown key 'mqtt.hots'; did you mean 'mqtt.host'?"),
-        ("memory_budget: lots", "memory_budget: 'lots' is no size"),
-        ("seed: -1", "seed: -1 is not a whole number"),
-        ("mqtt: {port: true}", "mqtt.port: True is not a whole number"),
+        ("memory_budget: lots", "memory_budget: 'lots' is not a size"),
+        ("seed: -1", "seed: -1 is not an integer"),
+        ("mqtt: {port: true}", "mqtt.port: True is not an integer"),
         ("mqtt: {tls: 1}", "mqtt.tls: 1 is not a bool"),
         ("input: {kind: video}", "'video' is not one of image, sensor"),
         ("input: {shape: [2, 28, 28]}", "images have 1 or 3 channels"),
@@ -70,12 +71,12 @@ def test_secrets_come_from_their_file_or_the_environment_and_are_never_shown(
     one = _load(tmp_path, "mqtt: {password: !secret pw}")
     two = _load(tmp_path, "mqtt: {password: '${PW:?}'}", PW="s3cret")
     assert one.mqtt.password == two.mqtt.password == "s3cret"
-    assert "s3cret" not in str(config.show(one))
+    assert "s3cret" not in str(show(one))
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="edgecc init"):
-        config.load(tmp_path / "none.yaml", environ={})
+        load(tmp_path / "none.yaml", environ={})
 
 
 @given(st.integers(0, 2**45))
@@ -93,5 +94,5 @@ def test_sizes_take_units(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["512MB", "-1", "", "MiB", "1e3"])
 def test_a_size_that_could_be_misread_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no size"):
+    with pytest.raises(ValueError, match="is not a size"):
         units.parse_size(text)

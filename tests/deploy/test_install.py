@@ -8,7 +8,7 @@ import pytest
 from deploy.test_deploy import settings
 from support.shipped import DEPLOY, needs
 
-from edgecc.config import schema as config
+from edgecc.config.loading import load
 
 ROOT = DEPLOY.parent
 SCRIPT = DEPLOY / "install.sh"
@@ -99,7 +99,7 @@ def test_the_configuration_it_installs_loads_and_fits_the_unit(tmp_path: Path) -
     (tmp_path / "secrets.yaml").write_text("mqtt_password: word\n")
     for written in (text, text.replace("# username", "username").replace("# password", "password")):
         (tmp_path / "edgecc.yaml").write_text(written)
-        loaded = config.load(tmp_path / "edgecc.yaml", environ={})
+        loaded = load(tmp_path / "edgecc.yaml", environ={})
         assert loaded.state_dir == f"/var/lib/{settings()['StateDirectory'][0]}"
         assert loaded.memory_budget < 512 * 2**20
     assert (loaded.node, loaded.mqtt.username, loaded.mqtt.password) == ("cam1", "cam1", "word")

@@ -8,7 +8,7 @@ from support.live_node import npy
 
 from edgecc.capture import Item
 from edgecc.capture.producer import Stream
-from edgecc.config import schema as config
+from edgecc.config.loading import load
 from edgecc.mqtt.client import Client
 from faults.producer import Producer
 from faults.trouble import KILLED, MakeTrouble, Trouble, plan
@@ -78,7 +78,7 @@ def test_a_stream_that_hears_more_than_receipts_goes_on(
     """As where the node comes back while its retained status is being looked at."""
     node = make_trouble(broker.port).node
     node.start()
-    settings = config.load(node.config, environ={})
+    settings = load(node.config, environ={})
     with Client(settings) as client:
         client.subscribe([settings.topics / "status"])
         sending = Stream(client, settings.topics, "t")

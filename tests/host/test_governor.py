@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from support.fake_board import Board, write_vcgencmd
 from support.live_node import DEADLINE
 
-from edgecc.config import schema as config
+from edgecc.config.loading import load
 from edgecc.config.quiet_hours import Hours, parse_hours, show_hours
 from edgecc.config.schema import GovernorConfig
 from edgecc.daemon.governor import CALM, COOLER, Limits
+from edgecc.errors import ConfigError
 from edgecc.host.board import Reading, Sensors
 from edgecc.host.duty_cycle import Pace
 
@@ -181,10 +182,10 @@ def test_quiet_hours_read_what_they_show(pairs: list[tuple[int, int]], minute: i
 
 
 @pytest.mark.parametrize(("text", "says"), [
-    ("quiet_hours: 22-6", "'22-6' is no range of hours: write 22:00-06:00"),
-    ("quiet_hours: 22:00-24:00", "is no range"), ("quiet_hours: 07:60-08:00", "is no range"),
-    ("quiet_hours: 06:00-06:00", "is no range"), ("quiet_hours: 06:00", "is no range"),
-    ("quiet_hours: '06:00-07:00,'", "is no range"),
+    ("quiet_hours: 22-6", "'22-6' is not a range of hours: write 22:00-06:00"),
+    ("quiet_hours: 22:00-24:00", "is not a range"), ("quiet_hours: 07:60-08:00", "is not a range"),
+    ("quiet_hours: 06:00-06:00", "is not a range"), ("quiet_hours: 06:00", "is not a range"),
+    ("quiet_hours: '06:00-07:00,'", "is not a range"),
     ("max_celsius: 300", "governor.max_celsius 300.0 is not from 20 to 150"),
     ("cpu_share: 0", "governor.cpu_share 0.0 is not from 0.05 to 1"),
     ("cpu_share: .nan", "governor.cpu_share nan is not from"),
@@ -192,8 +193,8 @@ def test_quiet_hours_read_what_they_show(pairs: list[tuple[int, int]], minute: i
 ])
 def test_a_governor_that_cannot_be_is_refused(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "edgecc.yaml").write_text(f"governor: {{{text}}}")
-    with pytest.raises(config.ConfigError) as caught:
-        config.load(tmp_path / "edgecc.yaml", environ={})
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "edgecc.yaml", environ={})
     assert says in str(caught.value)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecc.config.schema import Source
+from edgecc.config.schema import SourceConfig
 from edgecc.config.units import parse_rate
 from edgecc.errors import MessageError
 from edgecc.ingest.quotas import Admission
@@ -27,8 +27,8 @@ def admission(clock: Clock, state: str | None = None, **sources: Any) -> Admissi
                      kept_for=DAY, state=state, clock=clock)
 
 
-def rate(text: str) -> Source:
-    return Source(rate=parse_rate(text))
+def rate(text: str) -> SourceConfig:
+    return SourceConfig(rate=parse_rate(text))
 
 
 def let_in(found: Admission, source: str, count: int) -> int:
@@ -64,7 +64,7 @@ def test_a_source_that_keeps_to_its_rate_loses_nothing_however_late_it_arrives(
 ) -> None:
     """Sent as an honest bucket allows, queued in order, taken in whenever the node is there."""
     clock, start, limit = Clock(), 100.0, parse_rate("3/s")
-    found = admission(clock, door=Source(rate=limit))
+    found = admission(clock, door=SourceConfig(rate=limit))
     queue: list[tuple[float, int, str]] = []
     now = level = 0.0
     level = float(limit.count)
@@ -130,7 +130,8 @@ def test_what_is_left_survives_a_restart_and_grows_by_the_time_away(
 
 
 def test_labels_are_those_on_the_list() -> None:
-    found = admission(Clock(), door=Source(labels=("cat", "dog")), mute=Source(labels=()))
+    found = admission(
+        Clock(), door=SourceConfig(labels=("cat", "dog")), mute=SourceConfig(labels=()))
     for label in ("cat", "dog", None):
         found.check_label("door", label)
         found.check_label("garden", label)

@@ -10,7 +10,7 @@ import pytest
 from support.live_node import Digits, npy, saved_sums
 
 from edgecc.checkpoint import generation, manifest, signing
-from edgecc.config.schema import load
+from edgecc.config.loading import load
 from edgecc.daemon.daemon import Daemon
 from edgecc.mqtt.local_broker import free_port
 from edgecc.protocol.messages import Inbound

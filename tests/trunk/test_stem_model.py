@@ -12,7 +12,7 @@ from nacl.signing import SigningKey
 from support.models import bytes_in_and_out, changed, small
 
 from edgecc.checkpoint import generation
-from edgecc.config import schema as config
+from edgecc.config.loading import load
 from edgecc.config.schema import Config
 from edgecc.errors import ConfigError
 from edgecc.learn.readout import Readout
@@ -36,7 +36,7 @@ def model(tmp_path: Path) -> Path:
 
 def configured(tmp_path: Path, stem: str | Path, **flags: Any) -> Config:
     given = {"stem": str(stem), "input.shape": (3, 16, 16), "state_dir": str(tmp_path / "state")}
-    return config.load(None, environ={}, flags=given | flags)
+    return load(None, environ={}, overrides=given | flags)
 
 
 def built(config: Config) -> tuple[Plan, Trunk]:
@@ -173,7 +173,7 @@ def test_the_plan_counts_the_model_and_its_features(tmp_path: Path, model: Path)
 
 
 def test_more_memory_for_the_model_is_a_larger_plan() -> None:
-    spec = config.load(None, environ={}).input_spec
+    spec = load(None, environ={}).input_spec
     totals = [
         planner.plan(2**30, spec, max_payload=2**20, blocks=2,
                      stem=planner.StemMap(64, 6, 6, memory=memory)).total

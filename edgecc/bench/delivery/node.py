@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from edgecc.config import schema as config
+from edgecc.config.loading import load
 from edgecc.config.schema import Config
 from edgecc.errors import EdgeccError
 from edgecc.mqtt import local_broker as broker
@@ -139,7 +139,7 @@ def running(
     state = (work / "state").resolve()
     text = _CONFIG.format(state=state, port=port, classes=classes, backend=backend, **settings)
     (work / "edgecc.yaml").write_text(text)
-    loaded = config.load(work / "edgecc.yaml", environ={})
+    loaded = load(work / "edgecc.yaml", environ={})
     past(loaded)
     local = broker.start_local(work / "broker", port, saving)
     click.echo(f"{local.name} on 127.0.0.1:{port}")

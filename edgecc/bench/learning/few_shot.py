@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgecc.bench import emoji, figures
 from edgecc.bench.emoji import STYLES, Emoji
 from edgecc.checkpoint.generation import base_manifest
-from edgecc.config import schema as configs
+from edgecc.config.loading import load
 from edgecc.learn.readout import Features, Readout, scores, to_whole
 from edgecc.plan.budget import planned
 from edgecc.plan.stem_trunk import stem_trunk
@@ -80,7 +80,7 @@ def split(data: Emoji) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def through(stem: str, data: Emoji) -> Stemmed:
     """Features as the daemon would compute them with this stem."""
-    config = configs.load(None, flags={"stem": stem, "input.shape": (3, SIDE, SIDE)})
+    config = load(None, overrides={"stem": stem, "input.shape": (3, SIDE, SIDE)})
     plan, opened = planned(config)
     trunk = stem_trunk(plan, config.input_spec, config.seed, opened)
     model = trunk.compile()

@@ -12,7 +12,7 @@ import pytest
 from support.live_node import Digits, MakeNode, Message, Node
 from support.mqtt_relay import CONNECT, PUBACK, PUBLISH, Relay
 
-from edgecc.config.schema import load
+from edgecc.config.loading import load
 from edgecc.errors import StorageFull
 from edgecc.host.memory import resident_memory
 from edgecc.plan.budget import planned

@@ -58,7 +58,7 @@ def test_p07_a_learner_that_hangs_starves_the_watchdog(
 
 DIES = """
 import ctypes, sys, threading, time
-from edgecc.config import schema as config
+from edgecc.config.loading import load
 from edgecc.daemon import daemon
 
 def kill():
@@ -72,7 +72,7 @@ def kill():
         time.sleep(0.01)
 
 threading.Thread(target=kill, daemon=True).start()
-read = lambda: config.load(None)
+read = lambda: load(None)
 daemon.Daemon(read(), read).run()
 """
 
