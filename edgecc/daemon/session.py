@@ -70,7 +70,9 @@ class Session:
     def _on_connected(self, event: Connected) -> None:
         log.info("connected to the broker, connection %d", event.connection)
         daemon = self._daemon
-        daemon.outbox.connected(event.window, event.max_packet)
+        daemon.outbox.connected(event.window, event.max_packet, event.too_large)
+        if event.too_large:
+            self._alert_too_large(event.max_packet)
         self._ever_connected, self._connected_at = True, time.monotonic()
         filters = daemon.config.topics.subscriptions()
         before = json.loads(daemon.store.meta("filters", "[]"))
@@ -109,6 +111,9 @@ class Session:
         if limit is None:
             raise ConfigError("the broker takes no packet of this node, not even to connect: "
                               "raise its max_packet_size")
+        self._alert_too_large(limit)
+
+    def _alert_too_large(self, limit: int | None) -> None:
         self._daemon.announcer.alert("packet-too-large", "error", {
             "limit": limit, "what": "the broker takes no larger packet: raise its max_packet_size"})
 

@@ -43,6 +43,7 @@ class Connected:
     session_present: bool
     window: int  # QoS 1 messages the broker takes at once
     max_packet: int | None  # bytes
+    too_large: tuple[int, ...] = ()  # ids of unacknowledged packets above that, dropped
 
     @property
     def max_payload(self) -> int | None:
@@ -254,8 +255,9 @@ class Link:
         self._asked.clear()
         window = min(getattr(found, "ReceiveMaximum", _WINDOW), _WINDOW)
         packet = getattr(found, "MaximumPacketSize", None)
-        self._client.keep_to(window)
-        self._events.put(Connected(self.connection, flags.session_present, window, packet))
+        too_large = self._client.limit(window, packet)
+        self._events.put(
+            Connected(self.connection, flags.session_present, window, packet, too_large))
 
     def _on_disconnect(
         self, _client: Client, _user: Any, flags: Any, reason: ReasonCode, _found: Any

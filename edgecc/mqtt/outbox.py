@@ -6,6 +6,7 @@ there too, bounded. None goes beyond the broker's window, nor is larger than it 
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,9 +81,13 @@ class Outbox:
         self._volatile.clear()
         self._bytes = 0
 
-    def connected(self, window: int, max_packet: int | None) -> None:
+    def connected(
+        self, window: int, max_packet: int | None, too_large: Iterable[int] = ()
+    ) -> None:
+        """too_large: ids of packets that were in flight and are above `max_packet`."""
         self.window = window
         self.limit = max_packet or self.limit
+        self._take_back([self._in_flight.pop(mid) for mid in too_large if mid in self._in_flight])
         self.again()
 
     def disconnected(self) -> None:
@@ -97,17 +102,21 @@ class Outbox:
         """
         packets = sorted(self._in_flight.values(), key=lambda packet: packet.size)
         self._in_flight.clear()
-        self._flying = 0
         if not packets:
             return None
         self.limit = packets[-1].size - 1
+        self._take_back(packets)
+        return self.limit
+
+    def _take_back(self, packets: list[Packet]) -> None:
+        """Have packets that were in flight wait again; `pump` drops what is above the limit."""
         for packet in reversed(packets):
+            self._flying -= len(packet.payload)
             if packet.row == _VOLATILE:
                 self._volatile.appendleft(packet)
                 self._bytes += len(packet.payload)
             elif packet.row == _PICTURE:
                 self._retained.setdefault(packet.topic, packet.payload)
-        return self.limit
 
     def published(self, event: Published) -> bool:
         """Note a PUBACK; what was refused and must arrive waits for `again`. True for a success."""

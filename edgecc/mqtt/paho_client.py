@@ -23,6 +23,7 @@ from edgecc.protocol.messages import Inbound
 
 _AT_ONCE = 64 * 1024  # bytes read in one call
 _READS = 64  # of packets, before anything is written
+_LENGTH_AND_MID = 4  # bytes: the topic's length and the packet id
 _CLOSING = 1.0  # seconds for the last bytes to leave
 _SUCCESS = ReasonCode(PacketTypes.PUBACK)
 _TLS_WANTS = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -98,15 +99,22 @@ class Wire(Client):
         os.close(self._reader)
         os.close(self._waker)
 
-    def keep_to(self, window: int) -> None:
-        """QoS 1 messages that the broker, now connected, takes at once; further ones wait.
+    def limit(self, window: int, largest: int | None) -> tuple[int, ...]:
+        """Keep to what the broker, now connected, takes: QoS 1 messages at once, bytes of a packet.
 
-        So do those of an earlier connection, all of which paho would send again at once.
+        Called on CONNACK, before paho sends everything unacknowledged again. Messages beyond the
+        window wait; those too large are dropped, as the broker would end the connection over each.
+        Returns the packet ids of the dropped ones.
         """
         self._max_inflight_messages = window
         with self._out_message_mutex:
+            too_large = [mid for mid, message in self._out_messages.items()
+                         if largest is not None and _size(message) > largest]
+            for mid in too_large:
+                del self._out_messages[mid]
             for message in list(self._out_messages.values())[window:]:
                 message.state = mqtt_ms_queued
+        return tuple(too_large)
 
     def wake(self) -> None:
         """Have `turn`, in another thread, send what has been handed over."""
@@ -193,6 +201,14 @@ class Wire(Client):
             correlation=getattr(found, "CorrelationData", None),
             user=dict(getattr(found, "UserProperty", [])),
         ))
+
+
+def _size(message: MQTTMessage) -> int:
+    """Bytes of its PUBLISH at QoS 1."""
+    given: Any = message.properties
+    properties = b"\0" if given is None else given.pack()
+    rest = len(message.topic.encode()) + len(message.payload) + len(properties) + _LENGTH_AND_MID
+    return 1 + -(-rest.bit_length() // 7) + rest
 
 
 def publish_of(command: int, packet: bytearray, connection: int) -> Inbound | None:
