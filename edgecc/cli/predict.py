@@ -18,6 +18,7 @@ from edgecc.protocol import sample
 from edgecc.protocol.sample import Input
 from edgecc.serving.catch_up import learn_event, revive
 from edgecc.serving.predictor import Predictor
+from edgecc.store import meta
 from edgecc.store.reader import Reader
 
 
@@ -52,7 +53,9 @@ def live(config: Config) -> Predictor:
         raise CheckpointError(f"no state in {config.state}; give --checkpoint FOLDER")
     store = Reader(path)
     generations = config.state.generations
-    number = store.meta("serving", max(generation.numbers(generations), default=0))
+    number = store.meta(meta.SERVING)
+    if number is None:
+        number = max(generation.numbers(generations), default=0)
     if not config.state.key.exists():
         raise CheckpointError(f"no key in {config.state}; give --checkpoint FOLDER")
     trusted = Keys(config.state).trusted

@@ -69,7 +69,7 @@ def _checkpoint(daemon: Daemon, _args: Args) -> Any:
     daemon.serving.catch_up_fully()
     manifest = daemon.serving.save_live()
     with daemon.store.transaction():
-        daemon.store.set_meta("successor", manifest.number)
+        daemon.serving.set_next(manifest.number)
     daemon.serving.roll_to(manifest.number)  # over a restart as well
     return {"generation": manifest.number, "digest": manifest.digest}
 

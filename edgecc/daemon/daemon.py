@@ -43,6 +43,7 @@ from edgecc.protocol.messages import Canary, Chunk, ChunkRequest, Command, Inbou
 from edgecc.serving import unknown
 from edgecc.serving.generations import Serving
 from edgecc.serving.input_check import check_input
+from edgecc.store import meta
 from edgecc.store.writer import Store
 from edgecc.training.supervisor import Supervisor
 
@@ -141,9 +142,9 @@ class Daemon:
 
     def _record_start(self) -> None:
         with self.store.transaction():
-            if self.store.meta("serving") is None and self.serving.predictor is not None:
-                self.store.set_meta("serving", self.serving.number)
-            self.store.set_meta("stem", self.serving.stem)
+            if self.store.meta(meta.SERVING) is None and self.serving.predictor is not None:
+                self.store.set_meta(meta.SERVING, self.serving.number)
+            self.store.set_meta(meta.STEM, self.serving.stem)
             if self.serving.stem_changed:
                 self._follow_stem()
             for number, reason in self.serving.unusable.items():
@@ -153,7 +154,7 @@ class Daemon:
     def _follow_stem(self) -> None:
         """The configured stem is the next to serve; what is being grown stands on the other one."""
         assert self.serving.successor is not None
-        self.store.set_meta("successor", self.serving.successor.generation.manifest.number)
+        self.serving.set_next(self.serving.successor.generation.manifest.number)
         for growth in self.store.open_growths():
             self.store.close_growth(growth.number)
 
@@ -245,11 +246,11 @@ class Daemon:
         """The same, inside a transaction."""
         predictor = self.serving.predictor
         self.serving.save_snapshot()
-        self.store.set_meta("snapshot", 0 if predictor is None else predictor.cursor)
+        self.store.set_meta(meta.SNAPSHOT, 0 if predictor is None else predictor.cursor)
 
     @property
     def snapshot_cursor(self) -> int:
-        return int(self.store.meta("snapshot", 0))
+        return self.store.meta(meta.SNAPSHOT)
 
     def _swap(self) -> None:
         manifest = self.serving.swap()
@@ -257,8 +258,7 @@ class Daemon:
             return
         self.snapshot()  # before it counts as serving, and goes on from there after a crash
         with self.store.transaction():
-            self.store.set_meta("serving", manifest.number)
-            self.store.set_meta("successor", -1)
+            self.serving.set_serving(manifest.number)
             self.announcer.event("generation", "info", {
                 "generation": manifest.number, "digest": manifest.digest,
                 "blocks": len(manifest.blocks) - 1, "metrics": dict(manifest.metrics),

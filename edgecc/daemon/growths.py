@@ -18,6 +18,7 @@ from edgecc.errors import StorageFull
 from edgecc.host import files
 from edgecc.plan import fallback as steps
 from edgecc.plan.planner import Plan
+from edgecc.store import meta
 from edgecc.store.reader import Growth
 from edgecc.training.learner import KNOWN, Order
 
@@ -42,7 +43,7 @@ class Orders:
     @property
     def steps(self) -> int:
         """Steps down since memory ran out under what is planned now; a restart keeps them."""
-        found: int = json.loads(self._daemon.store.meta("steps_down", "{}")).get(self._of, 0)
+        found: int = json.loads(self._daemon.store.meta(meta.STEPS_DOWN)).get(self._of, 0)
         return found
 
     @property
@@ -58,7 +59,7 @@ class Orders:
         """Begin it anew with the next smaller plan; without blocks, where none is left."""
         daemon, before = self._daemon, self.plan
         with daemon.store.transaction():
-            daemon.store.set_meta("steps_down", json.dumps({self._of: self.steps + 1}))
+            daemon.store.set_meta(meta.STEPS_DOWN, json.dumps({self._of: self.steps + 1}))
             now = self.plan
             daemon.announcer.event("plan-smaller", "warning", {
                 "growth": growth, "steps": self.steps, "before": _told(before), "now": _told(now)})
@@ -157,7 +158,7 @@ class Orders:
             if new:
                 daemon.announcer.event("verdict", "info", verdict)
             if new and number is not None:
-                daemon.store.set_meta("successor", number)
+                daemon.serving.set_next(number)
         log.info("growth %(growth)d block %(block)d: held-out %(held_out)s against "
                  "%(held_out_serving)s, accepted: %(accepted)s", verdict)
         if new and number is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgecc.errors import AuthError, ConfigError
 from edgecc.mqtt.connection import Connected, Disconnected, Published, Said, Subscribed
+from edgecc.store import meta
 
 if TYPE_CHECKING:
     from edgecc.daemon.daemon import Daemon
@@ -75,13 +76,13 @@ class Session:
             self._alert_too_large(event.max_packet)
         self._ever_connected, self._connected_at = True, time.monotonic()
         filters = daemon.config.topics.subscriptions()
-        before = json.loads(daemon.store.meta("filters", "[]"))
+        before = json.loads(daemon.store.meta(meta.FILTERS))
         if stale := [name for name in before if name not in filters]:
             daemon.link.unsubscribe(stale)
         daemon.link.subscribe(filters)
         if before != filters:
             with daemon.store.transaction():
-                daemon.store.set_meta("filters", json.dumps(filters))
+                daemon.store.set_meta(meta.FILTERS, json.dumps(filters))
         if before and not event.session_present:
             self._event("session-lost", "warning", {
                 "what": "the broker had forgotten this node; re-send what has no receipt"

@@ -150,7 +150,7 @@ class Trial:
             daemon.orders.abandon(manifest.growth)
         with daemon.store.transaction():
             if swaps:
-                daemon.store.set_meta("successor", manifest.number)
+                daemon.serving.set_next(manifest.number)
             daemon.announcer.event(
                 "trial", "info" if swaps else "warning", {"asked": wanted.command.verb} | answer)
         if swaps:

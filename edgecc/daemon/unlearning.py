@@ -18,6 +18,7 @@ from edgecc.protocol.messages import Command, id_of, source_of
 from edgecc.protocol.selection import Selection, asker, parse
 from edgecc.serving.influence import Influence, untouched
 from edgecc.serving.predictor import Predictor
+from edgecc.store import meta
 from edgecc.store.erasure import Request
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Forgetting:
             request.plan.update(plan)
             self._store.erasure.advance(request, "flagged")
         if cancelled:
-            serving.successor = None
+            serving.cancel_next()
         return True
 
     def _choose(self, number: int, chosen: Selection) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -134,7 +135,7 @@ class Forgetting:
         if not grown or self._store.growth_cursor(grown) < first:
             return False
         self._store.restart_growths([grown])
-        self._store.set_meta("successor", -1)
+        self._daemon.serving.set_next(None)
         return True
 
     # --- flagged: once every readout has unlearnt them, erase ---
@@ -150,7 +151,7 @@ class Forgetting:
         daemon.snapshot()  # what it has unlearnt, it has for good, before the log forgets them
         with store.transaction():
             emptied = store.erasure.newest_of(request.number)
-            plan["rewrite"] = plan["rewrite"] or bool(store.meta("moved"))
+            plan["rewrite"] = plan["rewrite"] or bool(store.meta(meta.MOVED))
             store.erasure.erase(request.number, mark=plan["mark"], deep=plan["deep"])
             for source in emptied:
                 daemon.outbox.put(daemon.config.topics.out(source, "state"), b"", retain=True)
@@ -209,7 +210,7 @@ class Forgetting:
         with self._store.transaction():
             self._store.erasure.advance(request, "rolling")
             if swaps:
-                self._store.set_meta("successor", plan["base"])
+                daemon.serving.set_next(plan["base"])
         if swaps:
             daemon.serving.roll_to(plan["base"])
         elif base is None:
@@ -232,9 +233,9 @@ class Forgetting:
         store, serving, plan = self._store, self._daemon.serving, request.plan
         if serving.successor is not None:
             return False
-        if store.meta("successor", -1) == plan["base"]:  # it was damaged while the node was off
-            with store.transaction():
-                store.set_meta("successor", -1)
+        if plan["base"] is not None and serving.next_number == plan["base"]:
+            with store.transaction():  # it was damaged while the node was off
+                serving.set_next(None)
                 store.erasure.advance(request, "scrubbed")
             return True
         if plan["base"] is None:
@@ -261,10 +262,10 @@ class Forgetting:
             predictor.cursor = store.last_label()
             predictor.refresh()
         again = store.repeat_growths(trunk, 0 if plan["scaled"] else first)
-        store.set_meta("epoch", store.meta("epoch", 0) + 1)
-        through = max([store.meta("removed_through", -1), *plan["removed"]])
-        store.set_meta("removed_through", through)
-        store.set_meta("serving", plan["base"])
+        store.set_meta(meta.RENUMBERED, store.meta(meta.RENUMBERED) + 1)
+        through = max([store.meta(meta.REMOVED_THROUGH), *plan["removed"]])
+        store.set_meta(meta.REMOVED_THROUGH, through)
+        daemon.serving.set_serving(plan["base"])
         daemon.write_snapshot()  # of the new numbers; read only once they are committed
         for number in plan["removed"]:
             daemon.outbox.put(daemon.config.topics.manifest(number), b"", retain=True)

@@ -12,6 +12,7 @@ from edgecc.ingest.drift import Adwin
 from edgecc.ingest.source_trust import Sources
 from edgecc.plan.schedule import open_drift_growth, open_growth
 from edgecc.protocol.messages import Label
+from edgecc.store import meta
 from edgecc.store.reader import LabelEvent
 from edgecc.store.writer import Store
 
@@ -22,9 +23,9 @@ class Watch:
     def __init__(self, config: Config, store: Store, say: Say) -> None:
         self._config, self._store, self._say = config, store, say
         self.sources = Sources(
-            tolerance=config.trust.tolerance, rate=config.trust.rate, state=store.meta("sources"),
-            recent=store.misses())
-        self._adwin = Adwin(delta=config.drift.delta, state=store.meta("drift"))
+            tolerance=config.trust.tolerance, rate=config.trust.rate,
+            state=store.meta(meta.SOURCES), recent=store.misses())
+        self._adwin = Adwin(delta=config.drift.delta, state=store.meta(meta.DRIFT))
         self._changed = False
 
     # --- inside the transaction of a batch ---
@@ -54,10 +55,10 @@ class Watch:
 
     def save(self) -> None:
         if self._changed:
-            self._store.set_meta("sources", self.sources.state())
+            self._store.set_meta(meta.SOURCES, self.sources.state())
             for label, one in self.sources.changed().items():
                 self._store.set_misses(label, one)
-            self._store.set_meta("drift", self._adwin.state())
+            self._store.set_meta(meta.DRIFT, self._adwin.state())
         self._changed = False
 
     # --- what operators ask ---

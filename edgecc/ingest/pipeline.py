@@ -41,6 +41,7 @@ from edgecc.serving import predictor as predictors
 from edgecc.serving.generations import Serving
 from edgecc.serving.predictor import Prediction
 from edgecc.serving.unknown import Unknown
+from edgecc.store import meta
 from edgecc.store.reader import LabelEvent
 from edgecc.store.writer import Store
 
@@ -83,7 +84,7 @@ class Ingest:
         self._beside = ThreadPoolExecutor(1, "packing")
         self.admission = Admission(
             self.config.sources, kept_for=self.config.mqtt.session_expiry,
-            state=self.store.meta("admission"))
+            state=self.store.meta(meta.ADMISSION))
         self._decoding = Decoding(
             self.config, self.admission, self.store.labels_named(), self.most_classes)
 
@@ -168,7 +169,7 @@ class Ingest:
                 self.store.trim_quarantine()
             self.watch.save()
             if self.admission.limits:
-                self.store.set_meta("admission", self.admission.state())
+                self.store.set_meta(meta.ADMISSION, self.admission.state())
             for source, entries in receipts.items():
                 for payload in _split(entries, self.outbox.limit):
                     self.outbox.put(self._topics.out(source, "receipt"), payload)

@@ -11,15 +11,15 @@ from edgecc.errors import Corrupt
 from edgecc.learn.readout import Features, Readout
 from edgecc.protocol.sample import Input
 from edgecc.serving.predictor import Predictor
+from edgecc.store import meta
 from edgecc.store.reader import LabelEvent, Reader
 
 log = logging.getLogger(__name__)
 
 
 def snapshot(state: State, store: Reader) -> Path:
-    """The saved live readout; by another name once the labels are numbered anew."""
-    epoch = store.meta("epoch", 0)
-    return state.live_readout(epoch)
+    """The saved live readout; it has another name once labels were renumbered."""
+    return state.live_readout(store.meta(meta.RENUMBERED))
 
 
 def revive(state: State, predictor: Predictor, store: Reader) -> None:

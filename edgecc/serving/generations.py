@@ -24,6 +24,7 @@ from edgecc.plan.planner import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.serving.catch_up import forget, learn_event, revive, snapshot
 from edgecc.serving.predictor import Predictor
+from edgecc.store import meta
 from edgecc.store.reader import LabelEvent
 from edgecc.store.writer import Store
 from edgecc.trunk.model_stem import Stem
@@ -56,7 +57,7 @@ class Serving:
         """Serve the newest valid generation; the bare stem where there is none yet."""
         self.drop_snapshot(old=True)
         shutil.rmtree(self._config.state.part, ignore_errors=True)
-        wanted = self._store.meta("serving")
+        wanted = self._store.meta(meta.SERVING)
         numbers = generation.numbers(self.folder)
         for number in sorted(numbers, key=lambda n: (n == wanted, n), reverse=True):
             try:
@@ -70,9 +71,9 @@ class Serving:
         self._rescale()
         if self.predictor is not None:
             revive(self._config.state, self.predictor, self._store)
-        if self._store.meta("successor", -1) in numbers:
-            self._await_turn(self._store.meta("successor"))
-        changed = numbers and self._store.meta("stem", PATCHES) != self.stem
+        if (follower := self.next_number) is not None and follower in numbers:
+            self._resume_swap(follower)
+        changed = numbers and (self._store.meta(meta.STEM) or PATCHES) != self.stem
         if changed and self.predictor is not None:
             self.stem_changed = True
             counts = [n for n in SCALED_ON if n <= self._store.stored()]
@@ -80,7 +81,7 @@ class Serving:
             stem = self._new_stem(scaled_on, self.predictor.generation.manifest.digest)
             self.successor = Predictor(self.load(stem.number))  # once it has learnt the log
 
-    def _await_turn(self, number: int) -> None:
+    def _resume_swap(self, number: int) -> None:
         """Go on with a swap that a crash interrupted."""
         try:
             self.roll_to(number)
@@ -145,6 +146,25 @@ class Serving:
     def _learn_slice(self, predictor: Predictor) -> None:
         for event in self._store.labels_after(predictor.cursor, _SLICE):
             learn_event(predictor, event, None, self._store, self._spec)
+
+    @property
+    def next_number(self) -> int | None:
+        """Number of the generation that serves next, as the log has it."""
+        return self._store.meta(meta.SUCCESSOR)
+
+    def set_next(self, number: int | None) -> None:
+        """Write down which generation serves next, inside a transaction: a crash changes nothing
+        about it. `roll_to` or `take_turn` follows the commit; None cancels it, and `cancel_next`
+        follows."""
+        self._store.set_meta(meta.SUCCESSOR, number)
+
+    def cancel_next(self) -> None:
+        self.successor = None
+
+    def set_serving(self, number: int | None) -> None:
+        """Write down which generation serves now, inside a transaction; none is next."""
+        self._store.set_meta(meta.SERVING, number)
+        self._store.set_meta(meta.SUCCESSOR, None)
 
     def swap(self) -> Manifest | None:
         """Serve the successor once it knows every label; its manifest where that happened."""
@@ -223,7 +243,7 @@ class Serving:
         parent = "" if self.predictor is None else self.predictor.generation.manifest.digest
         self.predictor = Predictor(self.load(self._new_stem(scaled_on, parent).number))
         with self._store.transaction():
-            self._store.set_meta("serving", self.number)
+            self._store.set_meta(meta.SERVING, self.number)
 
     def new_stems(self, after: Manifest | None) -> list[Manifest]:
         """The stems that follow generation `after`, measured on what the log holds now."""
@@ -245,7 +265,7 @@ class Serving:
             payloads, last = self._store.first_payloads(scaled_on)
             trunk = self._scaled(trunk, payloads)
             with self._store.transaction():
-                self._store.set_meta(f"scaled_on_{scaled_on}", last)
+                self._store.set_meta(meta.scaled_on(scaled_on), last)
         manifest = generation.base_manifest(
             self._config.node, self._spec, parent=parent, plan=self._plan.describe(),
             recipe={"seed": self._config.seed, "scaled_on": scaled_on},
@@ -269,15 +289,16 @@ class Serving:
 
     def take_in(self, folder: Path) -> Manifest:
         """Number, sign and keep the generation in `folder`, and note how its labels count."""
-        floor = int(self._store.meta("removed_through", -1)) + 1  # a number is used once
+        floor = self._store.meta(meta.REMOVED_THROUGH) + 1  # a number is used once
         adopted = generation.adopt(folder, self.folder, self._keys.signing, floor=floor)
         with self._store.transaction():
-            self._store.set_meta(f"made {adopted.digest}", self._store.meta("epoch", 0))
+            self._store.set_meta(
+                meta.made(adopted.digest), self._store.meta(meta.RENUMBERED))
         return adopted
 
     def counts_as_now(self, digest: str) -> bool:
         """True where it was made on this log, and the labels have kept their numbers since."""
-        return bool(self._store.meta(f"made {digest}") == self._store.meta("epoch", 0))
+        return self._store.meta(meta.made(digest)) == self._store.meta(meta.RENUMBERED)
 
     # --- a quick start ---
 

@@ -11,6 +11,7 @@ from typing import Any
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.manifest import Manifest
 from edgecc.serving.generations import SCALED_ON, Serving
+from edgecc.store import meta
 from edgecc.store.writer import Store
 
 Plan = dict[str, Any]
@@ -38,7 +39,7 @@ class Influence:
 
     def _scaled(self, row: int) -> int | None:
         """The least number of first windows, with `row` among them, that the scale was taken of."""
-        through = {count: self._store.meta(f"scaled_on_{count}", count) for count in SCALED_ON}
+        through = {count: self._store.meta(meta.scaled_on(count)) for count in SCALED_ON}
         return next((n for n in SCALED_ON if self._sensor and row <= through[n]), None)
 
     def parts(self, number: int, plan: Plan) -> dict[str, list[int]]:

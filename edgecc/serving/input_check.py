@@ -6,12 +6,13 @@ import shutil
 from edgecc.checkpoint import generation
 from edgecc.config.schema import Config
 from edgecc.errors import ConfigError
+from edgecc.store import meta
 from edgecc.store.writer import Store
 
 
 def check_input(config: Config, store: Store) -> None:
     wanted = json.dumps([config.input.kind, config.input.shape])
-    known = store.meta("input")
+    known = store.meta(meta.INPUT)
     if known == wanted:
         return
     if known is not None and store.last_row():
@@ -22,7 +23,7 @@ def check_input(config: Config, store: Store) -> None:
     with store.transaction():
         if known is not None:
             _begin_anew(config, store)
-        store.set_meta("input", wanted)
+        store.set_meta(meta.INPUT, wanted)
 
 
 def _begin_anew(config: Config, store: Store) -> None:
@@ -32,7 +33,7 @@ def _begin_anew(config: Config, store: Store) -> None:
     for number in numbers:
         shutil.rmtree(folder / generation.name_of(number))
         store.put_outbox(config.topics.manifest(number), b"", retain=True)
-    through = max([store.meta("removed_through", -1), *numbers])
-    store.set_meta("removed_through", through)
-    for name in ("serving", "successor"):
-        store.set_meta(name, None)
+    through = max([store.meta(meta.REMOVED_THROUGH), *numbers])
+    store.set_meta(meta.REMOVED_THROUGH, through)
+    for key in (meta.SERVING, meta.SUCCESSOR):
+        store.set_meta(key, None)

@@ -14,6 +14,7 @@ from typing import Any
 
 from edgecc.errors import StoreError
 from edgecc.protocol.messages import Inbound
+from edgecc.store.meta import Key, Value
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ class Reader:
     def close(self) -> None:
         self._db.close()
 
-    def meta(self, name: str, default: Any = None) -> Any:
-        found = self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
-        return found[0] if found else default
+    def meta(self, key: Key[Value]) -> Value:
+        found = self._db.execute("SELECT value FROM meta WHERE name=?", (key.name,)).fetchone()
+        return found[0] if found else key.default
 
     def outbox(self, after: int, limit: int) -> list[tuple[int, str, bytes, bool]]:
         rows = self._db.execute(

@@ -17,6 +17,7 @@ from edgecc.protocol.messages import Inbound, Label
 from edgecc.protocol.sample import Sample
 from edgecc.store.distrusted import Aside
 from edgecc.store.erasure import Erasure
+from edgecc.store.meta import MOVED, Key, Value
 from edgecc.store.migrations import MIGRATIONS
 from edgecc.store.reader import Growth, LabelEvent, Reader, key_of
 
@@ -84,7 +85,7 @@ class Store(Reader):
         except StorageFull:
             return False
         with self.transaction():
-            self.set_meta("room", None)
+            self._db.execute("DELETE FROM meta WHERE name='room'")
         return True
 
     @contextmanager
@@ -224,7 +225,7 @@ class Store(Reader):
         )
         for table in ("prediction", "payload", "sample"):
             self._db.execute(f"DELETE FROM {table} WHERE row=?", (row,))
-        self.set_meta("moved", 1)
+        self.set_meta(MOVED, 1)
 
     def forget_ids(self, before: float) -> None:
         """From before this time: ids that nothing was learnt from, waiting labels, answers."""
@@ -233,11 +234,11 @@ class Store(Reader):
         self._db.execute("DELETE FROM pending WHERE ts<?", (before,))
         self._db.execute("DELETE FROM unlearning WHERE ts<? AND phase='done'", (before,))
 
-    def set_meta(self, name: str, value: str | int | float | None) -> None:
+    def set_meta(self, key: Key[Value], value: Value) -> None:
         """None removes it."""
-        self._db.execute("DELETE FROM meta WHERE name=?", (name,))
+        self._db.execute("DELETE FROM meta WHERE name=?", (key.name,))
         if value is not None:
-            self._db.execute("INSERT INTO meta VALUES (?,?)", (name, value))
+            self._db.execute("INSERT INTO meta VALUES (?,?)", (key.name, value))
 
     def misses(self) -> dict[str, str]:
         """What is known of each class's labels lately, as `set_misses` was told."""

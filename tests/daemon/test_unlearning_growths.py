@@ -42,7 +42,7 @@ def grow(daemon: Daemon, cursor: int) -> int:
         daemon.store.open_growth(Growth(1, cursor, {"epochs": 1.0, "seed": 0}))
         daemon.store.add_verdict(1, 1, {"accepted": True})
         daemon.store.close_growth(1)
-        daemon.store.set_meta("successor", number)
+        daemon.serving.set_next(number)
     serving.roll_to(number)
     return number
 

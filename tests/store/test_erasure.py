@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from edgecc.protocol.messages import Label
 from edgecc.protocol.sample import Sample
 from edgecc.protocol.selection import Selection
+from edgecc.store import meta
 from edgecc.store.migrations import MIGRATIONS
 from edgecc.store.reader import Growth
 from edgecc.store.writer import Store
@@ -159,13 +160,13 @@ def test_what_is_deleted_is_overwritten(tmp_path: Path) -> None:
     kept = fill(store, "a", 300)
     assert store.scrub()
     assert left_in(tmp_path, kept) == list(kept)
-    assert not store.meta("moved")
+    assert not store.meta(meta.MOVED)
     chosen = list(kept)[::4]
     forget(store, Selection(tuple(chosen)))
     assert left_in(tmp_path, {identity: kept.pop(identity) for identity in chosen}) == []
-    assert store.meta("moved")
+    assert store.meta(meta.MOVED)
     store.rewrite()
-    assert not store.meta("moved")
+    assert not store.meta(meta.MOVED)
     evict(store, ["a-7"])
     assert store.scrub()
     assert left_in(tmp_path, {"a-7": kept.pop("a-7")}) == []

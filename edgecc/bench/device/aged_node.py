@@ -28,6 +28,7 @@ from edgecc.protocol.sample import Sample
 from edgecc.serving import predictor as predictors
 from edgecc.serving.generations import Serving
 from edgecc.serving.predictor import Prediction, Predictor
+from edgecc.store import meta
 from edgecc.store.reader import Growth, Reader
 from edgecc.store.writer import Store
 from edgecc.training.dataset import Rows
@@ -65,7 +66,7 @@ class Past:
         with store.transaction():
             predictor.cursor = store.last_label()
             serving.save_snapshot()
-            store.set_meta("snapshot", predictor.cursor)
+            store.set_meta(meta.SNAPSHOT, predictor.cursor)
         store.close()
 
     def _learn(
@@ -117,5 +118,5 @@ def serve(config: Config, number: int) -> None:
     config.state.live_readout(0).unlink(missing_ok=True)  # of what served until now
     store = Store(config.state.log)
     with store.transaction():
-        store.set_meta("serving", number)
+        store.set_meta(meta.SERVING, number)
     store.close()
