@@ -1,32 +1,45 @@
-"""What the repository says of itself is true: reference, help, README, imports."""
+"""What the repository says about itself is true: documents, reference, help, imports."""
 
 import ast
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 
 import click
 import pytest
 import yaml
+from support.event_types import event_types
 
 from edgecc.cli.main import main
 from edgecc.config.loading import load
+from edgecc.config.reload import AT_RUN_TIME
 from edgecc.config.schema import keys, show
+from edgecc.daemon.commands import LATER, VERBS
 
 ROOT = Path(__file__).parent.parent
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")),
+             ROOT / "deploy/README.md"]
 _OWN_DEFAULT = ("node", "state_dir")  # from host and home, null in the reference
 
 
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def _page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text()
+
+
 def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
-    found: dict[str, object] = {}
+    flat: dict[str, object] = {}
     for name, value in tree.items():
-        inner = _flat(value, f"{prefix}{name}.") if value and isinstance(value, dict) else {
+        flat |= _flat(value, f"{prefix}{name}.") if value and isinstance(value, dict) else {
             prefix + name: value}
-        found |= inner
-    return found
+    return flat
 
 
 def test_the_reference_has_every_key_with_its_default() -> None:
@@ -53,42 +66,103 @@ def test_the_reference_loads_as_a_configuration() -> None:
 
 
 def _commands(group: click.Group, prefix: str = "") -> set[str]:
-    found: set[str] = set()
+    names: set[str] = set()
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
-        found.add(prefix + name)
+        names.add(prefix + name)
         if isinstance(command, click.Group):
-            found |= _commands(command, f"{prefix}{name} ")
-    return found
+            names |= _commands(command, f"{prefix}{name} ")
+    return names
 
 
-def test_every_command_in_the_readme_exists() -> None:
-    known = _commands(main)
-    readme = (ROOT / "README.md").read_text()
-    code = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL) + re.findall(r"`([^`\n]+)`", readme)
-    used = re.findall(r"\bedgecc ([a-z]+(?: [a-z]+)?)\b", "\n".join(code))
-    assert used
-    for call in used:
-        assert call in known or call.split()[0] in known, f"README: edgecc {call}"
+def _slug(heading: str) -> str:
+    """The anchor that GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
-def test_the_readme_has_no_figure_left_to_fill_in() -> None:
-    assert not re.findall(r"@[a-z_]+@", (ROOT / "README.md").read_text())
+@pytest.mark.parametrize("page", DOCUMENTS, ids=_name)
+def test_every_link_of_a_document_leads_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            assert anchor in map(_slug, headings), f"{target}#{anchor}"
 
 
-def test_the_readme_names_the_tests_of_every_promise() -> None:
-    rows = re.findall(r"^\| P(\d+) \|.*\| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+@pytest.mark.parametrize("page", DOCUMENTS, ids=_name)
+def test_every_command_that_a_document_names_exists(page: Path) -> None:
+    known, text = _commands(main), page.read_text()
+    code = re.findall(r"```sh\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text)
+    groups = {call.split()[0] for call in known if " " in call}
+    for first, second in re.findall(
+        r"(?<![\w/.'=-])edgecc ([a-z]+)(?: ([a-z-]+))?\b", "\n".join(code)
+    ):
+        assert first in known, f"edgecc {first}"
+        if second and first in groups:
+            assert f"{first} {second}" in known, f"edgecc {first} {second}"
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=_name)
+def test_no_document_has_a_figure_left_to_fill_in(page: Path) -> None:
+    assert not re.findall(r"@[a-z_]+@", page.read_text())
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_bytes()) < 8000
+
+
+def test_the_index_lists_every_page() -> None:
+    listed = set(re.findall(r"^\| \[([\w./-]+)\]", _page("README"), re.MULTILINE))
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert listed == pages | {"../deploy/README.md"}
+
+
+def test_the_table_of_keys_is_the_configuration() -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \| (.*?) \| (yes)? ?\| \S", _page("configuration"),
+                      re.MULTILINE)
+    assert [key for key, _, _ in rows] == list(keys())
+    shown = _flat(show(load(None, environ={})))
+    for key, default, restart in rows:
+        assert (key in AT_RUN_TIME) != bool(restart), key
+        if key not in _OWN_DEFAULT:
+            assert yaml.safe_load(default.strip("`") or "~") == shown[key], key
+
+
+def test_the_protocol_names_the_tests_of_every_promise() -> None:
+    page = _page("protocol")
+    rows = re.findall(r"^\| P(\d+) \|.*\| (.*) \|$", page, re.MULTILINE)
     assert [int(number) for number, _ in rows] == list(range(1, 17))
+    assert re.findall(r"^- \*\*P(\d+): ", page, re.MULTILINE) == [number for number, _ in rows]
     for number, files in rows:
         for name in re.findall(r"`([^`]+)`", files):
             source = (ROOT / "tests" / name).read_text()
             assert re.search(rf"def test_(p\d+_)*p{int(number):02d}_", source), (number, name)
 
 
-def test_every_file_that_the_readme_links_to_is_there() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / target).exists(), target
+def test_the_protocol_lists_every_event() -> None:
+    table = _page("protocol").split("## Events")[1].split("## ")[0]
+    rows = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == event_types()
+
+
+def test_the_protocol_lists_every_verb() -> None:
+    table = _page("protocol").split("## Commands")[1].split("## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == {*VERBS, *LATER}
+
+
+def test_the_architecture_has_the_layers_of_the_import_contract() -> None:
+    rows = re.findall(r"^\| (\d*) ?\| `(\w+)` \|", _page("architecture"), re.MULTILINE)
+    layers: list[set[str]] = []
+    for layer, room in rows:
+        layers += [set()] if layer else []
+        layers[-1].add(room)
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    assert layers == [{room.strip().removeprefix("edgecc.") for room in layer.split("|")}
+                      for layer in contract["contracts"][0]["layers"]]
+    assert [layer for layer, _ in rows if layer] == [str(n) for n in range(len(layers), 0, -1)]
 
 
 def test_every_test_that_the_threat_model_names_exists() -> None:
@@ -100,14 +174,32 @@ def test_every_test_that_the_threat_model_names_exists() -> None:
     assert named - there == set()
 
 
-def test_the_readme_names_functions_that_exist() -> None:
+def test_the_architecture_names_functions_that_exist() -> None:
     """The table that follows one sample points at module.function."""
-    table = (ROOT / "README.md").read_text().split("## Following one sample")[1].split("## ")[0]
+    table = _page("architecture").split("## Following one sample")[1].split("## ")[0]
     named = re.findall(r"`([\w.]+)\.(\w+)`", table)
     assert named
     for module, name in named:
         source = (ROOT / "edgecc" / f"{module.replace('.', '/')}.py").read_text()
         assert re.search(rf"(def|class) {name}\b", source), f"{module}.{name}"
+
+
+def test_pre_commit_runs_what_make_check_runs() -> None:
+    recipe = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe
+    commands = [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe[1].splitlines()]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [hook["entry"] for repo in hooks for hook in repo["hooks"]] == commands
+    assert {repo["repo"] for repo in hooks} == {"local"}
+
+
+def test_make_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    [targets] = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    listed = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True,
+        check=True).stdout
+    assert re.findall(r"^make (\w+)", listed, re.MULTILINE) == targets.split()
 
 
 @pytest.mark.parametrize("module", ["edgecc.cli.main", "edgecc.daemon.daemon"])

@@ -1,1 +1,1 @@
-"""Every figure in the README: each bench prints a table and, with --json, the figures."""
+"""Every figure in docs/figures.md: each bench prints a table and, with --json, the figures."""

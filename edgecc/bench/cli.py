@@ -1,4 +1,4 @@
-"""`edgecc bench ...`: every figure in the README."""
+"""`edgecc bench ...`: every figure in docs/figures.md."""
 
 from pathlib import Path
 

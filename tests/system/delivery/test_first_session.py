@@ -30,7 +30,7 @@ def of_class(digits: Digits, wanted: int) -> NDArray[np.uint8]:
 
 
 def content_id(source: str, label: str, payload: bytes) -> str:
-    """As PROTOCOL promises it: SHA-256 of source, NUL, label or nothing, NUL, payload."""
+    """As docs/protocol.md promises it: SHA-256 of source, NUL, label or nothing, NUL, payload."""
     return hashlib.sha256(source.encode() + b"\0" + label.encode() + b"\0" + payload).hexdigest()
 
 
