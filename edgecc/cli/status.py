@@ -16,7 +16,8 @@ from edgecc.mqtt.client import Client
 from edgecc.plan import budget, planner
 from edgecc.plan import fallback as steps
 from edgecc.plan.budget import Budget, planned
-from edgecc.plan.planner import Plan
+from edgecc.plan.costs import MIB, needed
+from edgecc.plan.plan import Plan, most_classes, readout_dim
 from edgecc.protocol.selection import since_seconds
 from edgecc.store.reader import Reader
 
@@ -39,8 +40,8 @@ def plan(config: Config, as_json: bool) -> None:
             "smaller": _bought(less, config, allowed), "larger": _bought(more, config, allowed)})
         return
     for use, size in found.where.items():
-        click.echo(f"{use:42} {size / planner.MIB:8.1f} MiB")
-    click.echo(f"{'total predicted':42} {found.total / planner.MIB:8.1f} MiB "
+        click.echo(f"{use:42} {size / MIB:8.1f} MiB")
+    click.echo(f"{'total predicted':42} {found.total / MIB:8.1f} MiB "
                f"of {format_size(allowed.size)}")
     if allowed.limit is not None:
         click.echo(f"memory_budget is {format_size(config.memory_budget)}, but {allowed.limit} "
@@ -60,10 +61,10 @@ def _bought(one: Plan | None, config: Config, allowed: Budget) -> dict[str, Any]
         return None
     spec = config.input_spec
     return {
-        "budget": math.ceil(planner.needed(one, allowed.costs) / planner.MIB) * planner.MIB,
+        "budget": math.ceil(needed(one, allowed.costs) / MIB) * MIB,
         "channels": [block.channels for block in one.blocks], "backend": one.backend,
-        "batch": one.batch, "features": planner.readout_dim(one, spec),
-        "classes": planner.most_classes(one, spec, config.max_classes),
+        "batch": one.batch, "features": readout_dim(one, spec),
+        "classes": most_classes(one, spec, config.max_classes),
         "samples_in_flight": one.receive_maximum,
     }
 

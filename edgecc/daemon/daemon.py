@@ -38,7 +38,7 @@ from edgecc.mqtt.connection import Event, Link, Said, Will
 from edgecc.mqtt.outbox import Outbox
 from edgecc.plan import budget
 from edgecc.plan.budget import planned
-from edgecc.plan.planner import most_classes
+from edgecc.plan.plan import most_classes
 from edgecc.protocol.messages import Canary, Chunk, ChunkRequest, Command, Inbound
 from edgecc.serving import unknown
 from edgecc.serving.generations import Serving

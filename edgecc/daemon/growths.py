@@ -17,7 +17,7 @@ from edgecc.checkpoint import snapshot as known
 from edgecc.errors import StorageFull
 from edgecc.host import files
 from edgecc.plan import fallback as steps
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan
 from edgecc.store import meta
 from edgecc.store.reader import Growth
 from edgecc.training.learner import KNOWN, Order

@@ -36,7 +36,7 @@ from edgecc.errors import (
 )
 from edgecc.host import files
 from edgecc.learn.readout import Readout
-from edgecc.plan import planner
+from edgecc.plan.plan import readout_dim
 from edgecc.protocol.messages import Command
 from edgecc.serving.catch_up import forget
 from edgecc.serving.predictor import Predictor
@@ -165,7 +165,7 @@ class Pushing:
 
     def _wanted(self, command: Command, folder: Path, signer: VerifyKey) -> Wanted:
         daemon, spec = self._daemon, self._daemon.config.input_spec
-        most = planner.readout_dim(daemon.plan, spec)
+        most = readout_dim(daemon.plan, spec)
         found = generation.load(folder, [signer], spec, most=most)
         _run(found, np.zeros(spec.model_shape, np.uint8))
         about = {"pushed": {

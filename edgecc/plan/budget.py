@@ -9,7 +9,8 @@ from edgecc.config.schema import Config
 from edgecc.errors import ConfigError
 from edgecc.host.memory import cgroup_limit
 from edgecc.plan import planner
-from edgecc.plan.planner import Costs, Plan, StemMap
+from edgecc.plan.costs import Costs
+from edgecc.plan.plan import Plan, StemMap
 from edgecc.trunk.model_stem import Stem, open_stem
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from edgecc.plan import planner
-from edgecc.plan.planner import Allowed, Costs, Plan, needed, sized
+from edgecc.plan.costs import Costs, needed, sized
+from edgecc.plan.plan import Allowed, BlockSize, Plan
 from edgecc.protocol.sample import Input
 
 _LEAST_BATCH = 16
@@ -35,7 +36,7 @@ def down(
 
 
 def _less(
-    plan: Plan, widths: Sequence[tuple[planner.Block, ...]], allowed: Allowed
+    plan: Plan, widths: Sequence[tuple[BlockSize, ...]], allowed: Allowed
 ) -> dict[str, Any]:
     if plan.batch > _LEAST_BATCH:
         return {"batch": plan.batch // 2}
@@ -45,5 +46,5 @@ def _less(
     return {"blocks": next(narrower, ())}
 
 
-def _channels(blocks: Sequence[planner.Block]) -> int:
+def _channels(blocks: Sequence[BlockSize]) -> int:
     return sum(block.channels for block in blocks)

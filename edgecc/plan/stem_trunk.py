@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from edgecc.plan import planner
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan, model_grid
 from edgecc.protocol.sample import Input
 from edgecc.trunk.compile import Layer
 from edgecc.trunk.model_stem import Stem
@@ -36,7 +35,7 @@ def stem_trunk(
 
 def _model_trunk(plan: Plan, shape: tuple[int, int, int], stem: Stem) -> Trunk:
     assert plan.stem_map is not None
-    grid = planner.model_grid(plan.stem_map, plan.stem_grid)
+    grid = model_grid(plan.stem_map, plan.stem_grid)
     bias = np.zeros(len(stem.kernels), np.float32)
     return Trunk(
         shape=shape, mean=np.full(shape[0], stem.mean, np.float32),

@@ -20,7 +20,7 @@ from edgecc.checkpoint.manifest import Manifest
 from edgecc.config.schema import PATCHES, Config
 from edgecc.errors import CheckpointError
 from edgecc.learn.readout import Features, Readout
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.serving.catch_up import forget, learn_event, revive, snapshot
 from edgecc.serving.predictor import Predictor

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecc.plan.planner import JUDGES
+from edgecc.plan.costs import VALIDATION_ROWS
 from edgecc.protocol.sample import Input
 from edgecc.store.reader import Reader
 from edgecc.trunk.interpreter import Interpreter
@@ -54,7 +54,7 @@ class Rows:
     def judging(self) -> NDArray[np.int64]:
         """Positions that judge candidates: those held out, thinned evenly where they are many."""
         held = np.flatnonzero(self.held)
-        return held[np.linspace(0, len(held) - 1, min(len(held), JUDGES)).astype(np.int64)]
+        return held[np.linspace(0, len(held) - 1, min(len(held), VALIDATION_ROWS)).astype(np.int64)]
 
     @property
     def judges(self) -> list[str]:

@@ -28,8 +28,7 @@ from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
 from edgecc.learn.norms import EPS, Sums
 from edgecc.learn.readout import Readout
-from edgecc.plan import planner
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import BlockSize, Plan
 from edgecc.protocol.sample import Input
 from edgecc.store.reader import Growth
 from edgecc.training.dataset import Draws, Maps, Rows
@@ -111,7 +110,7 @@ class Grower:
         self._snapshot(network, steps)
         return network
 
-    def _frozen(self, trunk: Trunk, block: Block, planned: planner.Block) -> Trunk:
+    def _frozen(self, trunk: Trunk, block: Block, planned: BlockSize) -> Trunk:
         """`block` on `trunk`, the norm's statistics over calibration rows folded into it."""
         maps = Maps(trunk, self.rows)
         sums, largest = Sums(), np.full(block.c_out, -np.inf, np.float32)
@@ -286,7 +285,7 @@ def methods_on(
 
 
 def _block(
-    planned: planner.Block, channels: int, size: tuple[int, int], generator: Generator
+    planned: BlockSize, channels: int, size: tuple[int, int], generator: Generator
 ) -> Block:
     if planned.kernel == 0:
         return Linear(

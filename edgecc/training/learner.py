@@ -25,7 +25,7 @@ import numpy as np
 from edgecc.errors import EdgeccError
 from edgecc.host import allocator
 from edgecc.host.memory import data_memory, peak_memory
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan
 
 OUT_OF_MEMORY, FAILED = 12, 70  # exit codes; within its limit, 1 is OpenBLAS giving up
 KNOWN = "known.safetensors"  # in a growth's folder, where rows were evicted: what still knows them

@@ -20,12 +20,12 @@ from edgecc.bench.learning.streams import Stream, split
 from edgecc.learn.blocks import Linear, PoolConv
 from edgecc.learn.methods.supervised import Supervised
 from edgecc.learn.readout import Readout
-from edgecc.plan.planner import Block, Plan
+from edgecc.plan.plan import BlockSize, Plan
 from edgecc.protocol.sample import Input
 from edgecc.training.recipe import Recipe
 
 DIGITS = Input("image", (1, 8, 8))
-SMALL = Plan(8, 3, (Block(16, 3, 1, 2), Block(32, 0, 1, 1)), 32, 64, {})
+SMALL = Plan(8, 3, (BlockSize(16, 3, 1, 2), BlockSize(32, 0, 1, 1)), 32, 64, {})
 
 
 @pytest.fixture(scope="module")

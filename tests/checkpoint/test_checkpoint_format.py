@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.manifest import FILES, Manifest
 from edgecc.learn.readout import Readout, to_whole
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
 from edgecc.trunk.interpreter import Interpreter

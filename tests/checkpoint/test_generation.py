@@ -16,7 +16,7 @@ from edgecc.checkpoint.generation import Generation, adopt, load, numbers, prune
 from edgecc.checkpoint.manifest import FILES, Manifest, parse
 from edgecc.errors import CheckpointError, Corrupt, Incompatible, Untrusted
 from edgecc.learn.readout import Readout, to_whole
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
 from edgecc.trunk.compile import Layer

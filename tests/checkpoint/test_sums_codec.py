@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgecc.checkpoint.sums_codec import _lengths, _lines, _ones, check, pack, read, unpack
 from edgecc.learn.readout import FEATURE_MAX, Floats, Readout, to_whole
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
 from edgecc.trunk.interpreter import Interpreter

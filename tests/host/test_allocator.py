@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from edgecc.plan.planner import MIB
+from edgecc.plan.costs import MIB
 from edgecc.training.supervisor import FRUGAL
 
 IMPORT = """

@@ -18,11 +18,11 @@ from edgecc.bench.learning.simulated_node import Device
 from edgecc.bench.learning.streams import split
 from edgecc.learn import backends
 from edgecc.learn.backends import Operations, numpy_ops, torch_ops
-from edgecc.plan.planner import Block, Plan
+from edgecc.plan.plan import BlockSize, Plan
 from edgecc.protocol.sample import Input
 from edgecc.training.recipe import Recipe
 
-SMALL = Plan(8, 3, (Block(16, 3, 1, 2), Block(32, 0, 1, 1)), 32, 64, {})
+SMALL = Plan(8, 3, (BlockSize(16, 3, 1, 2), BlockSize(32, 0, 1, 1)), 32, 64, {})
 
 
 def test_both_kinds_have_every_operation_with_the_same_arguments() -> None:

@@ -15,7 +15,7 @@ from edgecc.errors import ConfigError
 from edgecc.host import memory
 from edgecc.host.memory import cgroup_limit, data_memory, proportional_memory, resident_memory
 from edgecc.plan import budget
-from edgecc.plan.planner import MIB, Costs
+from edgecc.plan.costs import MIB, Costs
 
 
 @pytest.fixture

@@ -17,18 +17,9 @@ from hypothesis import strategies as st
 from edgecc.errors import BudgetError
 from edgecc.learn.blocks import PoolConv
 from edgecc.plan import fallback as steps
-from edgecc.plan.planner import (
-    MIB,
-    Allowed,
-    Costs,
-    Plan,
-    most_classes,
-    needed,
-    plan,
-    plans,
-    readout_dim,
-    sized,
-)
+from edgecc.plan.costs import MIB, Costs, needed, sized
+from edgecc.plan.plan import Allowed, Plan, most_classes, readout_dim
+from edgecc.plan.planner import plan, plans
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
 from edgecc.trunk import geometry as sizes

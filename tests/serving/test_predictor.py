@@ -9,7 +9,7 @@ from edgecc.bench.learning.simulated_node import Device
 from edgecc.bench.learning.streams import split
 from edgecc.learn.novelty import Novelty, light
 from edgecc.learn.readout import Readout, scores
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan
 from edgecc.protocol.sample import Input
 from edgecc.serving.predictor import TOP, Prediction
 from edgecc.training.recipe import Recipe

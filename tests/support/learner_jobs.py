@@ -11,7 +11,7 @@ from support.live_node import Digits
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.generation import Generation
 from edgecc.learn.readout import Readout
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.messages import Label
 from edgecc.protocol.sample import Input, Sample

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from support.live_node import Digits
 
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
 from edgecc.training.dataset import Rows

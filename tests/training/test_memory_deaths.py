@@ -10,7 +10,8 @@ import pytest
 from support.learner_jobs import Log, labelled, supervisor
 from support.live_node import DEADLINE, Digits
 
-from edgecc.plan.planner import MIB, Block, Plan
+from edgecc.plan.costs import MIB
+from edgecc.plan.plan import BlockSize, Plan
 from edgecc.training import supervisor as supervision
 
 BEGINS = """
@@ -41,7 +42,7 @@ WORKS = """
 """
 SPEAKS = WORKS.replace("sum(range(100_000))", "os.write(1, b'{}\\n'); sum(range(100_000))")
 LIMIT = 200 * MIB
-PLAN = Plan(8, 3, (Block(16, 3, 1, 2),), 32, 64, {})
+PLAN = Plan(8, 3, (BlockSize(16, 3, 1, 2),), 32, 64, {})
 
 
 @pytest.fixture

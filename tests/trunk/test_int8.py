@@ -17,7 +17,7 @@ from edgecc.bench.device.trunks import InTorch
 from edgecc.bench.learning.simulated_node import Device
 from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
-from edgecc.plan.planner import Block, Plan
+from edgecc.plan.plan import BlockSize, Plan
 from edgecc.protocol.sample import Input
 from edgecc.store.reader import Growth
 from edgecc.training.dataset import Maps, Rows
@@ -32,9 +32,10 @@ PICTURES = load_digits().images[:900, None].astype(np.uint8) * 15
 TARGETS = load_digits().target[:900]
 WINDOWS = PICTURES.reshape(-1, 1, 1, 64).astype(np.float32)
 IMAGE, SENSOR = Input("image", (1, 8, 8)), Input("sensor", (1, 64))
+BLOCKS = (BlockSize(16, 3, 2, 2), BlockSize(24, 3, 1, 2), BlockSize(32, 0, 1, 1))
 PLANS = {
-    "image": Plan(8, 3, (Block(16, 3, 2, 2), Block(24, 3, 1, 2), Block(32, 0, 1, 1)), 32, 64, {}),
-    "sensor": Plan(8, 3, (Block(16, 3, 2, 2), Block(24, 3, 1, 2)), 32, 64, {}),
+    "image": Plan(8, 3, BLOCKS, 32, 64, {}),
+    "sensor": Plan(8, 3, BLOCKS[:2], 32, 64, {}),
 }
 
 

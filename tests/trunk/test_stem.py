@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgecc.plan.planner import Plan, readout_dim
+from edgecc.plan.plan import Plan, readout_dim
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
 from edgecc.trunk.compile import Layer, compile_trunk, low_frequencies

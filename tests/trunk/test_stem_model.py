@@ -18,7 +18,8 @@ from edgecc.errors import ConfigError
 from edgecc.learn.readout import Readout
 from edgecc.plan import planner
 from edgecc.plan.budget import planned
-from edgecc.plan.planner import Plan, readout_dim
+from edgecc.plan.costs import Costs
+from edgecc.plan.plan import Plan, StemMap, readout_dim
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.model_stem import PACKAGE, open_stem
@@ -176,10 +177,10 @@ def test_more_memory_for_the_model_is_a_larger_plan() -> None:
     spec = load(None, environ={}).input_spec
     totals = [
         planner.plan(2**30, spec, max_payload=2**20, blocks=2,
-                     stem=planner.StemMap(64, 6, 6, memory=memory)).total
+                     stem=StemMap(64, 6, 6, memory=memory)).total
         for memory in (2**20, 2**24)
     ]
-    assert totals[1] - totals[0] == 2 * planner.Costs().stems * (2**24 - 2**20)
+    assert totals[1] - totals[0] == 2 * Costs().stems * (2**24 - 2**20)
 
 
 def test_a_plan_with_a_model_survives_json(tmp_path: Path, model: Path) -> None:

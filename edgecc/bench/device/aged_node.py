@@ -22,7 +22,7 @@ from edgecc.config.schema import Config
 from edgecc.ingest.monitor import Watch
 from edgecc.learn.readout import Features
 from edgecc.plan.budget import planned
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan
 from edgecc.protocol.messages import PREDICTION_SCHEMA, Label
 from edgecc.protocol.sample import Sample
 from edgecc.serving import predictor as predictors

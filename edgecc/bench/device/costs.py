@@ -25,15 +25,18 @@ from edgecc.checkpoint.keyring import Keys
 from edgecc.config.state import State
 from edgecc.errors import EdgeccError
 from edgecc.host.memory import data_memory, peak_memory
+from edgecc.learn.backends import Backend
 from edgecc.plan import budget
 from edgecc.plan.budget import planned
-from edgecc.plan.planner import MIB, Backend, Block, Costs, Plan, readout_dim, sized
+from edgecc.plan.costs import MIB, Costs, sized
+from edgecc.plan.plan import BlockSize, Plan, readout_dim
 from edgecc.protocol.sample import Input
 from edgecc.training.learner import Order
 from edgecc.training.recipe import Recipe
 from edgecc.training.supervisor import FRUGAL
 
-_BLOCKS = (Block(32, 3, 2, 2), Block(64, 3, 1, 3), Block(256, 0, 1, 1))  # work exceeds a start
+# Large enough that a growth takes more than a learner's start.
+_BLOCKS = (BlockSize(32, 3, 2, 2), BlockSize(64, 3, 1, 3), BlockSize(256, 0, 1, 1))
 _UNBOUNDED = 2**50  # bytes
 
 Found = dict[str, Any]

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from edgecc.bench import figures
-from edgecc.plan.planner import MIB
+from edgecc.plan.costs import MIB
 
 BARE = "bare Python"
 MODULES = {  # of each distribution, what is imported of it, and by whom

@@ -28,7 +28,8 @@ from edgecc.cli import predict as offline
 from edgecc.errors import BudgetError, EdgeccError
 from edgecc.host.memory import children, proportional_memory
 from edgecc.plan.budget import planned
-from edgecc.plan.planner import MIB, Allowed, Plan, most_classes
+from edgecc.plan.costs import MIB
+from edgecc.plan.plan import Allowed, Plan, most_classes
 from edgecc.protocol.sample import Input
 
 BUDGETS = (1024, 512, 384, 320, 256, 224, 192, 180, 160, 128)  # MiB

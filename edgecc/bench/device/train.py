@@ -32,7 +32,7 @@ from edgecc.host.memory import peak_memory, resident_memory
 from edgecc.learn import backends
 from edgecc.learn.backends import Backend
 from edgecc.learn.network import Network
-from edgecc.plan.planner import Block, Plan
+from edgecc.plan.plan import BlockSize, Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
 from edgecc.training.dataset import Maps, Rows
@@ -40,8 +40,8 @@ from edgecc.training.growth import methods_on
 from edgecc.training.recipe import Recipe
 
 # The stem's 5x5 filters make 32 channels of 14x14: the first block. These are the second and third.
-PLAN = Plan(16, 3, (Block(64, 3, 2, 2), Block(128, 3, 1, 3)), 64, 64, {})
-TINY = replace(PLAN, blocks=(Block(4, 3, 2, 2), Block(8, 3, 1, 3)), batch=8)
+PLAN = Plan(16, 3, (BlockSize(64, 3, 2, 2), BlockSize(128, 3, 1, 3)), 64, 64, {})
+TINY = replace(PLAN, blocks=(BlockSize(4, 3, 2, 2), BlockSize(8, 3, 1, 3)), batch=8)
 EPOCH = 60_000  # draws
 ROUNDS = 5
 _STEPS = 60

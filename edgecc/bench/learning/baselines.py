@@ -21,7 +21,7 @@ from edgecc.learn.methods.scored import Scored
 from edgecc.learn.network import Network
 from edgecc.learn.norms import EPS
 from edgecc.learn.readout import Floats, Readout
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input, Sample
 from edgecc.training.dataset import Maps, Rows

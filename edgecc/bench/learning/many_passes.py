@@ -20,15 +20,15 @@ from edgecc.learn.methods.published import CompatNetwork
 from edgecc.learn.methods.spela import Spela
 from edgecc.learn.network import Network
 from edgecc.learn.symmetric_vectors import symmetric_vectors
-from edgecc.plan.planner import Block, Plan
+from edgecc.plan.plan import BlockSize, Plan
 from edgecc.protocol.sample import Input
 from edgecc.training.dataset import Maps
 from edgecc.training.growth import CALIBRATION_ROWS
 from edgecc.training.recipe import Recipe
 
 _NETWORKS = {
-    "wide": (Block(96, 3, 2, 2), Block(192, 3, 1, 3), Block(768, 0, 1, 1)),
-    "narrow": (Block(32, 3, 1, 2), Block(64, 3, 2, 3), Block(256, 0, 1, 1)),
+    "wide": (BlockSize(96, 3, 2, 2), BlockSize(192, 3, 1, 3), BlockSize(768, 0, 1, 1)),
+    "narrow": (BlockSize(32, 3, 1, 2), BlockSize(64, 3, 2, 3), BlockSize(256, 0, 1, 1)),
 }
 
 

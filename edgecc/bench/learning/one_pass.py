@@ -10,7 +10,7 @@ from edgecc.bench.learning.baselines import EndToEnd, replayed, streaming_lda
 from edgecc.bench.learning.simulated_node import Device
 from edgecc.bench.learning.streams import Stream, split
 from edgecc.errors import BudgetError
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan
 from edgecc.protocol.sample import Input
 from edgecc.training.recipe import Recipe
 

@@ -23,7 +23,7 @@ from edgecc.checkpoint import generation
 from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
 from edgecc.learn.readout import Features, Readout, scores, to_whole
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input, Sample
 from edgecc.serving.predictor import Predictor, penalty

@@ -15,7 +15,7 @@ from edgecc.checkpoint import generation
 from edgecc.checkpoint.keyring import Keys
 from edgecc.config.schema import Config
 from edgecc.learn.readout import scores, to_whole
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan
 from edgecc.store.reader import Growth, Reader
 from edgecc.training.dataset import Rows
 from edgecc.training.growth import Grower

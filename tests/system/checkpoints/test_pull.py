@@ -23,7 +23,7 @@ from edgecc.checkpoint import generation, signing
 from edgecc.checkpoint.manifest import CHUNK, FILES
 from edgecc.learn.readout import Readout
 from edgecc.mqtt.local_broker import find_mosquitto, free_port
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
 

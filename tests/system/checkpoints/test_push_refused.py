@@ -14,7 +14,7 @@ from support.pushed import SPEC, THEIRS, event, made, poor, push, taught  # noqa
 from edgecc.checkpoint import generation, signing
 from edgecc.checkpoint.manifest import FILES
 from edgecc.learn.readout import Readout
-from edgecc.plan.planner import Plan
+from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
 from edgecc.trunk.trunk import Trunk

@@ -19,7 +19,7 @@ from edgecc.checkpoint import generation, signing
 from edgecc.learn.backends import Backend
 from edgecc.learn.readout import Readout
 from edgecc.plan import planner
-from edgecc.plan.planner import Block, Plan
+from edgecc.plan.plan import BlockSize, Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
 from edgecc.store.reader import Growth
@@ -165,7 +165,7 @@ def test_a_block_that_is_resumed_in_the_middle_of_its_training_is_the_same(
 ) -> None:
     monkeypatch.setattr(growing, "_SNAPSHOT_EVERY", 0.0)
     images, labels = digits
-    blocks = Block(16, 3, 2, 2), Block(32, 3, 1, 2)
+    blocks = BlockSize(16, 3, 2, 2), BlockSize(32, 3, 1, 2)
     plan = Plan(16, 3, blocks, 64, 64, {}, backend=backend)
     log = labelled(tmp_path, (images[:200], labels[:200]), plan)
 

@@ -10,7 +10,8 @@ from support.live_node import DEADLINE, MakeNode, Message, Node
 from edgecc.checkpoint import generation
 from edgecc.config.state import State
 from edgecc.plan import budget
-from edgecc.plan.planner import MIB, Costs, Plan
+from edgecc.plan.costs import MIB, Costs
+from edgecc.plan.plan import Plan
 
 LYING = Costs(learner=30 * MIB, learner_start=0, unseen=30 * MIB)  # torch takes 200 MiB
 
