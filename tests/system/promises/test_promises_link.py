@@ -173,14 +173,14 @@ def test_p08_a_packet_too_large_is_an_event_and_no_loop(
 
 
 def test_p08_a_broker_that_takes_no_packet_at_all_is_named(make_node: MakeNode) -> None:
-    """MQTT 5's reason 149 while nothing but the first packets of a connection can have left."""
+    """MQTT 5's reason 149 in answer to the CONNECT."""
     with socket.create_server(("127.0.0.1", 0)) as broker:
         node = make_node(mqtt={"port": broker.getsockname()[1]})
         node.launch()
         broker.settimeout(DEADLINE)
         with broker.accept()[0] as connection:
             connection.recv(1000)
-            connection.sendall(b"\x20\x03\0\0\0" + b"\xe0\x01\x95")
+            connection.sendall(b"\x20\x03\0\x95\0")
             code, said = ended(node)
     assert (code, "raise its max_packet_size" in said) == (78, True)
 
