@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from support.brokers import Broker
@@ -18,6 +19,11 @@ from support.live_node import FASHION, Digits, MakeNode, Node, Peer, Seen
 from edgecc.mqtt.local_broker import Mosquitto, find_mosquitto, free_port
 
 _names = itertools.count()
+
+# On a busy machine examples take long, and their time says nothing.
+hypothesis.settings.register_profile(
+    "edgecc", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("edgecc")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

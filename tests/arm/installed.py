@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.live_node import DEADLINE, MakeNode
+from support.live_node import MakeNode
+from support.patience import DEADLINE
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from nacl.signing import SigningKey
 from safetensors.numpy import load_file
+from support.patience import run_command
 
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.manifest import FILES, Manifest
@@ -74,9 +75,8 @@ def run_script(
 ) -> "subprocess.CompletedProcess[str]":
     script = checkpoint.parent / "script.py"
     script.write_text(SCRIPT)
-    return subprocess.run(
-        [sys.executable, "-I", "-c", AROUND, script, json.dumps(changes or {}), checkpoint,
-         key.hex()], capture_output=True, text=True, timeout=120)
+    return run_command([sys.executable, "-I", "-c", AROUND, script, json.dumps(changes or {}),
+                        checkpoint, key.hex()])
 
 
 def test_the_script_opens_what_the_node_wrote_without_edgecc(checkpoint: Path) -> None:

@@ -40,13 +40,13 @@ def summed(seed: int, dim: int, samples: int, largest: int) -> Readout:
 
 
 @given(st.integers(0, 99), st.integers(0, 9), st.integers(0, 30), st.integers(0, FEATURE_MAX))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_sums_come_back_bit_for_bit(seed: int, dim: int, samples: int, largest: int) -> None:
     assert_returned(*summed(seed, dim, samples, largest).sums())
 
 
 @given(st.integers(0, 99), st.integers(1, 80), st.integers(0, 52))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_any_whole_numbers_come_back_though_no_samples_make_them(
     seed: int, d: int, bits: int
 ) -> None:
@@ -93,7 +93,7 @@ def test_the_same_sums_are_the_same_bytes(digits: Any) -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_a_changed_tensor_is_refused_or_holds_finite_sums(data: st.DataObject) -> None:
     """Signature and digests refuse these earlier; here only the right key can lie."""
     packed = pack(*summed(1, 6, 20, 900).sums())
@@ -112,7 +112,7 @@ def test_a_changed_tensor_is_refused_or_holds_finite_sums(data: st.DataObject) -
 
 
 @given(st.integers(0, 99), st.integers(0, 9), st.integers(0, 30), st.data())
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_the_quick_check_refuses_what_cannot_be_read_and_nothing_else(
     seed: int, dim: int, samples: int, data: st.DataObject
 ) -> None:

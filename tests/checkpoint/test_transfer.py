@@ -210,7 +210,7 @@ class Pull(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-Pull.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+Pull.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 test_p14_chunks_in_any_order_twice_damaged_or_after_a_kill_end_as_the_exact_bytes = Pull.TestCase
 
 

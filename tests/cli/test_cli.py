@@ -1,12 +1,12 @@
 """Commands without a node: exit codes and what is said."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from support.patience import run_command
 
 from edgecc.cli.main import main
 from edgecc.mqtt import local_broker as broker
@@ -74,11 +74,8 @@ def test_without_a_broker_commands_say_so_and_exit_75(command: tuple[str, ...]) 
 
 
 def test_start_without_broker_or_configuration_says_how_to_get_going(nowhere: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "edgecc", "start"], cwd=nowhere, capture_output=True, text=True,
-        env={"HOME": str(nowhere), "PATH": "/usr/bin", "EDGECC_MQTT__PORT":
-             str(broker.free_port())}, timeout=30,
-    )
+    done = run_command([sys.executable, "-m", "edgecc", "start"], cwd=nowhere, env={
+        "HOME": str(nowhere), "PATH": "/usr/bin", "EDGECC_MQTT__PORT": str(broker.free_port())})
     assert done.returncode == 78, done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert "edgecc start --with-broker" in last

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from deploy.test_deploy import settings
+from support.patience import run_command
 from support.shipped import DEPLOY, needs
 
 from edgecc.config.loading import load
@@ -22,9 +23,8 @@ def install(*options: str, tmp_path: Path, expect: int = 0, **answers: str) -> s
     for program, answer in answers.items():
         (folder / program).write_text(f"#!/bin/sh\n{answer}\n")
         (folder / program).chmod(0o755)
-    done = subprocess.run(
-        [SCRIPT, *options], env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+    done = run_command([SCRIPT, *options], stderr=subprocess.STDOUT,
+                       env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"})
     assert done.returncode == expect, done.stdout
     return done.stdout
 

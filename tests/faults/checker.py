@@ -4,7 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from support.live_node import DEADLINE, Message, Node
+from support.live_node import Message, Node
+from support.patience import DEADLINE
 
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.signing import load_or_make_key

@@ -5,10 +5,9 @@ import json
 import os
 import subprocess
 import sys
-import time
 from contextlib import suppress
 
-from support.live_node import DEADLINE
+from support.patience import DEADLINE, Patience, exit_code
 
 from edgecc.mqtt.backoff import LAST
 from faults.trouble import KILLED, Trouble
@@ -47,7 +46,7 @@ class Producer:
         if self._process is None:
             self.start()
         assert self._process is not None
-        code = self._process.wait(3 * DEADLINE)
+        code = exit_code(self._process, 3 * DEADLINE)
         self._process = None
         return code
 
@@ -64,9 +63,9 @@ class Producer:
     def finish(self) -> None:
         """Run until it says that all has its receipt. It cannot while the broker is away, or the
         node, which waits ever longer for a broker that dies again and again [P8]."""
-        deadline = time.monotonic() + LAST + 3 * DEADLINE
+        patience = Patience(LAST + 3 * DEADLINE)
         while (code := self.run()) != 0:
             said = (self._trouble.node.folder / "producer.log").read_text()
             assert code in (NO_BROKER, NO_RECEIPTS), said
-            assert time.monotonic() < deadline, "it never ends"
+            assert patience.lasts, "it never ends"
         self._trouble.checker.receipted |= set(self._ids)

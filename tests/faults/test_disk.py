@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.brokers import Broker
+from support.patience import exit_code
 
 from faults.trouble import MakeTrouble, Trouble
 
@@ -77,7 +78,7 @@ def test_a_read_only_disk_is_a_clear_error_and_loses_nothing(small_disk: Trouble
     remount(trouble, "ro")
     trouble.tally.faults["disk read-only at start"] += 1
     trouble.burst(50)
-    assert trouble.node.launch().wait(30) == 1
+    assert exit_code(trouble.node.launch()) == 1
     assert "Traceback" not in trouble.node.output
     remount(trouble, "rw")
     trouble.node.start()

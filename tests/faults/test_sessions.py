@@ -10,7 +10,8 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from support.brokers import OPEN, Broker
-from support.live_node import DEADLINE, Peer
+from support.live_node import Peer
+from support.patience import exit_code
 
 from faults.clock import Clock
 from faults.producer import Producer
@@ -172,7 +173,8 @@ def test_labels_that_are_delivered_again_are_logged_once_each_and_in_order(
     trouble.arm("daemon", point)
     for label in given:
         trouble.label(identity, label)
-    assert trouble.wait(DEADLINE) == KILLED
+    assert node.process is not None
+    assert exit_code(node.process) == KILLED
     trouble.count(f"daemon {point}")
     if restarted:
         broker.restart(node.peer)

@@ -11,7 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.live_node import DEADLINE, Digits, Node, npy
+from support.live_node import Digits, Message, Node, npy
+from support.patience import DEADLINE, exit_code, until
 
 from faults.checker import Checker
 from faults.hook.sitecustomize import POINTS
@@ -85,22 +86,23 @@ class Trouble:
 
     def strike(self, role: str, point: str, passes: int, stir: Callable[[], object]) -> None:
         """Arm the point, and `stir` until the daemon has died there."""
-        self.arm(role, point, passes)
-        deadline = time.monotonic() + DEADLINE
-        while self.armed:
-            assert time.monotonic() < deadline, f"{role} never came to {point!r} {passes} times"
+        def struck() -> bool:
             stir()
             self.wait(0.3)
+            return not self.armed
+
+        self.arm(role, point, passes)
+        until(struck, f"{role} never came to {point!r} {passes} times")
 
     def await_strike(self, over: Callable[[], bool]) -> bool:
         """Until the armed point has struck; False, and disarmed, where it is `over` before."""
-        deadline = time.monotonic() + 3 * DEADLINE
-        while self.armed:
-            assert time.monotonic() < deadline, f"not reached: {list(self.crash.iterdir())}"
-            if over() and self._disarmed():
-                return False
-            self.wait(0.1)
-        return True
+        def outcome() -> str | None:
+            if not self.armed:
+                return "struck"
+            return "over" if over() and self._disarmed() else None
+
+        return until(outcome, lambda: f"not reached: {list(self.crash.iterdir())}",
+                     seconds=3 * DEADLINE, every=0.1) == "struck"
 
     def _disarmed(self) -> bool:
         """Of the process and us, one removes the file: False where it was the process, and dies."""
@@ -112,10 +114,8 @@ class Trouble:
 
     def until(self, true: Callable[[], object]) -> None:
         """Wait for what no message tells; the daemon lives on meanwhile."""
-        deadline = time.monotonic() + DEADLINE
-        while not true():
-            assert time.monotonic() < deadline, self.node.output[-3000:]
-            assert self.wait(0.1) is None, self.node.output[-3000:]
+        until(lambda: true() or self.wait(0.1) is not None, lambda: self.node.output[-3000:])
+        assert self.wait(0.0) is None, self.node.output[-3000:]
 
     def wait(self, timeout: float) -> int | None:
         """The daemon's exit code, where it ends within `timeout` seconds."""
@@ -131,7 +131,8 @@ class Trouble:
 
     def revive(self) -> float:
         """The daemon is dead, or about to be: look into its log, and start it; when it died."""
-        assert self.wait(DEADLINE) == KILLED, self.node.output[-3000:]
+        assert self.node.process is not None
+        assert exit_code(self.node.process) == KILLED, self.node.output[-3000:]
         died = time.monotonic()
         self.checker.look()
         self.node.launch()
@@ -143,16 +144,16 @@ class Trouble:
         self.await_answer()
 
     def await_answer(self) -> None:
-        """Until what was published before is taken in; asked anew where nobody listens yet."""
+        """Until what was published before is taken in; asked again where nobody listens yet."""
         node, token, heard = self.node, secrets.token_hex(8), len(self.node.peer.messages)
         ping, pong = node.topic("command/ping"), node.topic("response/ping")
-        deadline = time.monotonic() + 3 * DEADLINE
-        while True:
+
+        def answer() -> Message | None:
             node.peer.publish(ping, json.dumps({"id": token}), wait=False)
-            if node.peer.find(lambda m: m.topic == pong and m.json["id"] == token,
-                              after=heard, timeout=1.0):
-                return
-            assert time.monotonic() < deadline, node.output[-3000:]
+            return node.peer.find(lambda m: m.topic == pong and m.json["id"] == token,
+                                  after=heard, timeout=1.0)
+
+        until(answer, lambda: node.output[-3000:], seconds=3 * DEADLINE)
 
     def bury(self) -> None:
         for child in self.children:

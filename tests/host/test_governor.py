@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_board import Board, write_vcgencmd
-from support.live_node import DEADLINE
+from support.patience import until
 
 from edgecc.config.loading import load
 from edgecc.config.quiet_hours import Hours, parse_hours, show_hours
@@ -219,10 +219,7 @@ def state(pid: int) -> str:
 
 
 def becomes(pid: int, wanted: str) -> bool:
-    deadline = time.monotonic() + DEADLINE
-    while (found := state(pid)) != wanted and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return found == wanted
+    return until(lambda: state(pid) == wanted, f"it is never {wanted}")
 
 
 def used(pid: int, seconds: float) -> float:
@@ -286,9 +283,7 @@ def test_a_reader_of_the_log_is_never_stopped_in_the_middle_of_it(
     pace.follow(process.pid)
     for _ in range(12):
         pace.set(0.0)
-        deadline = time.monotonic() + DEADLINE
-        while not at_rest(process.pid, 0.1) and time.monotonic() < deadline:
-            pass
+        until(lambda: at_rest(process.pid, 0.1), "it is never at rest")
         log.execute("INSERT INTO number VALUES (4)")
         assert log.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0, "busy"
         assert state(process.pid) == "T"

@@ -4,7 +4,7 @@ import heapq
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecc.config.schema import SourceConfig
@@ -57,7 +57,6 @@ def test_sources_without_a_rule_share_that_of_the_others_whatever_their_names() 
 gaps = st.lists(st.floats(0, 20), max_size=60)
 
 
-@settings(deadline=None)
 @given(gaps, st.lists(st.floats(0, 300), max_size=5), st.floats(0.5, 30))
 def test_a_source_that_keeps_to_its_rate_loses_nothing_however_late_it_arrives(
     gaps: list[float], absences: list[float], every: float
@@ -90,7 +89,6 @@ def test_a_source_that_keeps_to_its_rate_loses_nothing_however_late_it_arrives(
             assert found.over_rate("door") is None
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 200)), max_size=40))
 def test_a_flood_gets_no_more_than_its_rate_in_the_end(bursts: list[tuple[float, int]]) -> None:
     clock = Clock()

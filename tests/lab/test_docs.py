@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.patience import run_command
 
 import edgecc.lab
 from edgecc.lab import coresnet50
@@ -49,10 +50,9 @@ def test_the_examples_run_and_learn() -> None:
 def test_the_recipe_trains_on_two_processes_and_its_checkpoint_loads(tmp_path: Path) -> None:
     (script,) = [example for example in EXAMPLES if example.startswith(RECIPE)]
     (tmp_path / "train_coresnet.py").write_text(script)
-    done = subprocess.run(
+    done = run_command(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         "train_coresnet.py"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+         "train_coresnet.py"], seconds=120, cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr

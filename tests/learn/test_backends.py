@@ -13,6 +13,7 @@ import pytest
 import torch
 from support.learner_jobs import Log, heard, labelled, supervisor
 from support.live_node import Digits
+from support.patience import taken
 
 from edgecc.bench.learning.simulated_node import Device
 from edgecc.bench.learning.streams import split
@@ -103,7 +104,7 @@ def test_a_learner_on_numpy_never_maps_torch_and_a_killed_one_ends_with_the_same
         if name == "killed":
             assert learner.pid is not None
             os.kill(learner.pid, signal.SIGKILL)
-            while learner.said.get(timeout=60) is not None:
+            while taken(learner.said) is not None:
                 pass
             assert learner.ended() == "killed"
             learner.give(log.order(name, epochs=10.0))

@@ -15,14 +15,14 @@ stream = st.lists(st.tuples(features, st.sampled_from("abc")), max_size=90)
 
 
 @given(stream, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_learning_in_any_order_gives_the_same_bits(samples: list[Learnt], random: Any) -> None:
     shuffled = random.sample(samples, len(samples))
     assert same_bits(readout_of(samples), readout_of(shuffled))
 
 
 @given(stream)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_sums_are_those_of_the_definition(samples: list[Learnt]) -> None:
     a, b = np.zeros((DIM + 1, DIM + 1), object), np.zeros((3, DIM + 1), object)
     for values, label in samples:  # Python's integers, which never round
@@ -35,7 +35,7 @@ def test_the_sums_are_those_of_the_definition(samples: list[Learnt]) -> None:
 
 
 @given(stream, stream)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_what_is_learnt_and_unlearnt_leaves_no_bit_behind(
     kept: list[Learnt], removed: list[Learnt]
 ) -> None:
@@ -49,7 +49,7 @@ def test_what_is_learnt_and_unlearnt_leaves_no_bit_behind(
 
 @given(st.lists(st.tuples(features, st.sampled_from("abc"), st.booleans()), max_size=90),
        st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_unlearning_between_learning_is_never_having_learnt(
     samples: list[tuple[list[int], str, bool]], random: Any
 ) -> None:
@@ -64,7 +64,7 @@ def test_unlearning_between_learning_is_never_having_learnt(
 
 
 @given(stream, stream)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_what_another_device_brought_can_be_unlearnt_here(
     here: list[Learnt], there: list[Learnt]
 ) -> None:
@@ -76,7 +76,7 @@ def test_what_another_device_brought_can_be_unlearnt_here(
 
 
 @given(stream, st.permutations("abcd"), st.integers(0, 4))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_arranged_classes_are_those_of_a_readout_that_met_them_in_that_order(
     samples: list[Learnt], order: list[str], known: int
 ) -> None:
@@ -88,7 +88,7 @@ def test_arranged_classes_are_those_of_a_readout_that_met_them_in_that_order(
 
 
 @given(stream, stream)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_merging_two_readouts_is_learning_both_streams(
     here: list[Learnt], there: list[Learnt]
 ) -> None:
@@ -110,7 +110,7 @@ def test_readouts_over_other_features_do_not_merge() -> None:
 
 
 @given(stream, features)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_new_class_is_a_new_row_and_the_others_keep_theirs(
     samples: list[Learnt], values: list[int]
 ) -> None:
@@ -123,7 +123,7 @@ def test_a_new_class_is_a_new_row_and_the_others_keep_theirs(
 
 
 @given(stream, st.integers(0, DIM))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_prefix_never_saw_the_other_features(samples: list[Learnt], dim: int) -> None:
     short = Readout(dim, list("abc"))
     for values, label in samples:

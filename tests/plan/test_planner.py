@@ -46,7 +46,7 @@ def planned(budget: int, spec: Input, *, blocks: int = 2, max_payload: int = MIB
 
 
 @given(budgets, specs, st.integers(0, 4), payloads)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_a_plan_is_never_over_its_budget(
     budget: int, spec: Input, blocks: int, max_payload: int
 ) -> None:
@@ -70,7 +70,7 @@ def test_more_classes_leave_less_room_for_blocks_and_are_counted() -> None:
 
 
 @given(budgets, specs, st.integers(0, 4))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_the_plan_counts_what_a_solve_and_a_training_batch_hold(
     budget: int, spec: Input, blocks: int
 ) -> None:
@@ -92,7 +92,7 @@ def test_the_plan_counts_what_a_solve_and_a_training_batch_hold(
 
 
 @given(budgets, budgets, specs, st.integers(0, 4))
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_more_budget_never_gives_fewer_blocks_or_with_as_many_a_smaller_readout(
     one: int, other: int, spec: Input, blocks: int
 ) -> None:
@@ -106,7 +106,7 @@ def test_more_budget_never_gives_fewer_blocks_or_with_as_many_a_smaller_readout(
 
 
 @given(st.integers(0, 4096 * MIB), st.integers(0, 64 * MIB), specs, st.integers(0, 3))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_more_budget_is_never_refused_where_less_was_enough(
     budget: int, extra: int, spec: Input, blocks: int
 ) -> None:
@@ -118,7 +118,7 @@ def test_more_budget_is_never_refused_where_less_was_enough(
 
 
 @given(st.integers(0, Costs().daemon), specs, st.integers(0, 3), payloads)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_the_smallest_budget_named_works_and_one_mebibyte_less_does_not(
     budget: int, spec: Input, blocks: int, max_payload: int
 ) -> None:
@@ -140,7 +140,7 @@ def told(budget: int, spec: Input, blocks: int) -> tuple[Plan | None, Plan, Plan
 
 
 @given(budgets, specs, st.integers(0, 4))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_the_budgets_told_beside_a_plan_buy_what_is_told_and_nothing_lies_between(
     budget: int, spec: Input, blocks: int
 ) -> None:
@@ -161,7 +161,7 @@ def test_the_budgets_told_beside_a_plan_buy_what_is_told_and_nothing_lies_betwee
 
 
 @given(budgets, specs, st.integers(1, 4))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_every_step_down_takes_no_more_memory_and_the_last_has_no_blocks(
     budget: int, spec: Input, blocks: int
 ) -> None:
@@ -178,7 +178,7 @@ def test_every_step_down_takes_no_more_memory_and_the_last_has_no_blocks(
 
 
 @given(budgets, specs, st.integers(1, 4))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_numpy_is_planned_only_where_torch_does_not_fit(
     budget: int, spec: Input, blocks: int
 ) -> None:
@@ -189,7 +189,7 @@ def test_numpy_is_planned_only_where_torch_does_not_fit(
 
 
 @given(budgets, specs, st.sampled_from(["torch", "numpy"]))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_backend_that_is_asked_for_is_the_only_one(
     budget: int, spec: Input, backend: Allowed
 ) -> None:
@@ -208,7 +208,6 @@ def test_the_same_budget_gives_the_same_plan(budget: int, spec: Input, blocks: i
 
 
 @given(budgets, specs, st.integers(1, 3))
-@settings(deadline=None)
 def test_a_dearer_board_gets_no_wider_plan(budget: int, spec: Input, blocks: int) -> None:
     dear = replace(Costs(), daemon=90 * MIB, learner=600 * MIB, learner_numpy=200 * MIB)
     cheap = planned(budget, spec, blocks=blocks)

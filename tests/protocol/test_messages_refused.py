@@ -245,7 +245,7 @@ properties = st.dictionaries(
 @given(topics, payloads, content_types, properties, specs)
 @example("in/a/sample", cbor2.dumps({1: 2}), "application/cbor", {}, SENSOR)
 @example("in/a/sample", b'\x81' * 5000, "application/cbor", {}, SENSOR)
-@settings(deadline=None, max_examples=1500)
+@settings(max_examples=1500)
 def test_any_bytes_give_a_meaning_or_a_message_error(
     rest: str, payload: bytes, content_type: str | None, user: dict[str, str], spec: Input
 ) -> None:
@@ -254,7 +254,7 @@ def test_any_bytes_give_a_meaning_or_a_message_error(
 
 @pytest.mark.filterwarnings("ignore")
 @given(damaged(), content_types, specs)
-@settings(deadline=None, max_examples=800)
+@settings(max_examples=800)
 def test_any_sample_bytes_give_an_array_or_a_message_error(
     payload: bytes, content_type: str | None, spec: Input
 ) -> None:

@@ -81,7 +81,7 @@ steps = st.lists(st.tuples(st.sampled_from(IDS), st.sampled_from(["ant", "bee", 
 
 
 @given(steps, st.sets(st.sampled_from(IDS)), st.sampled_from(["ant", "bee"]))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_log_that_forgot_deeply_is_one_that_never_held_them(
     before: list[Step], gone: set[str], label: str
 ) -> None:
@@ -107,7 +107,7 @@ def test_a_log_that_forgot_deeply_is_one_that_never_held_them(
 
 
 @given(steps, st.sets(st.sampled_from(IDS), min_size=1), steps)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_log_that_forgot_trains_on_what_one_that_never_held_them_does(
     before: list[Step], gone: set[str], after: list[Step]
 ) -> None:

@@ -77,7 +77,7 @@ def expected(samples: list[Arrival], budget: int) -> set[str]:
 
 
 @given(arrivals, st.integers(4, 40), st.integers(1, 20))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_what_is_kept_does_not_depend_on_how_often_it_ran(
     samples: list[Arrival], units: int, step: int
 ) -> None:
@@ -101,7 +101,7 @@ labellings = st.lists(
 
 
 @given(labellings, st.integers(0, 50), st.integers(0, 20))
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 def test_nothing_goes_that_no_saved_readout_covers(
     labelled: list[tuple[int, str | None]], learnt: int, units: int
 ) -> None:

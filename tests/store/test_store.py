@@ -150,7 +150,7 @@ class Log(RuleBasedStateMachine):
 
 
 TestLog = Log.TestCase
-TestLog.settings = settings(deadline=None, max_examples=40, stateful_step_count=40)
+TestLog.settings = settings(max_examples=40, stateful_step_count=40)
 
 
 def test_the_held_out_share_is_one_in_twenty_and_depends_on_the_id_alone(tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 import json
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.patience import run_command
 from support.samples import sample
 
 from edgecc.errors import StoreError
@@ -36,9 +36,7 @@ with store.transaction():
 
 def test_a_kill_loses_nothing_committed_and_keeps_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(path)], cwd=Path(__file__).parents[1], timeout=60
-    )
+    done = run_command([sys.executable, "-c", KILLED, str(path)], cwd=Path(__file__).parents[1])
     assert done.returncode == 9
     store = Store(path)
     assert store.last_row() == store.last_label() == 50

@@ -4,14 +4,14 @@ import getpass
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
 import pytest
-from support.live_node import DEADLINE, Peer
+from support.live_node import Peer
+from support.patience import exit_code, until
 
 from edgecc.mqtt.local_broker import find_mosquitto, free_port
 
@@ -59,23 +59,17 @@ class Broker:
         self.process = subprocess.Popen(
             [self._binary, "-c", str(self.folder / "conf")], stderr=subprocess.DEVNULL,
             env=self.environ)
-        deadline = time.monotonic() + DEADLINE
-        while not self._listens():
-            assert self.process.poll() is None, self.log
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.02)
+        until(lambda: self._listens() or self._ended(), lambda: self.log)
+        assert not self._ended(), self.log
         return self
 
     def restart(self, peer: Peer, more: str | None = None, *, end: int = SIGTERM) -> None:
         """End it, configure it anew where there is `more`, and start it; `peer` is back then."""
         self.stop(end)
-        deadline = time.monotonic() + DEADLINE
-        while peer.granted.is_set():
-            assert time.monotonic() < deadline, "the peer has not noticed"
-            time.sleep(0.01)
+        until(lambda: not peer.granted.is_set(), "the peer has not noticed")
         self.more = self.more if more is None else more
         self.start()
-        assert peer.granted.wait(DEADLINE), "the peer does not come back"
+        until(peer.granted.is_set, "the peer does not come back")
 
     @property
     def log(self) -> str:
@@ -83,10 +77,7 @@ class Broker:
 
     def await_saying(self, what: str) -> None:
         """Until its log has it."""
-        deadline = time.monotonic() + DEADLINE
-        while what not in self.log:
-            assert time.monotonic() < deadline, f"it never says {what!r}"
-            time.sleep(0.05)
+        until(lambda: what in self.log, f"it never says {what!r}")
 
     def signal(self, number: int) -> None:
         assert self.process is not None
@@ -98,8 +89,11 @@ class Broker:
     def stop(self, number: int = SIGTERM) -> None:
         if self.process is not None:
             self.signal(number)
-            self.process.wait(DEADLINE)
+            exit_code(self.process)
             self.process = None
+
+    def _ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
 
     def _listens(self) -> bool:
         with socket.socket() as probe:

@@ -1,16 +1,19 @@
 """The end of sd_notify(3) that systemd holds."""
 
-import itertools
 import socket
 import threading
 import time
 from pathlib import Path
 
+from support.patience import until
+
+OFTEN = 1.5  # seconds between two signs of life, at most; a node gives one each half second
+
 
 class Systemd:
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._fed: list[float] = []  # when WATCHDOG=1 came
+        self._fed = 0  # how often WATCHDOG=1 came
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._thread = threading.Thread(target=self._listen)
@@ -22,15 +25,19 @@ class Systemd:
         self._thread.join()
         self._socket.close()
 
-    def quiet_for(self, seconds: float) -> float:
-        """The longest time without a WATCHDOG=1 in the next `seconds`."""
-        begin = time.monotonic()
-        time.sleep(seconds)
-        end = time.monotonic()
-        moments = [begin, *(fed for fed in list(self._fed) if begin < fed < end), end]
-        return max(later - earlier for earlier, later in itertools.pairwise(moments))
+    def assert_fed(self) -> None:
+        """WATCHDOG=1 comes again and again."""
+        for _ in range(4):
+            before = self._fed
+            until(lambda: self._fed > before, "the watchdog starves", seconds=OFTEN)  # noqa: B023
+
+    def assert_starved(self) -> None:
+        """No WATCHDOG=1 comes any more, but for what is under way."""
+        time.sleep(0.7)
+        before = self._fed
+        time.sleep(OFTEN)
+        assert self._fed == before, "the watchdog is fed"
 
     def _listen(self) -> None:
-        while said := self._socket.recv(100):
-            if said == b"WATCHDOG=1":
-                self._fed.append(time.monotonic())
+        while message := self._socket.recv(100):
+            self._fed += message == b"WATCHDOG=1"

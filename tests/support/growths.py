@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from support.live_node import DEADLINE, Digits, Node
+from support.live_node import Digits, Node
+from support.patience import DEADLINE
 
 from edgecc.capture.dataset import load_idx
 from edgecc.checkpoint import generation, manifest, signing

@@ -1,12 +1,12 @@
 """A log with a parent generation, and orders to a real learner, without a daemon."""
 
-import queue
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nacl.signing import SigningKey
 from support.live_node import Digits
+from support.patience import taken
 
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.generation import Generation
@@ -68,13 +68,10 @@ def supervisor(limit: int = 2**30) -> Supervisor:
     return Supervisor(limit=limit, idle=60.0, wake=lambda: None)
 
 
-def heard(learner: Supervisor, type_: str, *, deadline: float = 60.0) -> dict[str, Any]:
+def heard(learner: Supervisor, type_: str) -> dict[str, Any]:
     """The next message of this type; an error where the learner ends or fails before."""
     while True:
-        try:
-            message = learner.said.get(timeout=deadline)
-        except queue.Empty:
-            raise AssertionError(f"no {type_!r} from the learner in {deadline} s") from None
+        message = taken(learner.said, f"no {type_!r} from the learner")
         assert message is not None, f"the learner ended with {learner.ended()}"
         assert message["type"] != "failed", message
         if message["type"] == type_:

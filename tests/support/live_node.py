@@ -29,12 +29,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from safetensors import safe_open
+from support.patience import APART, DEADLINE, Patience, exit_code, run_command, until
 
 Digits = tuple[NDArray[np.uint8], NDArray[np.int64]]
 Seen = tuple[NDArray[np.float64], list[str]]  # features and what they are of
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
-DEADLINE = 30.0  # seconds; a busy machine is slow, a broken promise is never kept
 BRIEF = 0.5  # seconds in which what must not come would have come
 
 
@@ -67,6 +67,7 @@ class Peer:
     def __init__(self, port: int, *filters: str, **login: str) -> None:
         self.messages: list[Message] = []
         self._news = threading.Condition()
+        self.of_node: Node | None = None  # where that has failed, nothing more will come
         name = f"peer-{os.urandom(8).hex()}"  # its own: a broker that was killed may know it still
         self._client = paho.Client(CallbackAPIVersion.VERSION2, name, protocol=paho.MQTTv5)
         if login:
@@ -80,7 +81,7 @@ class Peer:
         self._client.on_connect = lambda *_: self._client.subscribe([(f, 1) for f in filters])
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
-        assert self.granted.wait(DEADLINE), f"{filters} not granted"
+        until(self.granted.is_set, f"{filters} not granted")
 
     def _on_message(self, _client: Any, _user: Any, message: paho.MQTTMessage) -> None:
         with self._news:
@@ -99,35 +100,45 @@ class Peer:
             setattr(found, name, value)
         sent = self._client.publish(topic, payload, qos=1, retain=retain, properties=found)
         if wait:
-            sent.wait_for_publish(DEADLINE)
-            assert sent.is_published(), f"{topic}: no PUBACK"
+            await_puback(sent, topic)
         return sent
 
     def find(
         self, wanted: Callable[[Message], bool], *, after: int = 0, timeout: float = DEADLINE
     ) -> Message | None:
         """The first message from number `after` on that is wanted, waiting for it."""
-        deadline, looked = time.monotonic() + timeout, after
+        patience, looked, over = Patience(timeout), after, False
         with self._news:
             while True:
                 while looked < len(self.messages):
                     if wanted(self.messages[looked]):
                         return self.messages[looked]
                     looked += 1
-                if not self._news.wait(deadline - time.monotonic()):
+                if over:
                     return None
+                self._news.wait(APART)
+                over = not patience.lasts or (self.of_node is not None and self.of_node.failed)
 
     def wait(
         self, wanted: Callable[[Message], bool], *, after: int = 0, timeout: float = DEADLINE
     ) -> Message:
-        found = self.find(wanted, after=after, timeout=timeout)
+        message = self.find(wanted, after=after, timeout=timeout)
         last = [(m.topic, m.payload[:80]) for m in self.messages if "health" not in m.topic][-5:]
-        assert found is not None, f"nothing of the kind came; last: {last}"
-        return found
+        log = self.of_node.output[-3000:] if self.of_node is not None else ""
+        assert message is not None, f"nothing of the kind came; last: {last}\n{log}"
+        return message
 
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+
+
+def await_puback(sent: paho.MQTTMessageInfo, topic: str) -> None:
+    def acked() -> bool:
+        sent.wait_for_publish(APART)
+        return sent.is_published()
+
+    until(acked, f"{topic}: no PUBACK", every=0.0)
 
 
 def npy(array: NDArray[Any]) -> bytes:
@@ -153,6 +164,7 @@ class Node:
     def __post_init__(self) -> None:
         self.config = self.folder / "edgecc.yaml"
         self.config.write_text(yaml.safe_dump(self.settings))
+        self.peer.of_node = self
 
     def topic(self, rest: str) -> str:
         return f"edgecc/v1/{self.name}/{rest}"
@@ -163,7 +175,8 @@ class Node:
 
     @property
     def output(self) -> str:
-        return (self.folder / "daemon.log").read_text()
+        log = self.folder / "daemon.log"
+        return log.read_text() if log.exists() else ""
 
     # --- its life ---
 
@@ -196,7 +209,12 @@ class Node:
         """SIGTERM; its exit code."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(DEADLINE)
+        return exit_code(self.process)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended by itself, with an error."""
+        return self.process is not None and (self.process.poll() or 0) > 0
 
     @property
     def learner(self) -> int | None:
@@ -218,10 +236,9 @@ class Node:
 
     def run(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """One edgecc command."""
-        return subprocess.run(
+        return run_command(
             [sys.executable, "-m", "edgecc", "--config", str(self.config), *arguments],
-            capture_output=True, text=True, timeout=2 * DEADLINE, cwd=cwd or self.folder,
-        )
+            cwd=cwd or self.folder)
 
     # --- what goes in ---
 
@@ -287,12 +304,13 @@ class Node:
         Not before `generation` serves.
         """
         known = self.rows("SELECT COALESCE(MAX(seq), 0) FROM label")[0][0]
-        deadline = time.monotonic() + DEADLINE
-        while True:
+
+        def answer() -> dict[str, Any] | None:
             body = self.prediction(self.send(npy(picture)))
-            if body["readout"] >= known and body["generation"] >= generation:
-                return body
-            assert time.monotonic() < deadline, f"not {known}, {generation}: {body}"
+            current = body["readout"] >= known and body["generation"] >= generation
+            return body if current else None
+
+        return until(answer, f"neither readout {known} nor generation {generation} answers")
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """A query of its log, on a connection that cannot write."""

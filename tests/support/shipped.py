@@ -6,7 +6,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from support.live_node import await_puback
+from support.patience import exit_code, run_command, taken, until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNIT = DEPLOY / "edgecc.service"
-DEADLINE = 10.0
 USERS = ("cam1", "producer", "operator", "viewer", "cam2")
 MARKER = ("edgecc/v1/cam1/command/ping", b"marker")
 
@@ -31,9 +31,7 @@ def needs(program: str, package: str) -> str:
 
 
 def run(*command: str | Path) -> str:
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
-    )
+    done = run_command(command, stderr=subprocess.STDOUT)
     assert done.returncode == 0, f"{command} exited {done.returncode}:\n{done.stdout}"
     return done.stdout
 
@@ -96,21 +94,25 @@ class Broker:
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen([self.program, "-c", self.config], stderr=log)
-        deadline = time.monotonic() + DEADLINE
-        while not all(map(listens, (self.port, self.tls_port))):
-            log_text = (self.folder / "log").read_text()
-            assert self.process.poll() is None, f"mosquitto ended at once:\n{log_text}"
-            assert time.monotonic() < deadline, f"mosquitto does not listen:\n{log_text}"
+        ports = self.port, self.tls_port
+        until(lambda: all(map(listens, ports)) or self._ended(), self.log)
+        assert not self._ended(), self.log()
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def _ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
 
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(DEADLINE)
+            exit_code(self.process)
 
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
-        self.process.wait(DEADLINE)
+        exit_code(self.process)
 
 
 def free_port() -> int:
@@ -171,22 +173,22 @@ class Client:
         except (ssl.SSLError, ConnectionResetError) as error:
             raise ConnectionRefusedError(str(error)) from error
         self._mqtt.loop_start()
-        code = self._answers.get(timeout=DEADLINE)
+        code = taken(self._answers)
         if code != "Success" or not self._mqtt.is_connected():
             self.close()
             raise ConnectionRefusedError(str(code))
 
     def subscribe(self, topic: str) -> "Client":
         self._mqtt.subscribe(topic, qos=1)
-        self._answers.get(timeout=DEADLINE)
+        taken(self._answers)
         return self
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> "Client":
-        self._mqtt.publish(topic, payload, qos=1, retain=retain).wait_for_publish(DEADLINE)
+        await_puback(self._mqtt.publish(topic, payload, qos=1, retain=retain), topic)
         return self
 
     def next(self) -> tuple[str, bytes]:
-        return self.arrived.get(timeout=DEADLINE)
+        return taken(self.arrived)
 
     def close(self) -> None:
         self._mqtt.disconnect()

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from support.live_node import DEADLINE, Node, npy, saved_sums
+from support.live_node import Node, npy, saved_sums
+from support.patience import DEADLINE
 
 from edgecc.checkpoint import generation, manifest, signing
 

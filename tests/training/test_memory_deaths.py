@@ -2,13 +2,13 @@
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.learner_jobs import Log, labelled, supervisor
-from support.live_node import DEADLINE, Digits
+from support.live_node import Digits
+from support.patience import until
 
 from edgecc.plan.costs import MIB
 from edgecc.plan.plan import BlockSize, Plan
@@ -63,15 +63,17 @@ def ending(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(hook), *sys.path]))
     learner = supervisor(LIMIT)
     learner.give(log.order("starved", epochs=1.0))
-    deadline = time.monotonic() + DEADLINE
-    while time.monotonic() < deadline:
+
+
+    def over() -> bool:
         learner.look()
-        time.sleep(0.02)
         while not learner.said.empty():
             if learner.said.get() is None:
-                return learner.ended()
-    learner.stop()
-    raise AssertionError(f"it has not ended in {DEADLINE} s")
+                return True
+        return False
+
+    until(over, "it does not end")
+    return learner.ended()
 
 
 def test_one_that_turns_in_circles_with_no_memory_left_is_out_of_memory(

@@ -59,7 +59,7 @@ def reservoirs(draw: st.DrawFn) -> Seen:
 
 
 @given(reservoirs())
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_whatever_is_stored_the_joint_matrix_is_positive_and_whole(seen: Seen) -> None:
     a, b = seen.extended()[0].sums()
     assert (a == a.T).all()
@@ -71,7 +71,7 @@ def test_whatever_is_stored_the_joint_matrix_is_positive_and_whole(seen: Seen) -
 
 
 @given(reservoirs())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_sums_of_the_stem_are_kept_to_the_bit(seen: Seen) -> None:
     found = seen.extended()[0].prefix(seen.dim)
     exact = seen.sums(np.ones(len(seen.targets), bool), seen.dim).copy()
@@ -80,7 +80,7 @@ def test_the_sums_of_the_stem_are_kept_to_the_bit(seen: Seen) -> None:
 
 
 @given(reservoirs())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_where_nothing_was_evicted_all_sums_are_exact(seen: Seen) -> None:
     everything = np.ones(len(seen.targets), bool)
     whole = Seen(seen.features, seen.targets, everything, seen.dim)
@@ -92,7 +92,7 @@ def test_where_nothing_was_evicted_all_sums_are_exact(seen: Seen) -> None:
 
 
 @given(reservoirs())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_what_is_learnt_after_it_is_unlearnt_to_the_bit(seen: Seen) -> None:
     readout = seen.extended()[0]
     before = readout.copy()

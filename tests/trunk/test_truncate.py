@@ -123,7 +123,7 @@ def test_a_batch_left_open_is_one() -> None:
 
 @given(st.lists(st.tuples(st.integers(8, 3000), st.integers(0, 255)), max_size=20),
        st.integers(0, 4000))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_a_damaged_file_is_refused_or_read_but_never_crashes(
     changes: list[tuple[int, int]], length: int
 ) -> None:

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from nacl.signing import SigningKey
-from support.live_node import DEADLINE, Digits, MakeNode, Node, Peer
+from support.live_node import Digits, MakeNode, Node, Peer
+from support.patience import until
 from support.pulled import contents, elsewhere, own, pull, refusal, taught  # noqa: F401
 
 from edgecc.checkpoint import generation, signing
@@ -49,11 +49,8 @@ def broker(folder: Path, more: str) -> Iterator[int]:
     (folder / "conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n{more}")
     process = subprocess.Popen([binary, "-c", folder / "conf"], stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + DEADLINE
         with closing(socket.socket()) as probe:
-            while probe.connect_ex(("127.0.0.1", port)):
-                assert time.monotonic() < deadline, "mosquitto does not start"
-                time.sleep(0.02)
+            until(lambda: probe.connect_ex(("127.0.0.1", port)) == 0, "mosquitto does not start")
         yield port
     finally:
         process.kill()

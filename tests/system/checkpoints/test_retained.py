@@ -4,12 +4,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.live_node import DEADLINE, Digits, MakeNode, Node, Peer, npy
+from support.live_node import Digits, MakeNode, Node, Peer, npy
+from support.patience import run_command, until
 
 from edgecc.mqtt.local_broker import Mosquitto, find_mosquitto, free_port
 
@@ -39,10 +39,9 @@ def broker_with_roles(tmp_path: Path) -> Iterator[int]:
     conf = folder / "mosquitto.conf"
     conf.write_text(f"{conf.read_text()}acl_file {folder}/acl\npassword_file {folder}/words\n")
     process = subprocess.Popen([binary, "-c", str(conf)], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + DEADLINE
     with socket.socket() as probe:
-        while probe.connect_ex(("127.0.0.1", port)):
-            assert time.monotonic() < deadline, (folder / "mosquitto.log").read_text()
+        until(lambda: probe.connect_ex(("127.0.0.1", port)) == 0,
+              (folder / "mosquitto.log").read_text)
     yield port
     process.terminate()
     process.wait()
@@ -60,10 +59,9 @@ def left(node: Node) -> set[str]:
 def clear(
     node: Node, *arguments: str, answer: str = "", env: dict[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
+    return run_command(
         [sys.executable, "-m", "edgecc", "--config", str(node.config), "retained", "clear",
-         *arguments], input=answer, capture_output=True, text=True, timeout=60,
-        env=os.environ | (env or {}))
+         *arguments], input=answer, env=os.environ | (env or {}))
 
 
 def test_a_stopped_node_s_retained_topics_are_cleared_and_nobody_else_s(

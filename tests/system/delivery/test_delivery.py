@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors import safe_open
-from support.live_node import DEADLINE, Digits, MakeNode, Message, Node, Peer, saved_sums
+from support.live_node import Digits, MakeNode, Message, Node, Peer, saved_sums
+from support.patience import DEADLINE, exit_code
 
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.signing import load_or_make_key
@@ -239,7 +240,7 @@ def test_p08_a_node_waits_for_a_broker_that_is_configured_but_down(
 
 def refused(node: Node) -> tuple[int, str]:
     """Exit code and the line on stderr of a daemon that will not start."""
-    code = node.launch().wait(DEADLINE)
+    code = exit_code(node.launch())
     lines = [line for line in node.output.splitlines() if line.startswith("edgecc: ")]
     assert len(lines) == 1, node.output
     assert "Traceback" not in node.output

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from support.live_node import DEADLINE, Digits, Node, npy
+from support.live_node import Digits, Node, npy
+from support.patience import run_command
 
 
 def encoded(picture: NDArray[np.uint8], kind: str, size: int = 8) -> bytes:
@@ -122,11 +122,9 @@ def test_mosquitto_pub_and_a_jpeg_of_any_size_are_enough_to_teach(
         for number, picture in enumerate(of_class(digits, digit)[:4]):
             file = tmp_path / f"{name}{number}.jpg"
             file.write_bytes(encoded(picture, "JPEG", size=48))
-            subprocess.run(
-                [program, "-p", str(node.port), "-q", "1", "-t",
-                 node.topic(f"in/door/sample/{name}"), "-f", str(file)],
-                check=True, timeout=DEADLINE,
-            )
+            sent = run_command([program, "-p", str(node.port), "-q", "1", "-t",
+                                node.topic(f"in/door/sample/{name}"), "-f", str(file)])
+            assert sent.returncode == 0, sent.stderr
             assert node.receipt(
                 content_id("door", name, file.read_bytes()), source="door"
             )["status"] == "stored"

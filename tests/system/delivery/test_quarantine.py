@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from support.live_node import Digits, MakeNode, Node, npy
+from support.patience import exit_code
 
 Row = tuple[Any, ...]
 
@@ -82,5 +83,5 @@ def test_a_log_that_holds_samples_keeps_its_input(node: Node, digits: Digits) ->
     assert node.stop() == 0
     node.settings["input"]["shape"] = [1, 9, 9]
     node.__post_init__()
-    assert node.launch().wait(30) == 78
+    assert exit_code(node.launch()) == 78
     assert "new state_dir" in node.output

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from support.live_node import DEADLINE, Digits, MakeNode, Message, Node, npy
+from support.live_node import Digits, MakeNode, Message, Node, npy
+from support.patience import DEADLINE, until
 
 HONEST = ("anna", "ben", "cem")
 
@@ -31,11 +32,9 @@ def wrong(label: int, draw: np.random.Generator) -> int:
 
 def await_labels(node: Node, count: int) -> None:
     """So many labels are in its log, standing or set aside."""
-    deadline = time.monotonic() + DEADLINE
     known = "SELECT (SELECT COUNT(*) FROM sample WHERE label IS NOT NULL) + COUNT(*) FROM aside"
-    while node.rows(known) != [(count,)]:
-        assert time.monotonic() < deadline, f"not {count} labels but {node.rows(known)}"
-        time.sleep(0.05)
+    until(lambda: node.rows(known) == [(count,)],
+          lambda: f"not {count} labels but {node.rows(known)}")
 
 
 def teach(node: Node, digits: Digits, ids: range, liar: str | None) -> None:

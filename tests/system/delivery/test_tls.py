@@ -8,14 +8,14 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.live_node import DEADLINE, Digits, Node, Peer, npy
+from support.live_node import Digits, Node, Peer, npy
+from support.patience import accept, run_command, until
 from support.shipped import Broker, needs, run
 
 CA_CONFIG = """\
@@ -110,9 +110,8 @@ def edgecc(node: Node, mqtt: dict[str, Any], *command: str) -> "subprocess.Compl
     """A command from another machine: it has the node's name, and an access of its own."""
     elsewhere = node.folder / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
-    return subprocess.run(
-        [sys.executable, "-m", "edgecc", *command], cwd=elsewhere, capture_output=True,
-        text=True, timeout=2 * DEADLINE, env=os.environ | {
+    return run_command(
+        [sys.executable, "-m", "edgecc", *command], cwd=elsewhere, env=os.environ | {
             "EDGECC_NODE": "cam1", "EDGECC_MQTT": json.dumps(mqtt), "HOME": str(elsewhere)})
 
 
@@ -222,11 +221,8 @@ def test_what_time_heals_ends_no_daemon(
         done = node.run("status")
         assert (done.returncode, says in done.stderr) == (75, True), done.stderr
         process = node.launch()
-        deadline = time.monotonic() + DEADLINE
-        while says not in node.output:
-            assert process.poll() is None, node.output
-            assert time.monotonic() < deadline, node.output
-            time.sleep(0.05)
+        until(lambda: says in node.output, lambda: node.output)
+        assert process.poll() is None, node.output
         heard = len(node.peer.messages)
     finally:
         broker.show("good")
@@ -241,10 +237,7 @@ def test_a_broker_that_shows_another_certificate_for_a_while_ends_no_daemon_that
     heard = len(node.peer.messages)
     broker.show("forged")
     try:
-        deadline = time.monotonic() + DEADLINE
-        while "set mqtt.ca to the right one" not in node.output:
-            assert time.monotonic() < deadline, node.output
-            time.sleep(0.05)
+        until(lambda: "set mqtt.ca to the right one" in node.output, lambda: node.output)
     finally:
         broker.show("good")
     node.peer.wait(lambda m: m.topic == node.topic("health") and not m.retain, after=heard)
@@ -282,8 +275,7 @@ def test_edgecc_speaks_no_tls_1_1(broker: Certified, cam1: Make) -> None:
     refused: list[str] = []
 
     def serve(listening: socket.socket) -> None:
-        listening.settimeout(DEADLINE)
-        with listening.accept()[0] as taken:
+        with accept(listening) as taken:
             try:
                 context.wrap_socket(taken, server_side=True).close()
             except ssl.SSLError as error:
@@ -293,6 +285,6 @@ def test_edgecc_speaks_no_tls_1_1(broker: Certified, cam1: Make) -> None:
         server = threading.Thread(target=serve, args=(listening,))
         server.start()
         done = cam1(broker.mqtt(port=listening.getsockname()[1])).run("status")
-        server.join(DEADLINE)
+        until(lambda: not server.is_alive(), "nobody says which TLS it speaks")
     assert (done.returncode, "TLS 1.2" in done.stderr) == (77, True), done.stderr
     assert refused

@@ -10,7 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.live_node import DEADLINE, Digits, MakeNode
+from support.live_node import Digits, MakeNode
+from support.patience import DEADLINE, run_command
 from support.shipped import needs
 
 CONFINED = str(Path(__file__).parents[2] / "support/confined.py")
@@ -57,9 +58,7 @@ def confined(writable: Path, *program: str) -> list[str]:
 
 
 def test_the_units_restrictions_hold(tmp_path: Path) -> None:
-    done = subprocess.run(
-        confined(tmp_path, sys.executable, "-c", TRIES), capture_output=True, text=True,
-        timeout=DEADLINE)
+    done = run_command(confined(tmp_path, sys.executable, "-c", TRIES))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     files = {"program": errno.EROFS, "system": errno.EROFS, "kernel": errno.EROFS,

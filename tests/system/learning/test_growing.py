@@ -5,7 +5,6 @@ import os
 import re
 import select
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import pytest
 from nacl.signing import SigningKey
 from support.growths import FASHION, SERIES, await_closed, chain, fashion_series
 from support.learner_jobs import labelled
-from support.live_node import DEADLINE, Digits, MakeNode, Message, Node
+from support.live_node import Digits, MakeNode, Message, Node
+from support.patience import APART, DEADLINE, until
 
 from edgecc.checkpoint import generation, signing
 from edgecc.learn.backends import Backend
@@ -73,7 +73,7 @@ def test_blocks_grow_beside_predictions_and_only_the_learner_has_torch(
         assert verdict["accepted"] == (better and verdict is kept)
     assert len(chain(node)) == 1 + sum(verdict["accepted"] for verdict in judged)
     assert 0 < peak_of(node) <= learner_limit(node)
-    assert select.select([left], [], [], DEADLINE)[0], "the idle learner does not exit"
+    until(lambda: select.select([left], [], [], APART)[0], "the idle learner does not exit")
     os.close(left)
     assert node.ask(images[600])["label"] == str(labels[600])
     assert node.learner is None
@@ -124,10 +124,8 @@ def test_an_accepted_generation_serves_even_if_the_daemon_is_killed_before_it_do
                    and m.json["type"] == "generation")
     node.stream(images[200:], labels[200:], prefix="after")
     successor = "SELECT value FROM meta WHERE name='successor' AND value >= 0"
-    deadline = time.monotonic() + 3 * DEADLINE
-    while not (accepted := node.rows(successor)):  # closer than an event: the swap is not far
-        assert time.monotonic() < deadline, "nothing was accepted"
-        time.sleep(0.002)
+    accepted = until(lambda: node.rows(successor), "nothing was accepted",
+                     seconds=3 * DEADLINE, every=0.002)  # sooner than an event: the swap is near
     node.kill()
     assert node.rows(successor) == accepted, "too late"
     wanted = accepted[0][0]

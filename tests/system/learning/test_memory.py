@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from support.growths import FASHION, SERIES, await_closed, fashion_series
-from support.live_node import DEADLINE, MakeNode, Message, Node
+from support.live_node import MakeNode, Message, Node
+from support.patience import DEADLINE
 
 from edgecc.checkpoint import generation
 from edgecc.config.state import State

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.live_node import DEADLINE, Digits, MakeNode, Node, npy
+from support.live_node import Digits, MakeNode, Node, npy
+from support.patience import DEADLINE
 
 from edgecc.checkpoint import generation
 

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.datasets import load_sample_image
-from support.live_node import DEADLINE, Digits, MakeNode, Node
+from support.live_node import Digits, MakeNode, Node
 from support.models import small
+from support.patience import DEADLINE, exit_code
 
 from edgecc.checkpoint import generation, manifest, signing
 from edgecc.trunk.model_stem import PACKAGE
@@ -88,7 +89,7 @@ def test_a_model_of_another_size_ends_the_start_with_what_to_do(
     path = tmp_path / "large.tflite"
     path.write_bytes(small(channels=3, side=16))
     node = make_node(stem=str(path))
-    assert node.launch().wait(DEADLINE) == 78
+    assert exit_code(node.launch()) == 78
     assert "it takes [3, 16, 16], input.shape is [1, 8, 8]" in node.output
 
 

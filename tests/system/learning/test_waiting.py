@@ -8,7 +8,8 @@ import pytest
 from support.fake_board import Board, write_vcgencmd
 from support.fake_systemd import Systemd
 from support.growths import FASHION, SERIES, await_closed, chain, fashion_series
-from support.live_node import DEADLINE, Digits, MakeNode, Message, Node
+from support.live_node import Digits, MakeNode, Message, Node
+from support.patience import DEADLINE
 
 GROW = {"first": 400, "epochs": 16}  # trains longer than sensors are read apart
 
@@ -53,7 +54,7 @@ def test_a_growth_with_a_share_of_the_time_waits_out_the_heat_and_ends_in_the_sa
     begun = of(node, "event", type="learning-waits").json["data"]
     assert begun == {"why": "heat", "text": "too hot, 78.0 °C of 75", "growth": 1}
     before = ticks(learner)
-    assert systemd.quiet_for(2.0) < 1.5
+    systemd.assert_fed()
     known = node.rows("SELECT MAX(seq) FROM label")[0][0]
     node.stream(windows[400:410], labels[400:410], prefix="hot")
     node.receipt("hot-9")

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.brokers import Broker
-from support.live_node import DEADLINE, Digits, MakeNode, Node, Peer, npy
+from support.live_node import Digits, MakeNode, Node, Peer, npy
 from support.mqtt_relay import CONNECT, PUBACK, PUBLISH, Packet, Relay
+from support.patience import APART, DEADLINE, run_command, until
 
 from edgecc.capture import open_source
 from edgecc.config.schema import Mqtt
@@ -134,19 +135,19 @@ def _two_messages(link: Link, port: int, payload: str) -> list[Inbound]:
 
 
 def _await(link: Link, kind: type[Event]) -> None:
-    for _ in range(int(DEADLINE)):
-        if any(isinstance(event, kind) for event in link.take(1, 1.0)):
-            return
-    raise AssertionError(f"no {kind.__name__}")
+    until(lambda: any(isinstance(event, kind) for event in link.take(1, APART)),
+          f"no {kind.__name__}")
 
 
 def _inbound(link: Link, count: int) -> list[Inbound]:
-    found: list[Inbound] = []
-    for _ in range(int(DEADLINE)):
-        found += [event for event in link.take(256, 1.0) if isinstance(event, Inbound)]
-        if len(found) >= count:
-            return found
-    raise AssertionError(f"{len(found)} of {count} messages came")
+    came: list[Inbound] = []
+
+    def complete() -> bool:
+        came.extend(event for event in link.take(256, APART) if isinstance(event, Inbound))
+        return len(came) >= count
+
+    until(complete, lambda: f"{len(came)} of {count} messages came")
+    return came
 
 
 def test_p04_a_node_cut_off_in_the_middle_acks_what_came_on_the_same_connection(
@@ -253,7 +254,7 @@ def test_p11_a_stream_keeps_its_copy_until_the_receipt_whatever_the_broker_acked
     before = node.rows("SELECT COUNT(*) FROM sample")[0][0]
     node.process.send_signal(signal.SIGCONT)
     node.peer.wait(lambda m: m.topic == node.topic("health"), after=len(node.peer.messages))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * DEADLINE)
+    done = run_command(command)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     ids = [item.id for item in open_source("digits", shape=(1, 8, 8)).items]

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 from support.brokers import Broker
-from support.live_node import DEADLINE, Digits, MakeNode, Node, Peer, npy
+from support.live_node import Digits, MakeNode, Node, Peer, npy
 from support.mqtt_relay import PUBLISH, SUBSCRIBE, UNSUBSCRIBE, Relay
+from support.patience import accept, exit_code, until
 
 from edgecc.config.schema import Mqtt
 from edgecc.mqtt.backoff import FIRST, LAST, STABLE, Backoff
@@ -55,9 +56,8 @@ def test_p08_a_node_comes_back_by_itself_and_waits_longer_each_time(
         node_port, tries = broker.port, list[float]()
         link = Link(Mqtt(host="127.0.0.1", port=node_port), client_id="edgecc-p8")
         link.start()
-        refusing.settimeout(DEADLINE)
         for _ in range(4):
-            refusing.accept()[0].close()
+            accept(refusing).close()
             tries.append(time.monotonic())
         link.stop()
     gaps = [later - earlier for earlier, later in itertools.pairwise(tries)]
@@ -76,7 +76,7 @@ def test_p08_a_node_comes_back_by_itself_and_waits_longer_each_time(
 def ended(node: Node) -> tuple[int, str]:
     """Exit code and last line of a node that ends by itself."""
     assert node.process is not None
-    code = node.process.wait(DEADLINE)
+    code = exit_code(node.process)
     assert "Traceback" not in node.output
     return code, node.output.splitlines()[-1]
 
@@ -86,8 +86,7 @@ def test_p08_a_session_taken_over_is_an_error_that_says_so(make_node: MakeNode) 
     with socket.create_server(("127.0.0.1", 0)) as broker:
         node = make_node(mqtt={"port": broker.getsockname()[1]})
         node.launch()
-        broker.settimeout(DEADLINE)
-        with broker.accept()[0] as connection:
+        with accept(broker) as connection:
             connection.recv(1000)
             connection.sendall(b"\x20\x03\0\0\0" + b"\xe0\x01\x8e")
             code, said = ended(node)
@@ -151,10 +150,7 @@ def test_p08_a_packet_too_large_is_an_event_and_no_loop(
     node = make_node(broker.start().port)
     node.start()
     broker.signal(signal.SIGSTOP)
-    deadline = time.monotonic() + DEADLINE
-    while unread(broker.port) < 600:  # bytes; a health message has left
-        assert time.monotonic() < deadline, "the node says nothing"
-        time.sleep(0.05)
+    until(lambda: unread(broker.port) >= 600, "the node says nothing")  # bytes: a health message
     assert node.process is not None
     node.process.send_signal(signal.SIGSTOP)  # it says so once: the peer has to be back before
     broker.restart(node.peer, f"{broker.more}\nmax_packet_size 600", end=signal.SIGKILL)
@@ -163,8 +159,8 @@ def test_p08_a_packet_too_large_is_an_event_and_no_loop(
     said = node.peer.wait(lambda m: m.topic == node.topic("event") and
                           m.json["type"] == "packet-too-large", after=heard)
     assert "max_packet_size" in said.json["data"]["what"]
-    until, small = time.monotonic() + 3.0, digits[0][0].tobytes()  # longer than health waits
-    while time.monotonic() < until:
+    ends, small = time.monotonic() + 3.0, digits[0][0].tobytes()  # longer than health waits
+    while time.monotonic() < ends:
         assert node.receipt(node.send(small))["status"] == "stored"
     assert broker.log.count("disconnected due to oversize packet") == 0
     assert not [m for m in node.peer.messages if m.topic == node.topic("event")
