@@ -173,8 +173,7 @@ def test_p08_a_broker_that_takes_no_packet_at_all_is_named(make_node: MakeNode) 
     with socket.create_server(("127.0.0.1", 0)) as broker:
         node = make_node(mqtt={"port": broker.getsockname()[1]})
         node.launch()
-        broker.settimeout(DEADLINE)
-        with broker.accept()[0] as connection:
+        with accept(broker) as connection:
             connection.recv(1000)
             connection.sendall(b"\x20\x03\0\x95\0")
             code, said = ended(node)
