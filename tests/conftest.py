@@ -137,7 +137,7 @@ def digits() -> Digits:
 def stem_features() -> Seen:
     """The stem's features of 5000 pictures of Fashion-MNIST (n, dim), and what they are."""
     from edgecc.capture.dataset import load_idx
-    from edgecc.learn.readout import to_whole
+    from edgecc.learn.readout import to_integers
     from edgecc.plan.planner import plan
     from edgecc.plan.stem_trunk import stem_trunk
     from edgecc.protocol.sample import Input
@@ -149,5 +149,5 @@ def stem_features() -> Seen:
     spec = Input("image", (1, 28, 28))
     trunk = stem_trunk(plan(512 * 2**20, spec, max_payload=2**20, blocks=2), spec, 0)
     run = Interpreter(trunk.compile()).run
-    features = [to_whole(run(trunk.scale(image[None]))) for image in images[:5000]]
+    features = [to_integers(run(trunk.scale(image[None]))) for image in images[:5000]]
     return np.array(features), [str(label) for label in labels[:5000]]

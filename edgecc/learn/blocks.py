@@ -14,7 +14,16 @@ from functools import reduce
 from operator import add, iadd
 from typing import Literal, cast
 
-from edgecc.learn.backends import Array, Draws, Kind, Sides, namespace, of, tiles, without_graph
+from edgecc.learn.backends import (
+    Array,
+    DType,
+    Generator,
+    Sides,
+    namespace,
+    of,
+    tiles,
+    without_graph,
+)
 from edgecc.learn.norms import BatchNorm, Normal, by_length, by_rms, inner
 
 Norm = Literal["batch", "input", "length", "none"]
@@ -174,7 +183,7 @@ class PoolConv(Block):
 
     def __init__(
         self, c_in: int, m: Plane, c_out: int, k: Plane, *, norm: Norm = "input",
-        generator: Draws | None = None, dtype: Kind | None = None,
+        generator: Generator | None = None, dtype: DType | None = None,
     ) -> None:
         kernel = _odd(k)
         self.weight = _he((c_out, c_in, *kernel), generator, dtype)
@@ -197,8 +206,8 @@ class CoConv(Block):
 
     def __init__(
         self, c_in: int, m: Plane, c_out: int, levels: int, *, k: Plane = 3,
-        norm: Norm = "input", generator: Draws | None = None,
-        dtype: Kind | None = None,
+        norm: Norm = "input", generator: Generator | None = None,
+        dtype: DType | None = None,
     ) -> None:
         kernel = _odd(k)
         self._half = (kernel[0] // 2, kernel[1] // 2)
@@ -245,7 +254,7 @@ class Linear(Block):
 
     def __init__(
         self, f_in: int, f_out: int, *, norm: Norm = "length", slope: float = 0.0,
-        generator: Draws | None = None, dtype: Kind | None = None,
+        generator: Generator | None = None, dtype: DType | None = None,
     ) -> None:
         self.weight = _he((f_out, f_in), generator, dtype)
         super().__init__([self.weight], pool=1, norm=norm, slope=slope)
@@ -272,7 +281,7 @@ def _odd(k: Plane) -> tuple[int, int]:
 
 
 def _he(
-    shape: tuple[int, ...], generator: Draws | None, dtype: Kind | None
+    shape: tuple[int, ...], generator: Generator | None, dtype: DType | None
 ) -> Array:
     """Normal with variance 2 / fan-in (He et al. 2015)."""
     return of(generator).normal(shape, generator, dtype) * math.sqrt(2 / math.prod(shape[1:]))

@@ -7,7 +7,7 @@ functions are for those who train with pairs.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgecc.learn.backends import Array, Draws, namespace, of
+from edgecc.learn.backends import Array, Generator, namespace, of
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class DataGenConfig:
 
 
 def generate_data(
-    batch: tuple[Array, Array], cfg: DataGenConfig, *, generator: Draws | None = None
+    batch: tuple[Array, Array], cfg: DataGenConfig, *, generator: Generator | None = None
 ) -> tuple[Array, Array]:
     """Samples and contexts of a batch (images, labels), as cfg.data_gen_type says.
 
@@ -35,7 +35,7 @@ def generate_data(
 
 
 def generate_contextual_data(
-    images: Array, labels: Array, num_classes: int, generator: Draws | None = None
+    images: Array, labels: Array, num_classes: int, generator: Generator | None = None
 ) -> tuple[Array, Array]:
     """(2B, C, H, W) and one-hot contexts (2B, K): B positives, then the same samples' negatives."""
     wrong = generate_wrong_labels(labels, num_classes, generator)
@@ -44,7 +44,7 @@ def generate_contextual_data(
 
 
 def generate_wrong_labels(
-    true_labels: Array, num_classes: int, generator: Draws | None = None
+    true_labels: Array, num_classes: int, generator: Generator | None = None
 ) -> Array:
     """Uniform over the other classes, (B,). ValueError for less than two classes."""
     if num_classes < 2:
@@ -64,10 +64,10 @@ def one_hot_encode(labels: Array, num_classes: int) -> Array:
 
 
 def _supervised(
-    images: Array, labels: Array, num_classes: int, generator: Draws | None  # noqa: ARG001
+    images: Array, labels: Array, num_classes: int, generator: Generator | None  # noqa: ARG001
 ) -> tuple[Array, Array]:
     return images, one_hot_encode(labels, num_classes)
 
 
-_Make = Callable[[Array, Array, int, Draws | None], tuple[Array, Array]]
+_Make = Callable[[Array, Array, int, Generator | None], tuple[Array, Array]]
 _TYPES: dict[str, _Make] = {"contextual": generate_contextual_data, "supervised": _supervised}

@@ -1,5 +1,5 @@
-"""Normalisation: over the batch while training, by the population's statistics when frozen; and
-per sample.
+"""Normalisation: batch norm, by the batch while training and by the population when serving; and
+norms of single samples.
 """
 
 import math
@@ -16,7 +16,7 @@ EPS = 1e-5
 
 @dataclass(frozen=True)
 class Normal:
-    """Takes away the mean of each channel (axis 1), then divides by the deviation."""
+    """n = (x - mean) / deviation of each channel (axis 1), and the gradient back through it."""
 
     mean: Array  # (C,)
     inverse: Array  # (C,), 1 / standard deviation
@@ -35,20 +35,21 @@ class Normal:
         return Normal.by(mean, square / len(x))
 
     def applied(self, x: Array) -> Array:
-        """n = (x - mean) / deviation, in x's place."""
+        """n, in place of x."""
         x -= _along(self.mean, x)
         x *= _along(self.inverse, x)
         return x
 
     def scaled(self, g: Array) -> Array:
-        """∂L/∂x of a gradient g at n, in its place, but for what goes through the statistics."""
+        """∂L/∂x of a gradient g at n with mean and deviation held constant, in place of g."""
         g *= _along(self.inverse, g)
         return g
 
     def through_statistics(self, n: Array, total: Array, product: Array) -> Array:
-        """That, in n's place: -(Σ g + n Σ g n) / (N deviation), of a channel's N values.
+        """What ∂L/∂x gains because mean and deviation are functions of x too, in place of n.
 
-        Mean and deviation are functions of x as well. total: Σ g; product: Σ g n; both (C,).
+        -(Σ g + n Σ g n) / (N deviation) over a channel's N values. total (C,): Σ g; product (C,):
+        Σ g n.
         """
         count = math.prod(n.shape) // n.shape[1]
         n *= _along(-self.inverse * product / count, n)
@@ -57,7 +58,7 @@ class Normal:
 
 
 def inner(x: Array, y: Array) -> Array:
-    """Σ x y of each channel (axis 1), a few samples at a time."""
+    """Σ x y of each channel (axis 1), a few samples at a time; (C,)."""
     axes = (0, *range(2, x.ndim))
     return reduce(add, [(x[part] * y[part]).sum(axes) for part in tiles(len(x))])
 
@@ -68,24 +69,23 @@ def _along(channels: Array, x: Array) -> Array:
 
 
 class BatchNorm:
-    """What serving normalises each channel (axis 1) by, once `measure` has seen the population."""
+    """A population's mean and variance of each channel (axis 1): `measure` them, then serve."""
 
     def __init__(self) -> None:
         self._population: tuple[Array, Array] | None = None  # mean, variance
 
     @property
     def population(self) -> Normal:
-        """What one sample becomes by it does not depend on others."""
+        """The norm that serves: what it makes of a sample does not depend on other samples."""
         if self._population is None:
-            raise RuntimeError("a batch norm serves after calibrate(), which measures its rows")
+            raise RuntimeError("a batch norm serves only after calibrate(), which measures it")
         return Normal.by(*self._population)
 
     def measure(self, batches: Iterable[Array]) -> None:
-        """Mean and variance over every value of each channel."""
-        sums = Sums()
+        moments = Moments()
         for x in batches:
-            sums.add(x)
-        self._population = sums.moments()
+            moments.add(x)
+        self._population = moments.mean_and_variance()
 
     def state(self) -> dict[str, Array]:
         """Empty until measured: training does not depend on it."""
@@ -95,8 +95,8 @@ class BatchNorm:
         self._population = (state["mean"], state["variance"]) if state else None
 
 
-class Sums:
-    """Of the values of each channel (axis 1) and of their squares, in float64."""
+class Moments:
+    """Sums, in float64, of each channel's values (axis 1) and of their squares."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -109,12 +109,12 @@ class Sums:
         self._count += math.prod(x.shape) // x.shape[1]
         self._like = x[:0]
 
-    def moments(self) -> tuple[Array, Array]:
-        """Mean and variance (C,)."""
-        mean, square = (cast(Array, found) / self._count for found in self._sums)
-        found = mean, (square - mean * mean).clip(0)
+    def mean_and_variance(self) -> tuple[Array, Array]:
+        """(C,) each, in the dtype of what was added."""
+        mean, square = (cast(Array, total) / self._count for total in self._sums)
         xp, dtype = namespace(self._like), self._like.dtype
-        return xp.asarray(found[0], dtype=dtype), xp.asarray(found[1], dtype=dtype)
+        variance = (square - mean * mean).clip(0)
+        return xp.asarray(mean, dtype=dtype), xp.asarray(variance, dtype=dtype)
 
 
 def by_rms(h: Array) -> Array:

@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 Features = NDArray[np.floating[Any]]  # whole numbers; float32 holds them exactly too
 
 
-def to_whole(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def to_integers(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Features (..., d) as the whole numbers the sums are made of; zero has no sign."""
     steps = np.rint(features * np.float32(FEATURE_SCALE))
     return np.asarray(np.clip(steps, -FEATURE_MAX, FEATURE_MAX) + 0.0, np.float32)
@@ -155,7 +155,7 @@ def probabilities(values: Floats, temperature: float) -> Floats:
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
-def early_penalty(labels: float) -> float:
+def early_ridge(labels: float) -> float:
     """What a penalty is more while labels are few."""
     return float(min(0.3, _PRIOR / max(1.0, labels) ** 1.5))
 

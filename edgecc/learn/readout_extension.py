@@ -1,16 +1,16 @@
-"""A readout over more features than some of its samples can still be asked for.
+"""Extends a readout to new features that were computed only for the samples still stored.
 
-A trunk that has grown blocks has the stem's features s, exact sums of which are kept for every
-sample ever learnt, and new features b, known of the samples still stored only. The stored ones
-count as they are. For those that are gone, b = M (1, s) + e is estimated on the stored:
+A grown trunk keeps the stem's features s, whose exact sums cover every sample ever learnt, and adds
+the blocks' features b, which are known for stored samples only. Stored samples count as they are.
+For evicted ones, b = M (1, s) + e is estimated on the stored:
 
     A_ss stays    A_sb = A_ss Mᵀ    A_bb = M A_ss Mᵀ + n E[e eᵀ]    B_b = B_s Mᵀ + n_k E[e | k]
 
-A sum of positive semi-definite parts, so it is one, to rounding. All is rounded to whole numbers:
-what is learnt or unlearnt later stays exact. Numpy only.
+This is a sum of positive semi-definite parts, so A stays one, up to rounding. The result is rounded
+to integers, so that later learning and unlearning stay exact. Numpy only.
 
-Sources: Golub, Heath & Wahba, "Generalized Cross-Validation", 1979 (the penalty of M, and how much
-larger residuals are than they look on the rows that M was fitted on); Chen, Wiesel, Eldar & Hero,
+Sources: Golub, Heath & Wahba, "Generalized Cross-Validation", 1979 (the ridge strength of M, and
+how far residuals are underestimated on the rows that M was fitted on); Chen, Wiesel, Eldar & Hero,
 "Shrinkage Algorithms for MMSE Covariance Estimation", 2010 (OAS, for E[e eᵀ]).
 """
 
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from edgecc.learn.readout import ALPHAS, Features, Floats, Readout, inverse, scores, standardised
 
-_PENALTIES = np.geomspace(1e4, 1e-4, 17)  # of M, over standardised features
-_LEAST_FREE = 0.1  # share of the rows that M leaves free, at the least: residuals must tell
+_RIDGES = np.geomspace(1e4, 1e-4, 17)  # strengths to try for M, over standardised features
+_LEAST_FREE = 0.1  # the smallest share of rows left as degrees of freedom for the residuals
 
 
 @dataclass(frozen=True)
@@ -34,83 +34,34 @@ class Fit:
     residual: Floats
     means: Floats
 
-
-def fitted(sample: Readout, dim: int, *, rows: float) -> Fit:
-    """Estimate features beyond the first `dim` from those; `sample` has learnt `rows` of all."""
-    a, b = sample.sums()
-    if not a[0, 0]:
-        p = sample.dim - dim
-        return Fit(np.zeros((p, dim + 1)), np.zeros((p, p)), np.zeros((len(b), p)))
-    c, mean, scale = standardised(a)
-    slopes, free = _slopes(c, dim, rows)
-    residual = _residual(c, slopes)
-    residual /= free[:, None] * free
-    _shrink(residual, rows)
-    back = np.divide(1.0, scale[dim:], out=np.zeros_like(mean[dim:]), where=scale[dim:] > 0)
-    residual *= back[:, None] * back
-    slopes *= scale[:dim, None] * back
-    m = np.hstack([(mean[dim:] - mean[:dim] @ slopes)[:, None], slopes.T])
-    counts = b[:, :1]
-    away = (b[:, dim + 1 :] - b[:, : dim + 1] @ m.T) / free
-    return Fit(m, residual, np.divide(away, counts, out=np.zeros_like(away), where=counts > 0))
-
-
-def _slopes(c: Floats, dim: int, rows: float) -> tuple[Floats, Floats]:
-    """(d, p) over standardised features, each with the penalty of least cross-validated error.
-
-    And the share of the rows (p,) that each leaves free: residuals look smaller by that.
-    """
-    values, vectors = np.linalg.eigh(c[:dim, :dim])
-    values, turned = np.maximum(values, 0.0), vectors.T @ c[:dim, dim:]
-    penalty, free = np.full(len(c) - dim, _PENALTIES[0]), np.ones(len(c) - dim)
-    least = np.full(len(c) - dim, np.inf)
-    for tried in _PENALTIES:
-        gain = 1 / (values + tried)
-        left = 1 - (1 + (values * gain).sum()) / rows
-        if left < _LEAST_FREE:
-            break
-        error = np.diag(c)[dim:] - (2 * gain - values * gain**2) @ turned**2
-        error = np.maximum(error, 0.0) / left**2
-        better = error < least
-        least[better], penalty[better], free[better] = error[better], tried, left
-    return vectors @ (turned / (values[:, None] + penalty)), free
-
-
-def _residual(c: Floats, slopes: Floats) -> Floats:
-    """E[e eᵀ] over standardised features, symmetric to the bit; a part of c, in place."""
-    dim = len(slopes)
-    residual = c[dim:, dim:]
-    joint = slopes.T @ (c[:dim, dim:] - c[:dim, :dim] @ slopes / 2)
-    residual -= joint
-    residual -= joint.T
-    return residual
-
-
-def _shrink(covariance: Floats, rows: float) -> None:
-    """Correlations towards none, as few rows make them; in place."""
-    inverses = inverse(np.sqrt(np.maximum(np.diag(covariance), 0.0))) ** 2
-    size = int((inverses > 0).sum())
-    if size < 2:
-        return
-    square = float(np.einsum("ij,ij,i,j->", covariance, covariance, inverses, inverses))
-    over = (1 - 2 / size) * square + size**2
-    under = (rows + 1 - 2 / size) * (square - size)
-    variances = np.diag(covariance).copy()
-    covariance *= 1 - min(1.0, over / max(under, 1e-12))
-    np.fill_diagonal(covariance, variances)
-
-
-def effective(weights: Floats, counts: NDArray[np.int64]) -> float:
-    """As how many rows of one weight those count that weigh `weights`, by class."""
-    square = float((weights**2 * counts).sum())
-    return float((weights * counts).sum()) ** 2 / square if square else 0.0
+    @staticmethod
+    def of(sample: Readout, dim: int, *, rows: float) -> "Fit":
+        """Estimate features beyond the first `dim` from those; `sample` has learnt `rows` of all.
+        """
+        a, b = sample.sums()
+        if not a[0, 0]:
+            p = sample.dim - dim
+            return Fit(np.zeros((p, dim + 1)), np.zeros((p, p)), np.zeros((len(b), p)))
+        c, mean, scale = standardised(a)
+        slopes, free = _slopes(c, dim, rows)
+        residual = _residual(c, slopes)
+        residual /= free[:, None] * free
+        _shrink(residual, rows)
+        back = np.divide(1.0, scale[dim:], out=np.zeros_like(mean[dim:]), where=scale[dim:] > 0)
+        residual *= back[:, None] * back
+        slopes *= scale[:dim, None] * back
+        m = np.hstack([(mean[dim:] - mean[:dim] @ slopes)[:, None], slopes.T])
+        counts = b[:, :1]
+        away = (b[:, dim + 1 :] - b[:, : dim + 1] @ m.T) / free
+        means = np.divide(away, counts, out=np.zeros_like(away), where=counts > 0)
+        return Fit(m, residual, means)
 
 
 def extend(stored: Readout, gone: Readout, fit: Fit) -> Floats:
-    """Have `stored` know the samples that only `gone` (of fewer features) knows, in place.
+    """Have `stored` learn, in place, what only `gone` (of fewer features) knows.
 
-    Both have the same classes. Returns what the means of e add to B, (classes, p), not yet added:
-    see `trust`.
+    Both have the same classes. Returns (classes, p): what the means of e would add to B. How much
+    of it to add, `confirmed_share` says.
     """
     (a, b), (a_gone, b_gone), d = stored.sums(), gone.sums(), gone.dim + 1
     cross = fit.M @ a_gone
@@ -127,10 +78,12 @@ def extend(stored: Readout, gone: Readout, fit: Fit) -> Floats:
     return np.asarray(b_gone[:, :1] * fit.means)
 
 
-def trust(readout: Readout, signal: Floats, held: Features, labels: Sequence[str]) -> float:
-    """The share, 0 to 1, of `signal` that rows (n, dim) which did not train the blocks bear out.
+def confirmed_share(
+    readout: Readout, signal: Floats, held: Features, labels: Sequence[str]
+) -> float:
+    """The share, 0 to 1, of `signal` that held-out rows (n, dim) confirm.
 
-    Blocks tell the classes of the rows that trained them apart better than those of others. Scores
+    Blocks separate the classes of the rows that trained them better than those of new rows. Scores
     are linear in B, so the share of least squared error is a regression with one slope.
     """
     if not len(held):
@@ -148,3 +101,53 @@ def trust(readout: Readout, signal: Floats, held: Features, labels: Sequence[str
         share = float(np.clip((added * missing).sum() / max((added**2).sum(), 1e-12), 0.0, 1.0))
         tried.append((float(((missing - share * added) ** 2).sum()), share))
     return min(tried)[1]
+
+
+def effective_rows(weights: Floats, counts: NDArray[np.int64]) -> float:
+    """The effective sample size of `counts` rows of each class, weighted by `weights`."""
+    square = float((weights**2 * counts).sum())
+    return float((weights * counts).sum()) ** 2 / square if square else 0.0
+
+
+def _slopes(c: Floats, dim: int, rows: float) -> tuple[Floats, Floats]:
+    """(d, p) over standardised features, each column with the ridge strength of least generalised
+    cross-validation error; and (p,) the share of rows left as degrees of freedom.
+    """
+    values, vectors = np.linalg.eigh(c[:dim, :dim])
+    values, turned = np.maximum(values, 0.0), vectors.T @ c[:dim, dim:]
+    ridge, free = np.full(len(c) - dim, _RIDGES[0]), np.ones(len(c) - dim)
+    least = np.full(len(c) - dim, np.inf)
+    for tried in _RIDGES:
+        gain = 1 / (values + tried)
+        left = 1 - (1 + (values * gain).sum()) / rows
+        if left < _LEAST_FREE:
+            break
+        error = np.diag(c)[dim:] - (2 * gain - values * gain**2) @ turned**2
+        error = np.maximum(error, 0.0) / left**2
+        better = error < least
+        least[better], ridge[better], free[better] = error[better], tried, left
+    return vectors @ (turned / (values[:, None] + ridge)), free
+
+
+def _residual(c: Floats, slopes: Floats) -> Floats:
+    """E[e eᵀ] over standardised features, symmetric to the bit; a part of c, in place."""
+    dim = len(slopes)
+    residual = c[dim:, dim:]
+    joint = slopes.T @ (c[:dim, dim:] - c[:dim, :dim] @ slopes / 2)
+    residual -= joint
+    residual -= joint.T
+    return residual
+
+
+def _shrink(covariance: Floats, rows: float) -> None:
+    """Shrink correlations towards zero by OAS, the more the fewer rows there are; in place."""
+    inverses = inverse(np.sqrt(np.maximum(np.diag(covariance), 0.0))) ** 2
+    size = int((inverses > 0).sum())
+    if size < 2:
+        return
+    square = float(np.einsum("ij,ij,i,j->", covariance, covariance, inverses, inverses))
+    over = (1 - 2 / size) * square + size**2
+    under = (rows + 1 - 2 / size) * (square - size)
+    variances = np.diag(covariance).copy()
+    covariance *= 1 - min(1.0, over / max(under, 1e-12))
+    np.fill_diagonal(covariance, variances)

@@ -8,12 +8,12 @@ import math
 import warnings
 from typing import Any
 
-from edgecc.learn.backends import Array, Draws, namespace, of
+from edgecc.learn.backends import Array, Generator, namespace, of
 
 _SPREAD_STEPS = 2000
 
 
-def symmetric_vectors(classes: int, dim: int, *, generator: Draws) -> Array:
+def symmetric_vectors(classes: int, dim: int, *, generator: Generator) -> Array:
     """(K, dim) float32: a simplex where it fits, else spread as far as it goes, with a warning."""
     if dim >= classes - 1:
         return simplex(classes, dim, generator=generator)
@@ -24,7 +24,7 @@ def symmetric_vectors(classes: int, dim: int, *, generator: Draws) -> Array:
     return spread(classes, dim, generator=generator)
 
 
-def simplex(classes: int, dim: int, *, generator: Draws) -> Array:
+def simplex(classes: int, dim: int, *, generator: Generator) -> Array:
     """The regular simplex in closed form (Helmert's basis), turned by a random rotation.
 
     ValueError for dim < K - 1.
@@ -45,14 +45,14 @@ def _helmert(classes: int, xp: Any) -> Array:
     return (below / xp.sqrt((below * below).sum(1))[:, None]).T
 
 
-def _orthonormal_columns(rows: int, columns: int, generator: Draws) -> Array:
+def _orthonormal_columns(rows: int, columns: int, generator: Generator) -> Array:
     """Uniformly distributed: the signs of QR's diagonal are taken out."""
     xp = namespace(generator)
     q, r = xp.linalg.qr(of(generator).normal((rows, columns), generator, xp.float64))
     return q * xp.sign(xp.diagonal(r))
 
 
-def spread(classes: int, dim: int, *, generator: Draws) -> Array:
+def spread(classes: int, dim: int, *, generator: Generator) -> Array:
     """(K, dim) with the largest cosine made small: descent on a soft maximum that hardens."""
     xp = namespace(generator)
     v = _units(of(generator).normal((classes, dim), generator, xp.float64))
@@ -69,14 +69,14 @@ def _units(v: Array) -> Array:
     return v / namespace(v).sqrt((v * v).sum(1))[:, None]
 
 
-def orthonormal(classes: int, dim: int, *, generator: Draws) -> Array:
+def orthonormal(classes: int, dim: int, *, generator: Generator) -> Array:
     """(K, dim) of cosine zero. ValueError for dim < K."""
     xp = namespace(generator)
     none = xp.zeros((0, dim), dtype=xp.float32)
     return append(none, classes, generator=generator)
 
 
-def append(vectors: Array, count: int, *, generator: Draws) -> Array:
+def append(vectors: Array, count: int, *, generator: Generator) -> Array:
     """`vectors` (K, dim), unchanged, then `count` unit rows orthogonal to them and each other.
 
     Row by row: what a row becomes does not depend on how many are appended with it.

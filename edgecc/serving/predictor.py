@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgecc.checkpoint.generation import Generation
 from edgecc.checkpoint.manifest import Manifest
 from edgecc.learn.novelty import Novelty, light
-from edgecc.learn.readout import Features, Readout, early_penalty, probabilities, scores, to_whole
+from edgecc.learn.readout import Features, Readout, early_ridge, probabilities, scores, to_integers
 from edgecc.trunk.interpreter import Interpreter
 
 TOP = 3
@@ -53,7 +53,7 @@ class Predictor:
     def features_of(self, samples: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """The same (n, dim) of n samples."""
         run, scale = self._interpreter.run, self.generation.trunk.scale
-        return to_whole(np.array([run(scale(x)) for x in samples]))
+        return to_integers(np.array([run(scale(x)) for x in samples]))
 
     def learn(self, features: Features, label: str | None, previous: str | None, seq: int) -> None:
         """Label event `seq`: the sample goes from class `previous` to `label`."""
@@ -126,7 +126,7 @@ def penalty(manifest: Manifest, readout: Readout) -> float:
     """Alpha as a growth has judged it; before any, a stronger one while labels are few."""
     if manifest.growth:
         return manifest.alpha
-    return manifest.alpha + early_penalty(float(readout.counts.sum()))
+    return manifest.alpha + early_ridge(float(readout.counts.sum()))
 
 
 def to_message(prediction: Prediction, *, schema: str, sample_id: str, ts: float) -> bytes:

@@ -16,9 +16,9 @@ from edgecc.learn.readout import (
     least_alpha,
     scores,
     squared_errors,
-    to_whole,
+    to_integers,
 )
-from edgecc.learn.readout_extension import effective, extend, fitted, trust
+from edgecc.learn.readout_extension import Fit, confirmed_share, effective_rows, extend
 from edgecc.training.dataset import Rows
 from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.trunk import Trunk
@@ -116,11 +116,11 @@ def judge_extended(
         else:
             stored.learn(features, label)
             sample.learn(features, label, weight=weights[target])
-    fit = fitted(sample, dim, rows=count)
+    fit = Fit.of(sample, dim, rows=count)
     del sample  # matrices, which memory is planned without
     signal = extend(stored, gone, fit)
     del fit
-    share = trust(stored, signal, held, rows.judges)
+    share = confirmed_share(stored, signal, held, rows.judges)
     stored.B[:, dim + 1 :] += np.rint(share * signal)
     readout = stored.copy()
     for one, label in zip(held, rows.judges, strict=True):
@@ -135,14 +135,14 @@ def _standing_for(counts: Floats, rows: Rows) -> tuple[Floats, float]:
     training = np.bincount(np.delete(rows.targets, rows.judging), minlength=size)
     missing = counts[:size] - np.bincount(rows.targets, minlength=size)
     weights = np.maximum(missing, 0.0) / np.maximum(training, 1)
-    return weights, effective(weights, training)
+    return weights, effective_rows(weights, training)
 
 
 def answers_of_known(trunk: Trunk, rows: Rows, sums: Readout) -> Answers:
     """Of `sums`, which know every row by this trunk's features, once without those that judge."""
     run, before, held = Interpreter(trunk.compile()).run, sums.copy(), _held(trunk, rows)
     for i, position in enumerate(rows.judging):
-        held[i] = to_whole(run(trunk.scale(rows.read(int(position)))))
+        held[i] = to_integers(run(trunk.scale(rows.read(int(position)))))
         before.unlearn(held[i], rows.judges[i])
     return Answers.of(before, held, rows.judges, "error")
 
@@ -158,7 +158,7 @@ def _features(
     run = Interpreter(trunk.compile()).run
     place = {int(position): i for i, position in enumerate(rows.judging)}
     for position in range(len(rows)):
-        yield to_whole(run(trunk.scale(rows.read(position)))), position, place.get(position)
+        yield to_integers(run(trunk.scale(rows.read(position)))), position, place.get(position)
         if position % _REPORT_EVERY == 0:
             report(position)
 
@@ -177,6 +177,6 @@ def int8_agreement(trunk: Trunk, rows: Rows, judged: Judged) -> float:
     weights = judged.before.weights(judged.answers.alpha)
     same = 0
     for position, features in zip(rows.judging, judged.held, strict=True):
-        exact = to_whole(run(trunk.scale(rows.read(int(position)))))
+        exact = to_integers(run(trunk.scale(rows.read(int(position)))))
         same += scores(weights, exact).argmax() == scores(weights, features).argmax()
     return float(same / len(judged.held))

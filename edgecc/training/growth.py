@@ -22,11 +22,11 @@ from edgecc.checkpoint import generation
 from edgecc.checkpoint.generation import Generation
 from edgecc.host import files
 from edgecc.learn import backends
-from edgecc.learn.backends import Draws as Generator
+from edgecc.learn.backends import Generator
 from edgecc.learn.blocks import Block, Linear, PoolConv
 from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
-from edgecc.learn.norms import EPS, Sums
+from edgecc.learn.norms import EPS, Moments
 from edgecc.learn.readout import Readout
 from edgecc.plan.plan import BlockSize, Plan
 from edgecc.protocol.sample import Input
@@ -113,12 +113,12 @@ class Grower:
     def _frozen(self, trunk: Trunk, block: Block, planned: BlockSize) -> Trunk:
         """`block` on `trunk`, the norm's statistics over calibration rows folded into it."""
         maps = Maps(trunk, self.rows)
-        sums, largest = Sums(), np.full(block.c_out, -np.inf, np.float32)
+        sums, largest = Moments(), np.full(block.c_out, -np.inf, np.float32)
         for u in maps.batches(self._calibration_rows(len(trunk.layers))):
             z = block.affine(backends.namespace(block.weights[0]).asarray(u))
             sums.add(z)
             largest = np.maximum(largest, np.asarray(z).max((0, 2, 3)))
-        moments = sums.moments()
+        moments = sums.mean_and_variance()
         mean, variance = (np.asarray(found) for found in moments)
         weights, bias = block.folded(*moments)
         high = float(((largest - mean) / np.sqrt(variance + EPS)).max())

@@ -9,7 +9,7 @@ sample than a wrong label. Figures: docs/experiments.md.
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecc.learn.readout import Features, Readout, early_penalty, scores, to_whole
+from edgecc.learn.readout import Features, Readout, early_ridge, scores, to_integers
 from edgecc.training.dataset import Rows
 from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.trunk import Trunk
@@ -24,14 +24,14 @@ def plausible(stem: Trunk, rows: Rows, generator: np.random.Generator) -> NDArra
     run = Interpreter(stem.compile()).run
 
     def features(position: int) -> Features:
-        return to_whole(run(stem.scale(rows.read(position))))
+        return to_integers(run(stem.scale(rows.read(position))))
 
     taught = generator.permutation(rows.training)[:_TAUGHT]
     targets, readout = rows.targets[taught], Readout(stem.dim, list(rows.classes))
     weights = len(taught) / np.bincount(targets, minlength=len(rows.classes)).clip(1)
     for position, target in zip(taught, targets, strict=True):
         readout.learn(features(position), rows.classes[target], weight=weights[target])
-    ridge = readout.weights(early_penalty(len(taught)), prior_power=0.0)
+    ridge = readout.weights(early_ridge(len(taught)), prior_power=0.0)
 
     def contradicted(position: int) -> bool:
         values = scores(ridge, features(position))

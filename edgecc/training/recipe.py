@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecc.learn.backends import Draws
+from edgecc.learn.backends import Generator
 from edgecc.learn.blocks import Block
 from edgecc.learn.methods.base import Method
 from edgecc.learn.methods.contextual import Contextual
@@ -53,7 +53,7 @@ class Recipe:
         return Recipe(**{name: value for name, value in written.items() if name in known})
 
     def make(
-        self, block: Block, *, classes: int, size: tuple[int, int], generator: Draws
+        self, block: Block, *, classes: int, size: tuple[int, int], generator: Generator
     ) -> Method:
         """The method that trains `block` on maps of `size`."""
         return METHODS[self.method](block, classes=classes, size=size, generator=generator)

@@ -19,7 +19,7 @@ from support.live_node import FASHION, Digits, MakeNode, npy
 
 from edgecc.capture.dataset import load_idx
 from edgecc.checkpoint import generation
-from edgecc.learn.readout import Readout, to_whole
+from edgecc.learn.readout import Readout, to_integers
 from edgecc.plan import planner
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.messages import Label
@@ -122,7 +122,7 @@ def test_what_is_learnt_of_an_int8_trunk_is_the_same_to_the_bit(
     trunk, pictures = grown
     assert trunk.ranges is not None
     here, there = both(trunk, pictures, tmp_path, cpu)
-    whole = to_whole(here), to_whole(there)
+    whole = to_integers(here), to_integers(there)
     print(f"\n{cpu} ({CPUS[cpu]}): of {here.size} features as whole numbers "
           f"{np.sum(whole[0] != whole[1])} differ; unrounded, by {np.abs(here - there).max():.1e}")
     assert len(np.unique(whole[0])) > 50

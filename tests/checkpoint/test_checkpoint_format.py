@@ -17,7 +17,7 @@ from support.patience import run_command
 
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.manifest import FILES, Manifest
-from edgecc.learn.readout import Readout, to_whole
+from edgecc.learn.readout import Readout, to_integers
 from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
@@ -63,7 +63,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, digits: Any) -> Path:
     trunk = stem_trunk(Plan(4, 3, (), 16, 64, {}), SPEC, seed=0)
     run, readout = Interpreter(trunk.compile()).run, Readout(trunk.dim)
     for image, target in zip(digits[0][:60], digits[1][:60], strict=True):
-        readout.learn(to_whole(run(trunk.scale(image))), str(target))
+        readout.learn(to_integers(run(trunk.scale(image))), str(target))
     manifest = generation.base_manifest("cam1", SPEC, cursor=60, recipe={"seed": 0})
     generation.write(root / "part", manifest=manifest, trunk=trunk, readout=readout)
     generation.adopt(root / "part", root / "generations", KEY)

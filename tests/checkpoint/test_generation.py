@@ -15,7 +15,7 @@ from edgecc.checkpoint import generation, signing
 from edgecc.checkpoint.generation import Generation, adopt, load, numbers, prune, write
 from edgecc.checkpoint.manifest import FILES, Manifest, parse
 from edgecc.errors import CheckpointError, Corrupt, Incompatible, Untrusted
-from edgecc.learn.readout import Readout, to_whole
+from edgecc.learn.readout import Readout, to_integers
 from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
@@ -58,7 +58,7 @@ def learnt(make: Callable[[], Trunk], digits: Any) -> Made:
     trunk = make()
     run, readout = Interpreter(trunk.compile()).run, Readout(trunk.dim)
     for image, target in zip(digits[0][:60], digits[1][:60], strict=True):
-        readout.learn(to_whole(run(trunk.scale(image))), str(target))
+        readout.learn(to_integers(run(trunk.scale(image))), str(target))
     return trunk, readout
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecc.checkpoint.sums_codec import _lengths, _lines, _ones, check, pack, read, unpack
-from edgecc.learn.readout import FEATURE_MAX, Floats, Readout, to_whole
+from edgecc.learn.readout import FEATURE_MAX, Floats, Readout, to_integers
 from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
@@ -67,7 +67,7 @@ def learnt(filters: int, digits: Any) -> Readout:
     trunk = stem_trunk(Plan(filters, 4, (), 16, 64, {}), Input("image", (1, 8, 8)), 0)
     run, readout = Interpreter(trunk.compile()).run, Readout(trunk.dim)
     for image, target in zip(*digits, strict=True):
-        readout.learn(to_whole(run(trunk.scale(image))), str(target))
+        readout.learn(to_integers(run(trunk.scale(image))), str(target))
     return readout
 
 

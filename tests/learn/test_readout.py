@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.readouts import DIM, Learnt, readout_of, same_bits
 
-from edgecc.learn.readout import FEATURE_MAX, Readout, to_whole
+from edgecc.learn.readout import FEATURE_MAX, Readout, to_integers
 
 features = st.lists(st.integers(0, FEATURE_MAX), min_size=DIM, max_size=DIM)
 stream = st.lists(st.tuples(features, st.sampled_from("abc")), max_size=90)
@@ -139,5 +139,5 @@ def test_a_copy_does_not_learn_with_the_original() -> None:
 
 
 def test_features_become_whole_numbers_within_bounds() -> None:
-    found = to_whole(np.array([-1e9, -1.0, -0.001, 1.0, 0.3, 1e9], np.float32))
+    found = to_integers(np.array([-1e9, -1.0, -0.001, 1.0, 0.3, 1e9], np.float32))
     assert found.tolist() == [-FEATURE_MAX, -64, 0, 64, round(0.3 * 64), FEATURE_MAX]

@@ -5,7 +5,7 @@ import pytest
 from support.live_node import Seen
 
 from edgecc.learn.novelty import Novelty, light
-from edgecc.learn.readout import Floats, Readout, scores, to_whole
+from edgecc.learn.readout import Floats, Readout, scores, to_integers
 from edgecc.serving.unknown import Unknown
 
 RATE = 0.05
@@ -54,7 +54,7 @@ def test_a_class_never_seen_is_called_unknown_far_more_often_than_the_others(
 
 def test_the_distance_is_mahalanobis_in_the_space_of_scores() -> None:
     draw = np.random.default_rng(0)
-    features = to_whole(draw.random((300, 12)).astype(np.float32))
+    features = to_integers(draw.random((300, 12)).astype(np.float32))
     labels = [str(n % 3) for n in range(300)]
     readout = _taught(features, labels)
     weights = readout.weights(1e-2)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from edgecc.learn.readout import FEATURE_MAX, Floats, Readout, scores, to_whole
-from edgecc.learn.readout_extension import effective, extend, fitted, trust
+from edgecc.learn.readout import FEATURE_MAX, Floats, Readout, scores, to_integers
+from edgecc.learn.readout_extension import Fit, confirmed_share, effective_rows, extend
 
 NAMES = [str(k) for k in range(10)]
 
@@ -40,8 +40,8 @@ class Seen:
             self.features[self.stored], self.targets[self.stored], strict=True
         ):
             sample.learn(f, NAMES[target], weight=weights[target])
-        rows = effective(weights, stored.counts.astype(np.int64))
-        signal = extend(stored, gone, fitted(sample, self.dim, rows=rows))
+        rows = effective_rows(weights, stored.counts.astype(np.int64))
+        signal = extend(stored, gone, Fit.of(sample, self.dim, rows=rows))
         return stored, signal
 
 
@@ -113,7 +113,7 @@ def test_residuals_are_as_large_as_on_rows_that_nothing_was_fitted_on(rows: int)
     sample = Readout(80)
     for f in features[:rows]:
         sample.learn(f, "one")
-    found = fitted(sample, 60, rows=rows)
+    found = Fit.of(sample, 60, rows=rows)
     unseen = np.hstack([np.ones((4000 - rows, 1)), features[rows:]])
     residuals = unseen[:, 61:] - unseen[:, :61] @ found.M.T
     assert 0.8 < np.diag(found.residual).mean() / (residuals**2).mean() < 1.25
@@ -127,7 +127,7 @@ def digits() -> Seen:
     pixels, generator = images / 16, np.random.default_rng(0)
     hidden = np.maximum((pixels - pixels.mean(0)) @ generator.normal(0, 0.5, (64, 300)), 0)
     stored = generator.random(len(targets)) < 0.3
-    return Seen(to_whole(np.hstack([pixels, hidden]).astype(np.float32)), targets, stored, 64)
+    return Seen(to_integers(np.hstack([pixels, hidden]).astype(np.float32)), targets, stored, 64)
 
 
 def first(seen: Seen, count: int) -> Seen:
@@ -145,7 +145,7 @@ def test_digits_are_told_apart_better_than_by_the_stem_and_by_the_stored_alone(
     part, held, asked = first(digits, 1100), slice(1100, 1200), slice(1200, None)
     readout, signal = part.extended()
     labels = [NAMES[target] for target in digits.targets[held]]
-    share = trust(readout, signal, digits.features[held], labels)
+    share = confirmed_share(readout, signal, digits.features[held], labels)
     readout.B[:, 65:] += np.rint(share * signal)
     found = accuracy(readout, digits, asked)
     assert found > accuracy(part.sums(part.stored, 364), digits, asked) + 0.01
@@ -156,7 +156,7 @@ def test_signal_that_rows_held_out_do_not_bear_out_is_not_trusted(digits: Seen) 
     held = slice(1200, 1400)
     readout, signal = first(digits, 1200).extended()
     labels = [NAMES[target] for target in digits.targets[held]]
-    assert 0.3 < trust(readout, signal, digits.features[held], labels) < 0.8
+    assert 0.3 < confirmed_share(readout, signal, digits.features[held], labels) < 0.8
     shuffled = np.random.default_rng(1).permutation(signal)
-    assert trust(readout, shuffled, digits.features[held], labels) < 0.1
-    assert trust(readout, signal, digits.features[:0], []) == 0.0
+    assert confirmed_share(readout, shuffled, digits.features[held], labels) < 0.1
+    assert confirmed_share(readout, signal, digits.features[:0], []) == 0.0

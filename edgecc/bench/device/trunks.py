@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from edgecc.bench.learning.simulated_node import Device
 from edgecc.bench.learning.streams import Stream, split
 from edgecc.config.units import parse_size
-from edgecc.learn.readout import scores, to_whole
+from edgecc.learn.readout import scores, to_integers
 from edgecc.plan import planner
 from edgecc.protocol.sample import Input
 from edgecc.store.reader import Growth
@@ -204,7 +204,7 @@ def _loss(trunk: Trunk, rows: Rows, stream: Stream, size: Size) -> Found:
 def _right(trunk: Trunk, rows: Rows, stream: Stream, tests: int) -> NDArray[np.bool_]:
     """Which test pictures the readout that `rows` give this trunk gets right."""
     judged, run = judge(trunk, rows, lambda _: None), Interpreter(trunk.compile()).run
-    features = np.array([to_whole(run(trunk.scale(x))) for x in stream.test_images[:tests]])
+    features = np.array([to_integers(run(trunk.scale(x))) for x in stream.test_images[:tests]])
     named = scores(judged.readout.weights(judged.answers.alpha), features).argmax(axis=1)
     classes = np.array([int(name) for name in rows.classes])
     return np.asarray(classes[named] == stream.test_targets[:tests])

@@ -17,7 +17,7 @@ from edgecc.bench import figures
 from edgecc.bench.data import Data, load
 from edgecc.config.schema import Config
 from edgecc.ingest.drift import Adwin
-from edgecc.learn.readout import Floats, Readout, scores, to_whole
+from edgecc.learn.readout import Floats, Readout, scores, to_integers
 from edgecc.plan.planner import plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
@@ -59,7 +59,7 @@ class Pictures:
         images = data.images[chosen]
         self.labels = np.array([names.index(data.labels[n]) for n in chosen])
         self.plain, self.inverted = (
-            np.array([to_whole(run(trunk.scale(x))) for x in seen]) for seen in (
+            np.array([to_integers(run(trunk.scale(x))) for x in seen]) for seen in (
                 images, 255 - images))
 
     def stream(self, kind: str, seed: int) -> Stream:

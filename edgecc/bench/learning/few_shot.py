@@ -19,7 +19,7 @@ from edgecc.bench import emoji, figures
 from edgecc.bench.emoji import STYLES, Emoji
 from edgecc.checkpoint.generation import base_manifest
 from edgecc.config.loading import load
-from edgecc.learn.readout import Features, Readout, scores, to_whole
+from edgecc.learn.readout import Features, Readout, scores, to_integers
 from edgecc.plan.budget import planned
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
@@ -90,7 +90,7 @@ def through(stem: str, data: Emoji) -> Stemmed:
         rows = []
         for picture in pictures:
             started = time.process_time()
-            rows.append(to_whole(interpreter.run(trunk.scale(picture))))
+            rows.append(to_integers(interpreter.run(trunk.scale(picture))))
             spent.append(time.process_time() - started)
         features[style] = np.array(rows)
     return Stemmed(features, 1000 * float(np.median(spent)), len(model))

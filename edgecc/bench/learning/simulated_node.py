@@ -22,7 +22,7 @@ from edgecc.bench.learning.streams import Stream
 from edgecc.checkpoint import generation
 from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
-from edgecc.learn.readout import Features, Readout, scores, to_whole
+from edgecc.learn.readout import Features, Readout, scores, to_integers
 from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input, Sample
@@ -210,7 +210,7 @@ class Device:
 def _accuracy(trunk: Trunk, judged: Judged, rows: Rows, stream: Stream) -> float:
     """Test accuracy of the readout that `rows` gave this trunk."""
     run = Interpreter(trunk.compile()).run
-    features = np.array([to_whole(run(trunk.scale(x))) for x in stream.test_images])
+    features = np.array([to_integers(run(trunk.scale(x))) for x in stream.test_images])
     named = scores(judged.readout.weights(judged.answers.alpha), features).argmax(axis=1)
     classes = np.array([int(name) for name in rows.classes])
     return float(np.mean(classes[named] == stream.test_targets))

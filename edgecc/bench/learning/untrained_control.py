@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.keyring import Keys
 from edgecc.config.schema import Config
-from edgecc.learn.readout import scores, to_whole
+from edgecc.learn.readout import scores, to_integers
 from edgecc.plan.plan import Plan
 from edgecc.store.reader import Growth, Reader
 from edgecc.training.dataset import Rows
@@ -54,6 +54,6 @@ def _one(
         judged = grower.judge(trunk)
     run = Interpreter(trunk.compile()).run
     weights = judged.readout.weights(judged.answers.alpha)
-    features = np.array([to_whole(run(trunk.scale(x))) for x in images])
+    features = np.array([to_integers(run(trunk.scale(x))) for x in images])
     named = np.array(rows.classes)[scores(weights, features).argmax(axis=1)]
     return float(np.mean(named == np.array(labels)))

@@ -1,5 +1,5 @@
-"""`Operations` on numpy's arrays: convolutions are matrix products of patches, a tile of samples
-at a time, so that a step takes little more memory than its maps.
+"""`Operations` on numpy's arrays. Convolutions are matrix products of patches, a tile of samples at
+a time, so that a step takes little more memory than its maps.
 """
 
 import json
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from edgecc.learn.backends import Sides
+from edgecc.learn.backends.operations import Sides
 
 Array = NDArray[Any]
 namespace = np
@@ -19,7 +19,7 @@ _ADAM = 2**15  # weights at once
 
 
 def prepare(threads: int) -> None:
-    """OpenBLAS reads OPENBLAS_NUM_THREADS as it is imported, and then no more."""
+    """Nothing: OpenBLAS reads OPENBLAS_NUM_THREADS once, when it is imported."""
 
 
 def generator(seed: int) -> np.random.Generator:
@@ -29,8 +29,8 @@ def generator(seed: int) -> np.random.Generator:
 def normal(
     shape: tuple[int, ...], generator: np.random.Generator | None, dtype: Any
 ) -> Array:
-    draws = generator or np.random.default_rng()
-    return draws.standard_normal(shape, dtype or np.float32)
+    generator = generator or np.random.default_rng()
+    return generator.standard_normal(shape, dtype or np.float32)
 
 
 def integers(
@@ -43,12 +43,12 @@ def permutation(count: int, generator: np.random.Generator) -> Array:
     return generator.permutation(count)
 
 
-def drawn(generator: np.random.Generator) -> Array:
+def generator_state(generator: np.random.Generator) -> Array:
     return np.frombuffer(json.dumps(generator.bit_generator.state).encode(), np.uint8)
 
 
-def redraw(generator: np.random.Generator, drawn: Array) -> None:
-    generator.bit_generator.state = json.loads(drawn.tobytes())
+def set_generator_state(generator: np.random.Generator, state: Array) -> None:
+    generator.bit_generator.state = json.loads(state.tobytes())
 
 
 def conv(u: Array, weight: Array, *, padding: Sides, dilation: int) -> Array:
@@ -73,7 +73,7 @@ def conv_gradient(
 def _patches(
     u: Array, kernel: tuple[int, ...], padding: Sides, dilation: int
 ) -> Iterator[tuple[slice, Array]]:
-    """Tiles of samples, and what the kernel sees at each of their places, (places, kh·kw·C)."""
+    """Tiles of samples, and the patch under the kernel at each of their places, (n, kh·kw·C)."""
     rows = u.transpose(0, 2, 3, 1)
     count, height, width, channels = rows.shape
     size = kernel[0] * kernel[1] * channels
@@ -82,10 +82,10 @@ def _patches(
         part = slice(start, min(start + samples, count))
         padded = np.pad(rows[part], ((0, 0), *((p, p) for p in padding), (0, 0)))
         b, y, x, c = padded.strides
-        seen = as_strided(
+        patches = as_strided(
             padded, (len(padded), height, width, *kernel, channels),
             (b, y, x, dilation * y, dilation * x, c), writeable=False)
-        yield part, seen.reshape(-1, size)
+        yield part, patches.reshape(-1, size)
 
 
 def moments(z: Array) -> tuple[Array, Array]:
@@ -97,7 +97,7 @@ def moments(z: Array) -> tuple[Array, Array]:
 
 
 def max_pool(z: Array, pool: Sides) -> tuple[Array, Array]:
-    first, *others = _places_of(z, pool)
+    first, *others = _by_place(z, pool)
     m, index = first.copy(order="K"), np.zeros_like(first, np.uint8)
     for place, values in enumerate(others, start=1):
         np.copyto(index, place, where=values > m, casting="unsafe")
@@ -106,12 +106,12 @@ def max_pool(z: Array, pool: Sides) -> tuple[Array, Array]:
 
 
 def add_at_maxima(z: Array, dm: Array, index: Array, pool: Sides) -> None:
-    for place, values in enumerate(_places_of(z, pool)):
+    for place, values in enumerate(_by_place(z, pool)):
         np.add(values, dm * (index == place), out=values)
 
 
-def _places_of(z: Array, pool: Sides) -> list[Array]:
-    """For each place in a window, what stands there in all windows."""
+def _by_place(z: Array, pool: Sides) -> list[Array]:
+    """Views of z: for each place in a window, the values there in all windows."""
     height, width = (side // p * p for side, p in zip(z.shape[2:], pool, strict=True))
     return [z[:, :, y:height:pool[0], x:width:pool[1]]
             for y in range(pool[0]) for x in range(pool[1])]
@@ -175,11 +175,11 @@ def _adam(tile: list[Array], beta1: float, beta2: float, eps: float, rate: float
     p -= g
 
 
-def places(thresholds: Array, values: Array) -> Array:
+def count_below(thresholds: Array, values: Array) -> Array:
     return np.stack([np.searchsorted(*row) for row in zip(thresholds, values, strict=True)])
 
 
-def binned(values: Array, places: Array, count: int) -> Array:
-    rows = count * np.arange(len(values))[:, None] + places
-    found = np.bincount(rows.ravel(), values.ravel(), len(values) * count)
-    return found.reshape(-1, count).astype(values.dtype)
+def bin_sums(values: Array, bins: Array, count: int) -> Array:
+    flat = count * np.arange(len(values))[:, None] + bins
+    sums = np.bincount(flat.ravel(), values.ravel(), len(values) * count)
+    return sums.reshape(-1, count).astype(values.dtype)

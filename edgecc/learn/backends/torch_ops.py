@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgecc.learn.backends import Sides, tiles
+from edgecc.learn.backends.operations import Sides, tiles
 
 _aten = torch.ops.aten
 namespace = torch
@@ -36,12 +36,12 @@ def permutation(count: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(count, generator=generator)
 
 
-def drawn(generator: torch.Generator) -> Tensor:
+def generator_state(generator: torch.Generator) -> Tensor:
     return generator.get_state()
 
 
-def redraw(generator: torch.Generator, drawn: Tensor) -> None:
-    generator.set_state(torch.asarray(drawn))
+def set_generator_state(generator: torch.Generator, state: Tensor) -> None:
+    generator.set_state(torch.asarray(state))
 
 
 def conv(u: Tensor, weight: Tensor, *, padding: Sides, dilation: int) -> Tensor:
@@ -105,9 +105,9 @@ def adam(
     p.addcdiv_(m, torch.sqrt(v, out=g).add_(eps), value=-rate)
 
 
-def places(thresholds: Tensor, values: Tensor) -> Tensor:
+def count_below(thresholds: Tensor, values: Tensor) -> Tensor:
     return torch.searchsorted(thresholds.contiguous(), values.contiguous())
 
 
-def binned(values: Tensor, places: Tensor, count: int) -> Tensor:
-    return values.new_zeros(len(values), count).scatter_add_(1, places, values)
+def bin_sums(values: Tensor, bins: Tensor, count: int) -> Tensor:
+    return values.new_zeros(len(values), count).scatter_add_(1, bins, values)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from edgecc.learn.backends import Array, Draws, namespace, of, without_graph
+from edgecc.learn.backends import Array, Generator, namespace, of, without_graph
 from edgecc.learn.blocks import Block, Pass
 from edgecc.learn.methods.optimisers import Adam, MakeOptimiser
 from edgecc.learn.norms import BatchNorm
@@ -32,7 +32,7 @@ class Method(ABC):
 
     def __init__(
         self, block: Block, *, own: dict[str, Array], fixed: dict[str, Array] | None = None,
-        generator: Draws | None = None, optimiser: MakeOptimiser = Adam,
+        generator: Generator | None = None, optimiser: MakeOptimiser = Adam,
     ) -> None:
         self.block, self._generator = block, generator
         self._tensors = block.parameters | own | (fixed or {})
@@ -76,8 +76,9 @@ class Method(ABC):
         measured = {f"{name}.{part}": tensor for name, norm in self.norms().items()
                     for part, tensor in norm.state().items()}
         generator = self._generator
-        drawn = {} if generator is None else {"generator": of(generator).drawn(generator)}
-        return self._tensors | self._optimiser.state() | measured | drawn
+        drawing = {} if generator is None else {
+            "generator": of(generator).generator_state(generator)}
+        return self._tensors | self._optimiser.state() | measured | drawing
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """As it was when `state` was taken, perhaps in another kind of arrays."""
@@ -88,7 +89,7 @@ class Method(ABC):
             norm.restore({part: asarray(state[f"{name}.{part}"]) for part in ("mean", "variance")
                           if f"{name}.{part}" in state})
         if self._generator is not None:
-            of(self._generator).redraw(self._generator, state["generator"])
+            of(self._generator).set_generator_state(self._generator, state["generator"])
 
     def norms(self) -> dict[str, BatchNorm]:
         """Batch norms that serve by measured statistics."""

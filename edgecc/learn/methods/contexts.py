@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
-from edgecc.learn.backends import Array, Draws, namespace, of
+from edgecc.learn.backends import Array, Generator, namespace, of
 from edgecc.learn.blocks import Pass
 from edgecc.learn.norms import BatchNorm, Normal, inner
 
@@ -104,7 +104,7 @@ class BiasContext(Context):
 
     def __init__(
         self, like: Array, *, classes: int, channels: int, tau: float,
-        generator: Draws | None,
+        generator: Generator | None,
     ) -> None:
         self.beta = 0.1 * of(like).normal((classes, channels), generator, like.dtype)
         self.own = {"beta": self.beta}
@@ -144,7 +144,7 @@ def goodness_of_biases(n: Array, beta: Array) -> Array:
     order = xp.argsort(-beta.T)  # (C, K)
     threshold = -beta.T[xp.arange(channels)[:, None], order]
     by_channel = n.reshape(samples, channels, -1).swapaxes(0, 1).reshape(channels, -1)
-    place = of(n).places(threshold, by_channel)  # thresholds below each value
+    place = of(n).count_below(threshold, by_channel)  # thresholds below each value
     place = place.reshape(channels, samples, -1).swapaxes(0, 1).reshape(z.shape)
     count, s1, s2 = (
         _sums_above(part, place, classes).reshape(samples, channels, classes)
@@ -157,7 +157,7 @@ def goodness_of_biases(n: Array, beta: Array) -> Array:
 
 def _sums_above(values: Array, place: Array, count: int) -> Array:
     """(R, count): of each row, for each sorted threshold, the sum of the values above it."""
-    xp, bins = namespace(values), of(values).binned(values, place, count + 1)
+    xp, bins = namespace(values), of(values).bin_sums(values, place, count + 1)
     return xp.flip(xp.cumsum(xp.flip(bins, (1,)), 1), (1,))[:, 1:]
 
 
@@ -166,7 +166,7 @@ class ScaleContext(Context):
 
     def __init__(
         self, like: Array, *, classes: int, channels: int, tau: float,
-        generator: Draws | None,
+        generator: Generator | None,
     ) -> None:
         self.gamma = 1 + 0.01 * of(like).normal((classes, channels), generator, like.dtype)
         self.own = {"gamma": self.gamma}

@@ -10,7 +10,7 @@ What a context is, is the `mode`: contexts.py. The update is the closed form of 
 
 from typing import Literal
 
-from edgecc.learn.backends import Array, Draws, namespace, of
+from edgecc.learn.backends import Array, Generator, namespace, of
 from edgecc.learn.blocks import Block
 from edgecc.learn.contextual_pairs import generate_wrong_labels
 from edgecc.learn.methods.optimisers import Adam, MakeOptimiser
@@ -27,7 +27,7 @@ class Contextual(Scored):
         self, block: Block, *, classes: int, size: tuple[int, int], grid: int = 4,
         mode: Mode = "linear", tau: float = 8.0, similarity: float = 0.0,
         wrong: Literal["all", "hardest", "random"] = "hardest",
-        generator: Draws | None = None, optimiser: MakeOptimiser = Adam,
+        generator: Generator | None = None, optimiser: MakeOptimiser = Adam,
     ) -> None:
         if wrong == "random" and generator is None:
             raise ValueError("wrong='random' draws from a generator: pass one")

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Literal
 
-from edgecc.learn.backends import Array, Draws, without_graph
+from edgecc.learn.backends import Array, Generator, without_graph
 from edgecc.learn.blocks import Block, Pass
 from edgecc.learn.methods.base import Local, Method
 from edgecc.learn.methods.contexts import (
@@ -31,7 +31,7 @@ class Scored(Method):
     def __init__(
         self, block: Block, *, classes: int, size: tuple[int, int], grid: int = 4,
         mode: Mode = "linear", tau: float = 8.0, similarity: float = 0.0,
-        generator: Draws | None = None, optimiser: MakeOptimiser = Adam,
+        generator: Generator | None = None, optimiser: MakeOptimiser = Adam,
     ) -> None:
         channels, *out = block.output_shape(size)
         self._pool = GridPool((out[0], out[1]), grid)

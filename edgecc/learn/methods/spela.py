@@ -15,7 +15,7 @@ the cross-entropy of that decision, as in NormFace (Wang et al. 2017), and not i
 from collections.abc import Callable
 from typing import Literal
 
-from edgecc.learn.backends import Array, Draws, namespace, of
+from edgecc.learn.backends import Array, Generator, namespace, of
 from edgecc.learn.blocks import Block, Pass
 from edgecc.learn.methods.base import Local, Method
 from edgecc.learn.methods.optimisers import Adam, MakeOptimiser
@@ -63,7 +63,7 @@ class SpelaChannels(Method):
     """
 
     def __init__(
-        self, block: Block, *, classes: int, size: tuple[int, int], generator: Draws,
+        self, block: Block, *, classes: int, size: tuple[int, int], generator: Generator,
         dim: int = 100, optimiser: MakeOptimiser = Adam,
     ) -> None:
         channels, height, width = block.output_shape(size)
@@ -125,7 +125,7 @@ _PULL: dict[Loss, Callable[[Array], Array]] = {  # -∂L/∂c
 }
 
 
-def surjection(classes: int, groups: int, *, generator: Draws) -> Array:
+def surjection(classes: int, groups: int, *, generator: Generator) -> Array:
     """(K,) group of each class, random, no group empty. ValueError for more groups than classes."""
     if groups > classes:
         raise ValueError(f"{classes} classes cannot fill {groups} groups")
@@ -135,6 +135,6 @@ def surjection(classes: int, groups: int, *, generator: Draws) -> Array:
     return xp.concatenate([xp.arange(groups), rest])[order]
 
 
-def _group_count(classes: int, generator: Draws) -> int:
+def _group_count(classes: int, generator: Generator) -> int:
     drawn = int(of(generator).integers(2, 10, (), generator))
     return min(drawn, classes)

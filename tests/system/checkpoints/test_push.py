@@ -83,12 +83,12 @@ def readout(node: Node, known: tuple[list[str], bytes, bytes]) -> Readout:
 
 
 def learn(into: Readout, found: generation.Generation, digits: Digits, numbers: range) -> None:
-    from edgecc.learn.readout import to_whole
+    from edgecc.learn.readout import to_integers
     from edgecc.trunk.interpreter import Interpreter
 
     run = Interpreter(found.model).run
     for n in numbers:
-        into.learn(to_whole(run(found.trunk.scale(digits[0][n]))), str(digits[1][n]))
+        into.learn(to_integers(run(found.trunk.scale(digits[0][n]))), str(digits[1][n]))
 
 
 def test_a_node_that_knows_nothing_yet_predicts_at_once_what_was_taught_elsewhere(

@@ -16,7 +16,7 @@ from support.patience import DEADLINE, exit_code
 
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.signing import load_or_make_key
-from edgecc.learn.readout import to_whole
+from edgecc.learn.readout import to_integers
 from edgecc.mqtt.local_broker import Mosquitto, find_mosquitto, free_port
 from edgecc.protocol.sample import Input
 from edgecc.trunk.interpreter import Interpreter
@@ -56,7 +56,7 @@ def readout_from_the_log(node: Node) -> tuple[list[str], Floats, Floats]:
     classes = [name for (name,) in node.rows(
         "SELECT label FROM label WHERE label NOT NULL GROUP BY label ORDER BY MIN(seq)")]
     features = np.array([
-        [1.0, *to_whole(run(served.trunk.scale(spec.unpack(payload))))] for payload, _ in rows])
+        [1.0, *to_integers(run(served.trunk.scale(spec.unpack(payload))))] for payload, _ in rows])
     one_hot = np.array([[label == name for name in classes] for _, label in rows], float)
     return classes, features.T @ features, one_hot.T @ features
 
