@@ -9,7 +9,7 @@ FOLDER = Path("~/.cache/edgecc/bench")
 
 @click.group()
 def bench() -> None:
-    """Measure: tables for people, and figures as JSON."""
+    """Measure: tables for people, figures as JSON."""
 
 
 _json = click.option("--json", "json_path", type=click.Path(path_type=Path),
@@ -171,7 +171,10 @@ def house(checkout: Path | None, json_path: Path | None) -> None:
               help="Folder for the plot and the figures.")
 @click.option("--samples", "count", type=int, default=None, help="Training samples to stream.")
 def demo(figures: Path | None, out: Path, count: int | None) -> None:
-    """Broker, daemon, stream, learning, retrieval: everything once, on real data, measured."""
+    """Run everything once on real data, and measure it.
+
+    Broker, daemon, stream, learning and retrieval, as a user would do them.
+    """
     from edgecc.bench.demo import run
 
     run(out, figures, count)

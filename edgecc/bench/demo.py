@@ -19,10 +19,10 @@ from edgecc.bench import figures, plot
 from edgecc.bench.data import Data, load
 from edgecc.bench.delivery.node import Node, running
 from edgecc.bench.device import probe
-from edgecc.cli import predict as offline
 from edgecc.config.units import format_size
 from edgecc.host.memory import peak_memory
 from edgecc.mqtt.client import Client
+from edgecc.serving.load import live
 
 MIB = 2**20
 BUDGET = "512MiB"
@@ -80,10 +80,8 @@ def _stream(node: Node, data: Data, chosen: NDArray[np.int64]) -> None:
 
 def _evaluate(node: Node, data: Data) -> list[float]:
     """Accuracy of what now serves on each pair's test images, unseen classes included."""
-    predictor = offline.live(node.config)
-    named = [
-        predictor.predict(predictor.features(x), 0.0).label for x in data.test_images
-    ]
+    predict = live(node.config).predict
+    named = [predict(x)[0] for x in data.test_images]
     right = np.array(named) == np.array(data.test_labels)
     return [float(right[group].mean()) for group in data.test_groups]
 

@@ -1,62 +1,45 @@
-"""What every command shares: its configuration, its errors' exit codes, imports that wait."""
+"""What the commands share: the configuration as their first argument, `--json`, a node's state."""
 
 import json
+import time
 from collections.abc import Callable
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
-from edgecc.errors import EdgeccError
+from edgecc.config.loading import configuration
+from edgecc.config.schema import Config
+from edgecc.errors import NotRunning
+from edgecc.mqtt.client import Client
 
-if TYPE_CHECKING:
-    from edgecc.config.schema import Config
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
-class Group(click.Group):
-    """Turns our errors into one line on stderr and their exit code; commands may be lazy.
-
-    lazy: of each command that is imported when it is asked for, "module:attribute".
-    """
-
-    def __init__(self, *args: Any, lazy: dict[str, str] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._lazy = lazy or {}
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *self._lazy})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self._lazy:
-            return super().get_command(ctx, cmd_name)
-        module, attribute = self._lazy[cmd_name].split(":")
-        command: click.Command = getattr(import_module(module), attribute)
-        return command
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except EdgeccError as error:
-            click.echo(f"edgecc: {error}", err=True)
-            ctx.exit(error.exit_code)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
-def configuration(path: Path | None) -> "Config":
-    from edgecc.config import loading
+def with_config(command: Callable[Concatenate[Config, _P], _R]) -> Callable[_P, _R]:
+    """Call `command` with the configuration first, loaded when the command runs."""
 
-    return loading.configuration(path)
+    @wraps(command)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return command(configuration(click.get_current_context().obj), *args, **kwargs)
+
+    return call
 
 
 def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def lazily(module: str, function: str) -> Callable[..., Any]:
-    """`function` of `module`, imported when it is called."""
+def when(ts: float) -> str:
+    """Local time, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ts))
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        import importlib
 
-        return getattr(importlib.import_module(module), function)(*args, **kwargs)
-
-    return call
+def refuse_offline(client: Client, config: Config) -> None:
+    """NotRunning where the node has said that it is offline; only its daemon writes to its log."""
+    if client.retained(config.topics / "status") == b"offline":
+        raise NotRunning(f"{config.node} is offline: run `edgecc start` there, then this again")

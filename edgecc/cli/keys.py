@@ -1,45 +1,112 @@
-"""`edgecc keys ...`"""
+"""`edgecc keys`, on the node itself: show, create, rotate and revoke its signing keys."""
 
-from pathlib import Path
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
+from nacl.signing import SigningKey, VerifyKey
 
-from edgecc.cli.common import configuration, lazily
+from edgecc.checkpoint import generation, signing
+from edgecc.checkpoint.generation import MANIFEST
+from edgecc.checkpoint.keyring import Keys
+from edgecc.cli.common import json_option, print_json, with_config
+from edgecc.config.schema import Config
+from edgecc.config.state import State
+from edgecc.errors import CheckpointError
+from edgecc.host import files
+from edgecc.host.lock import locked
+
+_STOP = "stop it (its generations are signed with the key it holds), then run this again"
 
 
 @click.group()
 def keys() -> None:
-    """This node's signing keys: show them, replace the one that signs, revoke an old one."""
+    """Show, create, rotate and revoke this node's signing keys."""
 
 
 @keys.command()
-@click.option("--json", "as_json", is_flag=True)
-@click.pass_obj
-def show(path: Path | None, as_json: bool) -> None:
-    """Public key, fingerprint, since when, and whether it still counts; oldest first."""
-    lazily("edgecc.cli.node_keys", "show")(configuration(path), as_json)
+@json_option
+@with_config
+def show(config: Config, as_json: bool) -> None:
+    """Show public key, fingerprint, creation time and whether it is trusted; oldest first."""
+    _print(config.state, as_json)
 
 
 @keys.command()
-@click.option("--json", "as_json", is_flag=True)
-@click.pass_obj
-def new(path: Path | None, as_json: bool) -> None:
-    """Make the first key before the first start, to note its fingerprint down."""
-    lazily("edgecc.cli.node_keys", "new")(configuration(path), as_json)
+@json_option
+@with_config
+def new(config: Config, as_json: bool) -> None:
+    """Create the first key before the first start, to note down its fingerprint."""
+    state = config.state
+    state.make()
+    with locked(state.lock, _STOP):
+        if state.key.exists():
+            raise CheckpointError(f"{state.key} exists already; `edgecc keys rotate` replaces it")
+        signing.write_key(state.key, SigningKey.generate())
+    _print(state, as_json)
 
 
 @keys.command()
-@click.option("--json", "as_json", is_flag=True)
-@click.pass_obj
-def rotate(path: Path | None, as_json: bool) -> None:
+@json_option
+@with_config
+def rotate(config: Config, as_json: bool) -> None:
     """Sign with a new key from now on; what the old one has signed stays trusted."""
-    lazily("edgecc.cli.node_keys", "rotate")(configuration(path), as_json)
+    with _locked_keys(config.state) as keys:
+        keys.rotate()
+    _print(config.state, as_json)
 
 
 @keys.command()
 @click.argument("fingerprint")
-@click.option("--json", "as_json", is_flag=True)
-@click.pass_obj
-def revoke(path: Path | None, fingerprint: str, as_json: bool) -> None:
-    """Trust nothing any more that an old key has signed; own generations are signed anew."""
-    lazily("edgecc.cli.node_keys", "revoke")(configuration(path), fingerprint, as_json)
+@json_option
+@with_config
+def revoke(config: Config, fingerprint: str, as_json: bool) -> None:
+    """Trust nothing that an old key has signed; the node's own generations are signed again."""
+    revoke_key(config.state, fingerprint)
+    _print(config.state, as_json)
+
+
+def revoke_key(state: State, fingerprint: str) -> None:
+    """Its signatures on this node's own generations are replaced first, so that none is lost."""
+    with _locked_keys(state) as keys:
+        _sign_again(state, keys.find(fingerprint), keys.signing)
+        keys.revoke(fingerprint)
+
+
+@contextmanager
+def _locked_keys(state: State) -> Iterator[Keys]:
+    """The keys, while no daemon holds them."""
+    Keys(state)  # raises where there are none, before the lock makes a state folder
+    with locked(state.lock, _STOP):
+        yield Keys(state)
+
+
+def _sign_again(state: State, old: VerifyKey, key: SigningKey) -> None:
+    """Sign with `key` the generations here that `old` signed and that pass every check."""
+    generations = state.generations
+    for number in generation.numbers(generations) if generations.exists() else ():
+        folder = generations / generation.name_of(number)
+        try:
+            generation.load(folder, [old])
+        except CheckpointError:
+            continue  # signed by another key, or damaged
+        payload = signing.payload_of(generation.read_manifest(folder))
+        files.replace(folder / MANIFEST, signing.sign(payload, key))
+
+
+def _print(state: State, as_json: bool) -> None:
+    rows = Keys(state).describe()
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        standing = "signs" if row["signs"] else "still trusted"
+        if row["revoked"] is not None:
+            standing = f"revoked {_day(row['revoked'])}"
+        click.echo(f"{row['public_key']}  {row['fingerprint']}  since {_day(row['since'])}  "
+                   f"{standing}")
+
+
+def _day(ts: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(ts))

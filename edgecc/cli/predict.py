@@ -1,7 +1,6 @@
-"""Predictions without a broker: a checkpoint's folder, or this node's own state."""
+"""`edgecc predict`: from a checkpoint's folder or this node's own state, without a broker."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,81 +8,48 @@ from typing import Any
 import click
 import numpy as np
 
-from edgecc.checkpoint import generation
-from edgecc.checkpoint.keyring import Keys
-from edgecc.checkpoint.pinned_keys import keys_for_folder
+from edgecc.cli.common import json_option, with_config
 from edgecc.config.schema import Config
-from edgecc.errors import CheckpointError, ConfigError, MessageError
-from edgecc.protocol import sample
+from edgecc.errors import ConfigError, MessageError
 from edgecc.protocol.sample import Input
-from edgecc.serving.catch_up import learn_event, revive
-from edgecc.serving.predictor import Predictor
-from edgecc.store import meta
-from edgecc.store.reader import Reader
+from edgecc.serving.load import live, load
 
 
+@click.command()
+@click.argument("files", nargs=-1, required=True,
+                type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--checkpoint", type=click.Path(exists=True, path_type=Path),
+              help="A pulled checkpoint's folder; else this node's own state.")
+@click.option("--key", help="Public key (hex) that must have signed it.")
+@json_option
+@with_config
 def predict(
     config: Config, files: tuple[Path, ...], checkpoint: Path | None, key: str | None,
     as_json: bool,
 ) -> None:
-    """One line (or JSON object) per picture, window or row of an npy batch."""
-    predictor = live(config) if checkpoint is None else pulled(checkpoint, key)
-    given = predictor.generation.manifest.node_input
-    spec = Input(given["kind"], tuple(given["shape"]))
-    for name, x in _arrays(files, spec):
-        found = predictor.predict(predictor.features(x), time.perf_counter())
-        if as_json:
-            click.echo(json.dumps({"file": name, "label": found.label, "score": found.score,
-                                   "top": found.top}))
-        else:
-            click.echo(f"{name}  {found.label}  {found.score:.3f}")
+    """Classify files here, without a broker.
 
-
-def pulled(folder: Path, key: str | None = None) -> Predictor:
-    """What a checkpoint's folder predicts."""
-    predictor = Predictor(generation.load(folder, keys_for_folder(folder, key)))
-    predictor.refresh()
-    return predictor
-
-
-def live(config: Config) -> Predictor:
-    """What this node predicts now: its serving generation, and the log after its cursor."""
-    path = config.state.log
-    if not path.exists():
-        raise CheckpointError(f"no state in {config.state}; give --checkpoint FOLDER")
-    store = Reader(path)
-    generations = config.state.generations
-    number = store.meta(meta.SERVING)
-    if number is None:
-        number = max(generation.numbers(generations), default=0)
-    if not config.state.key.exists():
-        raise CheckpointError(f"no key in {config.state}; give --checkpoint FOLDER")
-    trusted = Keys(config.state).trusted
-    predictor = Predictor(
-        generation.load(generations / generation.name_of(number), trusted, config.input_spec)
-    )
-    revive(config.state, predictor, store)
-    while events := store.labels_after(predictor.cursor, 256):
-        for event in events:
-            learn_event(predictor, event, None, store, config.input_spec)
-    predictor.refresh()
-    return predictor
-
-
-def _arrays(files: tuple[Path, ...], spec: Input) -> Iterator[tuple[str, Any]]:
+    FILES are JPEG, PNG, JSON or npy; an npy may hold one sample or many. One line for each sample.
+    """
+    classifier = live(config) if checkpoint is None else load(checkpoint, key)
     for path in files:
         try:
-            yield from _samples_in(path, spec)
+            for name, x in _samples_in(path, classifier.input):
+                answer = classifier.answer(x)
+                if as_json:
+                    click.echo(json.dumps({"file": name, "label": answer.label,
+                                           "score": answer.score, "top": answer.top}))
+                else:
+                    click.echo(f"{name}  {answer.label}  {answer.score:.3f}")
         except MessageError as error:
             raise ConfigError(f"{path}: {error}") from error
 
 
 def _samples_in(path: Path, spec: Input) -> Iterator[tuple[str, Any]]:
-    """One sample, or each of an npy batch (n, ...)."""
-    data = path.read_bytes()
+    """The file's one sample, or each of an npy batch (n, ...)."""
     if path.suffix == ".npy":
         array = np.load(path, allow_pickle=False)
         if array.ndim == len(spec.shape) + 1:
-            yield from ((f"{path}[{i}]", sample.fit(one, spec)) for i, one in enumerate(array))
+            yield from ((f"{path}[{number}]", one) for number, one in enumerate(array))
             return
-    yield str(path), sample.decode(data, None, spec)
+    yield str(path), path.read_bytes()

@@ -1,58 +1,53 @@
-"""What commands print about a node: plan, status, configuration, its log."""
+"""`edgecc plan` shows what memory_budget buys; `edgecc status` shows what the node publishes."""
 
 import json
 import math
-import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
-import yaml
 
-from edgecc.config import schema as configs
+from edgecc.cli.common import json_option, print_json, when, with_config
 from edgecc.config.schema import Config
 from edgecc.config.units import format_size
 from edgecc.errors import NotRunning
 from edgecc.mqtt.client import Client
-from edgecc.plan import budget, planner
-from edgecc.plan import fallback as steps
+from edgecc.plan import budget, fallback, planner
 from edgecc.plan.budget import Budget, planned
 from edgecc.plan.costs import MIB, needed
 from edgecc.plan.plan import Plan, most_classes, readout_dim
-from edgecc.protocol.selection import since_seconds
-from edgecc.store.reader import Reader
+
+_RETAINED = ("status", "info", "health", "train")
+_SILENCE = 1.0  # seconds; retained messages come at once after the subscription
 
 
+@click.command()
+@json_option
+@with_config
 def plan(config: Config, as_json: bool) -> None:
-    """Where memory_budget goes, and what the next smaller and larger ones would buy."""
-    found, _ = planned(config)
+    """Show how memory_budget would be spent.
+
+    Where every byte of it goes, and what the next smaller and larger budgets would buy.
+    """
+    chosen, _ = planned(config)
     allowed = budget.of(config)
     tried = planner.plans(
         config.input_spec, max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
-        costs=allowed.costs, stem=found.stem_map, classes=config.max_classes,
+        costs=allowed.costs, stem=chosen.stem_map, classes=config.max_classes,
         backend=config.grow.backend)
-    less, more = steps.beside(tried, found, allowed.costs)
+    less, more = fallback.beside(tried, chosen, allowed.costs)
+    bought = {name: _bought(one, config, allowed)
+              for name, one in (("buys", chosen), ("smaller", less), ("larger", more))}
     if as_json:
-        _json(found.describe() | {
-            "where": found.where, "total": found.total, "backend": found.backend,
+        print_json(chosen.describe() | {
+            "where": chosen.where, "total": chosen.total, "backend": chosen.backend,
             "budget": allowed.size, "limit": allowed.limit and str(allowed.limit),
-            "costs": str(allowed.table or "shipped"), "stem": config.stem,
-            "buys": _bought(found, config, allowed),
-            "smaller": _bought(less, config, allowed), "larger": _bought(more, config, allowed)})
-        return
-    for use, size in found.where.items():
-        click.echo(f"{use:42} {size / MIB:8.1f} MiB")
-    click.echo(f"{'total predicted':42} {found.total / MIB:8.1f} MiB "
-               f"of {format_size(allowed.size)}")
-    if allowed.limit is not None:
-        click.echo(f"memory_budget is {format_size(config.memory_budget)}, but {allowed.limit} "
-                   f"allows no more than {format_size(allowed.size)}")
-    if config.grow.blocks and not found.blocks:
-        click.echo("no block fits this budget: only the readout learns")
-    measured = allowed.table or "shipped, of x86-64; `edgecc bench costs` measures this device"
-    click.echo(f"costs: {measured}\nstem: {config.stem}")
-    named = {"this budget": found, "the next smaller": less, "the next larger": more}
-    for name, one in named.items():
-        click.echo(_buys(name, _bought(one, config, allowed)))
+            "costs": str(allowed.table or "shipped"), "stem": config.stem} | bought)
+    else:
+        click.echo("\n".join(_uses(chosen, config, allowed)))
+        click.echo(_buys("this budget", bought["buys"]))
+        click.echo(_buys("the next smaller", bought["smaller"]))
+        click.echo(_buys("the next larger", bought["larger"]))
 
 
 def _bought(one: Plan | None, config: Config, allowed: Budget) -> dict[str, Any] | None:
@@ -69,6 +64,21 @@ def _bought(one: Plan | None, config: Config, allowed: Budget) -> dict[str, Any]
     }
 
 
+def _uses(chosen: Plan, config: Config, allowed: Budget) -> Iterator[str]:
+    for use, size in chosen.where.items():
+        yield f"{use:42} {size / MIB:8.1f} MiB"
+    yield (f"{'total predicted':42} {chosen.total / MIB:8.1f} MiB of "
+           f"{format_size(allowed.size)}")
+    if allowed.limit is not None:
+        yield (f"memory_budget is {format_size(config.memory_budget)}, but {allowed.limit} "
+               f"allows no more than {format_size(allowed.size)}")
+    if config.grow.blocks and not chosen.blocks:
+        yield "no block fits this budget: only the readout learns"
+    yield (f"costs: {allowed.table or 'shipped, of x86-64'}"
+           f"{'' if allowed.table else '; `edgecc bench costs` measures this device'}")
+    yield f"stem: {config.stem}"
+
+
 def _buys(name: str, bought: dict[str, Any] | None) -> str:
     if bought is None:
         return f"{name}: none"
@@ -80,113 +90,65 @@ def _buys(name: str, bought: dict[str, Any] | None) -> str:
             "in flight")
 
 
-def status(config: Config, *, as_json: bool, watch: bool) -> None:
-    """The retained messages of the node, once or until interrupted."""
+@click.command()
+@json_option
+@click.option("--watch", is_flag=True, help="Follow until interrupted.")
+@with_config
+def status(config: Config, as_json: bool, watch: bool) -> None:
+    """Show the node's status."""
+    node: dict[str, Any] = {}  # its retained messages by the last level of their topics
     with Client(config) as client:
-        client.subscribe([config.topics / part for part in ("status", "info", "health", "train")])
-        said = _gather(client, config, {})
-        if "status" not in said:
+        client.subscribe([config.topics / name for name in _RETAINED])
+        while len(node) < len(_RETAINED) and _received(client, config, node, _SILENCE):
+            pass
+        if "status" not in node:
             raise NotRunning(f"no edgecc was ever seen on {config.topics.root}")
-        _print_status(said, as_json)
+        _print(node, as_json)
         while watch:
-            message = client.next_message(60.0)
-            if message is not None:
-                _note(said, config, message.topic, message.payload)
-                _print_status(said, as_json)
-    if said["status"] != "online":
-        raise NotRunning(f"{config.node} is {said['status']}")
+            if _received(client, config, node, 60.0):
+                _print(node, as_json)
+    if node["status"] != "online":
+        raise NotRunning(f"{config.node} is {node['status']}")
 
 
-def check(config: Config) -> None:
-    found, _ = planned(config)
-    click.echo(f"ok: node {config.node}, {len(found.blocks)} blocks within "
-               f"{format_size(config.memory_budget)}, state in {config.state}")
-    if config.grow.blocks and not found.blocks:
-        click.echo("but no block fits memory_budget: only the readout will learn")
+def _received(client: Client, config: Config, node: dict[str, Any], timeout: float) -> bool:
+    """Put the next message into `node`; False where none comes in time."""
+    message = client.next_message(timeout)
+    if message is None:
+        return False
+    name = message.topic.removeprefix(config.topics.root + "/")
+    node[name] = message.payload.decode() if name == "status" else json.loads(message.payload)
+    return True
 
 
-def config(found: Config, as_json: bool) -> None:
-    shown = configs.show(found)
+def _print(node: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        _json(shown)
-    else:
-        click.echo(yaml.safe_dump(shown, sort_keys=False), nl=False)
-
-
-def samples(
-    config: Config, *, limit: int, source: str | None, since: str | None, as_json: bool
-) -> None:
-    start = None if since is None else since_seconds(since)
-    rows = _log(config).samples(limit, source=source, since=start)
-    if as_json:
-        _json(rows)
+        print_json(node)
         return
-    for row in rows:
-        held = "held out" if row["held_out"] else ""
-        click.echo(f"{_when(row['ts'])}  {row['source']:12} {row['label'] or '-':16} {held:8} "
-                   f"{row['id']}")
-
-
-def quarantine(config: Config, limit: int, as_json: bool) -> None:
-    rows = _log(config).quarantined(limit)
-    if as_json:
-        _json(rows)
-        return
-    for row in rows:
-        click.echo(f"{row['seq']:6}  {_when(row['ts'])}  {row['topic']}  "
-                   f"{row['bytes']} B: {row['reason']}")
-
-
-def _log(config: Config) -> Reader:
-    path = config.state.log
-    if not path.exists():
-        raise NotRunning(f"no log at {path}: run this on the node, with its configuration")
-    return Reader(path)
-
-
-def _gather(client: Client, config: Config, said: dict[str, Any]) -> dict[str, Any]:
-    """Retained messages come at once; a second of silence ends them."""
-    while (message := client.next_message(1.0)) is not None and len(said) < 4:
-        _note(said, config, message.topic, message.payload)
-    return said
-
-
-def _note(said: dict[str, Any], config: Config, topic: str, payload: bytes) -> None:
-    name = topic.removeprefix(config.topics.root + "/")
-    said[name] = payload.decode() if name == "status" else json.loads(payload)
-
-
-def _print_status(said: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        _json(said)
-        return
-    health, info, train = (said.get(name, {}) for name in ("health", "info", "train"))
-    memory, log, past = (health.get(name, {}) for name in ("memory", "log", "prequential"))
-    click.echo(f"{info.get('node', '?')}: {said['status']}, generation "
+    health, info, train = (node.get(name, {}) for name in ("health", "info", "train"))
+    log = health.get("log", {})
+    click.echo(f"{info.get('node', '?')}: {node['status']}, generation "
                f"{health.get('generation', '?')}, {len(health.get('classes', []))} classes")
     click.echo(f"  samples {log.get('samples', 0)}, label events {log.get('labels', 0)}, "
                f"quarantined {log.get('quarantined', 0)}, backlog {health.get('backlog', 0)}")
-    if past.get("window") is not None:
-        click.echo(f"  right before learning: {past['window']:.3f} of the last 1000 labelled, "
-                   f"{past['cumulative']:.3f} of all {past['labelled_predictions']}")
+    for line in _figures(health, train):
+        click.echo(f"  {line}")
+
+
+def _figures(health: dict[str, Any], train: dict[str, Any]) -> Iterator[str]:
+    accuracy, memory = (health.get(name, {}) for name in ("prequential", "memory"))
+    if accuracy.get("window") is not None:
+        yield (f"prequential accuracy: {accuracy['window']:.3f} of the last 1000 labelled, "
+               f"{accuracy['cumulative']:.3f} of all {accuracy['labelled_predictions']}")
     if train:
-        place = f" {train['step']}/{train['steps']}" if "step" in train else ""
-        click.echo(f"  learner: {train['phase']}, growth {train['growth']}, "
-                   f"block {train.get('block', '-')}{place}")
+        block = f", block {train['block']}" if "block" in train else ""
+        step = f", step {train['step']} of {train['steps']}" if "step" in train else ""
+        yield f"learner: {train['phase']}, growth {train['growth']}{block}{step}"
     if waits := health.get("waits"):
-        click.echo(f"  learning waits since {_when(waits['since'])}: {waits['text']}")
+        yield f"training paused since {when(waits['since'])}: {waits['text']}"
     if energy := health.get("energy"):
         each = energy["joules_per_sample"]
-        click.echo(f"  energy since the start {energy['joules']:.0f} J, of {energy['of']}"
-                   + ("" if each is None else f": {each:.3g} J a sample"))
+        yield (f"energy since the start {energy['joules']:.0f} J, of {energy['of']}"
+               + ("" if each is None else f": {each:.3g} J a sample"))
     if memory:
-        click.echo(f"  memory peak {format_size(memory['peak'])} of "
-                   f"{format_size(memory['budget'])}")
-
-
-def _when(ts: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ts))
-
-
-def _json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        yield f"memory peak {format_size(memory['peak'])} of {format_size(memory['budget'])}"

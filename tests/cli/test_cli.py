@@ -1,19 +1,43 @@
 """Commands without a node: exit codes and what is said."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from support.patience import run_command
 
-from edgecc.cli.main import main
+from edgecc.cli.main import COMMANDS, main
 from edgecc.mqtt import local_broker as broker
 
 
 def _run(*arguments: str, env: dict[str, str] | None = None) -> Result:
     return CliRunner().invoke(main, list(arguments), env=env)
+
+
+def test_the_root_help_lists_every_command_and_imports_none() -> None:
+    code = """
+import sys
+from edgecc.cli.main import main
+main(["--help"], standalone_mode=False)
+print("imported", *sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    shown, imported = done.stdout.split("imported ")
+    assert all(f"\n  {name} " in shown for name in COMMANDS)
+    heavy = {"torch", "numpy", "yaml", "paho", "sqlite3", "nacl"}
+    assert heavy.isdisjoint(name.split(".")[0] for name in imported.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_root_help_says_of_a_command_what_its_own_help_says_first(name: str) -> None:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    assert command.name == name
+    assert (command.help or "").split("\n\n")[0] == COMMANDS[name][1]
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from support.live_node import Digits
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.manifest import CHUNK, FILES, Manifest
 from edgecc.checkpoint.signing import key_id
-from edgecc.cli import node_keys as own_keys
+from edgecc.cli.keys import revoke_key
 from edgecc.daemon.daemon import Daemon
 from edgecc.learn.readout import Readout
 
@@ -191,8 +191,8 @@ def test_a_key_that_was_revoked_is_not_trusted_though_it_is_listed(
     folder = theirs(trusting, tmp_path, key=old)
     trusting.link.stop()
     trusting.store.close()
-    own_keys.rotate(trusting.config, as_json=True)
-    own_keys.revoke(trusting.config, key_id(old.verify_key), as_json=True)
+    trusting.keys.rotate()
+    revoke_key(trusting.config.state, key_id(old.verify_key))
     again = make_daemon(trusting.config.state.folder, EDGECC_TRUSTED_KEYS=json.dumps(
         [old.verify_key.encode().hex()]))
     ask(again, "push", manifest=(folder / "manifest.json").read_text())

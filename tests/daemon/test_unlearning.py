@@ -28,8 +28,8 @@ from support.in_process_daemon import (  # noqa: F401
 from support.live_node import npy
 
 from edgecc.checkpoint import generation
-from edgecc.cli.predict import live
 from edgecc.daemon.daemon import Daemon
+from edgecc.serving.load import live
 from edgecc.store.writer import Store
 
 
@@ -182,7 +182,7 @@ def test_a_state_saved_by_the_node_is_read_without_it(
     settle(daemon)
     for path in daemon.config.state.live_readouts():
         path.unlink()
-    here, there = live(daemon.config).readout, pure.serving.predictor
+    here, there = live(daemon.config).predictor.readout, pure.serving.predictor
     assert there is not None
     assert (here.sums()[0] == there.readout.sums()[0]).all()
     assert here.counts.tolist() == there.readout.counts.tolist()

@@ -28,7 +28,7 @@ def test_code_that_runs_once_leaves_while_torch_is_imported() -> None:
 
 
 KEEP_AND_FREE = """
-import numpy, edgecc.daemon.run
+import numpy, edgecc.daemon.daemon
 from edgecc.host import allocator
 from edgecc.host.memory import resident_memory
 allocator.frugal()

@@ -30,7 +30,7 @@ MODULES = {  # of each distribution, what is imported of it, and by whom
     "torch": ("torch", "learner, where planned"),
 }
 WHOLE = {
-    "the daemon": ("edgecc.daemon.run", ""),
+    "the daemon": ("edgecc.daemon.daemon", ""),
     "the learner with numpy": ("edgecc.training.learner, edgecc.training.growth", ""),
 }
 _SCRIPT = """

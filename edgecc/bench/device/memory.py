@@ -24,13 +24,13 @@ from edgecc.bench.delivery.node import Node, running
 from edgecc.bench.device.memory_meter import Group, Tally
 from edgecc.bench.learning.untrained_control import random_frozen
 from edgecc.capture.dataset import npy_bytes
-from edgecc.cli import predict as offline
 from edgecc.errors import BudgetError, EdgeccError
 from edgecc.host.memory import children, proportional_memory
 from edgecc.plan.budget import planned
 from edgecc.plan.costs import MIB
 from edgecc.plan.plan import Allowed, Plan, most_classes
 from edgecc.protocol.sample import Input
+from edgecc.serving.load import live
 
 BUDGETS = (1024, 512, 384, 320, 256, 224, 192, 180, 160, 128)  # MiB
 TORCH_ALONE = (320,)  # MiB
@@ -178,14 +178,14 @@ def _idle(node: Node, size: Size) -> int:
 
 
 def _accuracy(node: Node, data: Data, tests: int) -> float:
-    predictor = offline.live(node.config)
-    named = [predictor.predict(predictor.features(x), 0.0).label for x in _tests(data, tests)]
+    predict = live(node.config).predict
+    named = [predict(x)[0] for x in _tests(data, tests)]
     return float(np.mean(np.array(named) == np.array(data.test_labels[:tests])))
 
 
 def _control(node: Node, data: Data, tests: int, number: int) -> float | None:
     """The best of three networks that were never trained; None where no block serves."""
-    if not offline.live(node.config).generation.manifest.blocks[1:]:
+    if not live(node.config).predictor.generation.manifest.blocks[1:]:
         return None
     return random_frozen(node.config, number, _tests(data, tests), data.test_labels[:tests],
                          report=lambda _: None)

@@ -1,0 +1,101 @@
+"""`edgecc label` gives a label; `edgecc sources` shows who labels and whom the node trusts."""
+
+import json
+import time
+from typing import Any
+
+import click
+
+from edgecc.cli.common import json_option, print_json, with_config
+from edgecc.config.schema import Config
+from edgecc.errors import ConfigError, MessageError, NotRunning
+from edgecc.mqtt.client import Client
+from edgecc.protocol.messages import check_label, to_json
+from edgecc.protocol.topics import check_id
+
+_PATIENCE = 10.0  # seconds
+
+
+@click.command()
+@click.argument("sample_id", metavar="ID")
+@click.argument("label")
+@click.option("--source", default="stream", show_default=True, help="Who gives the label.")
+@with_config
+def label(config: Config, sample_id: str, label: str, source: str) -> None:
+    """Give a stored sample its label."""
+    check_id(source, "--source")
+    try:
+        check_label(label)
+    except MessageError as error:
+        raise ConfigError(str(error)) from error
+    with Client(config) as client:
+        client.subscribe([config.topics.out(source, "receipt")])
+        client.publish(config.topics.label(source), to_json({"id": sample_id, "label": label}))
+        click.echo(_outcome(_receipt(client, config, sample_id)))
+
+
+def _receipt(client: Client, config: Config, sample_id: str) -> dict[str, Any]:
+    """The node's receipt for a label of this sample."""
+    deadline = time.monotonic() + _PATIENCE
+    while (left := deadline - time.monotonic()) > 0:
+        message = client.next_message(left)
+        receipts: list[dict[str, Any]] = json.loads(message.payload) if message else []
+        for receipt in receipts:
+            if receipt["id"] == sample_id and "label" in receipt:
+                return receipt
+    raise NotRunning(f"no edgecc answers for {config.topics.root}; is `edgecc start` running?")
+
+
+def _outcome(receipt: dict[str, Any]) -> str:
+    return {
+        "stored": f"{receipt['id']} is {receipt['label']}",
+        "duplicate": f"{receipt['id']} already was {receipt['label']}",
+        "pending": f"no sample {receipt['id']} yet; the label waits for it",
+        "rejected": f"{receipt['id']}: {receipt.get('reason')}",
+    }[receipt["status"]]
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def sources(ctx: click.Context, as_json: bool) -> None:
+    """Show who labels, and whom the node trusts."""
+    if ctx.invoked_subcommand is None:
+        _show_sources(as_json)
+
+
+@with_config
+def _show_sources(config: Config, as_json: bool) -> None:
+    """One line for each source that has given labels."""
+    with Client(config) as client:
+        rows = client.command("sources", {}, timeout=60.0)
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        standing = "distrusted" if row["distrusted"] else "trusted"
+        click.echo(f"{row['source']:16} {standing}{' by hand' if row['by_hand'] else ''}  "
+                   f"{row['misses']} of {row['labels']} labels differ from the prediction; of "
+                   f"{row['compared']} compared {row['missed']}, {row['expected']:.0f} expected; "
+                   f"{row['aside']} set aside")
+
+
+@sources.command()
+@click.argument("source")
+def trust(source: str) -> None:
+    """Learn SOURCE's labels from now on, and those set aside, whatever the figures say."""
+    _judge(source, trusted=True)
+
+
+@sources.command()
+@click.argument("source")
+def distrust(source: str) -> None:
+    """Unlearn SOURCE's labels, and learn none from now on."""
+    _judge(source, trusted=False)
+
+
+@with_config
+def _judge(config: Config, source: str, *, trusted: bool) -> None:
+    with Client(config) as client:
+        args = {"source": source, "trusted": trusted}
+        print_json(client.command("trust", args, timeout=60.0))
