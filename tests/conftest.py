@@ -13,8 +13,10 @@ import hypothesis
 import numpy as np
 import pytest
 from support.brokers import Broker
+from support.datasets import Digits, Seen, fashion
 from support.fake_systemd import Systemd
-from support.live_node import FASHION, Digits, MakeNode, Node, Peer, Seen
+from support.live_node import MakeNode, Node
+from support.peer import Peer
 
 from edgecc.mqtt.local_broker import Mosquitto, find_mosquitto, free_port
 
@@ -44,9 +46,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if found := _skipped(config):
-        names = ", ".join(sorted({report.nodeid for report in found}))
-        terminalreporter.write_line(f"--no-skips: {len(found)} skipped: {names}", red=True)
+    if skipped := _skipped(config):
+        names = ", ".join(sorted({report.nodeid for report in skipped}))
+        terminalreporter.write_line(f"--no-skips: {len(skipped)} skipped: {names}", red=True)
 
 
 @pytest.fixture(scope="session")
@@ -128,24 +130,21 @@ def digits() -> Digits:
     """1797 handwritten digits (n, 1, 8, 8), 0 to 255, and what they are."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    images = np.rint(found.images * 255 / 16).astype(np.uint8)
-    return images[:, None], found.target.astype(np.int64)
+    pictures = load_digits()
+    images = np.rint(pictures.images * 255 / 16).astype(np.uint8)
+    return images[:, None], pictures.target.astype(np.int64)
 
 
 @pytest.fixture(scope="session")
 def stem_features() -> Seen:
     """The stem's features of 5000 pictures of Fashion-MNIST (n, dim), and what they are."""
-    from edgecc.capture.dataset import load_idx
     from edgecc.learn.readout import to_integers
     from edgecc.plan.planner import plan
     from edgecc.plan.stem_trunk import stem_trunk
     from edgecc.protocol.sample import Input
     from edgecc.trunk.interpreter import Interpreter
 
-    if not FASHION.exists():
-        pytest.skip("Fashion-MNIST is missing: apt install dataset-fashion-mnist")
-    images, labels = load_idx(FASHION, "train")
+    images, labels = fashion()
     spec = Input("image", (1, 28, 28))
     trunk = stem_trunk(plan(512 * 2**20, spec, max_payload=2**20, blocks=2), spec, 0)
     run = Interpreter(trunk.compile()).run

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nacl.signing import SigningKey, VerifyKey
+from support.datasets import Digits, fashion, npy
 from support.growths import chain, closed
-from support.live_node import FASHION, Digits, MakeNode, npy
+from support.live_node import MakeNode
 
-from edgecc.capture.dataset import load_idx
 from edgecc.checkpoint import generation
 from edgecc.learn.readout import Readout, to_integers
 from edgecc.plan import planner
@@ -79,9 +79,7 @@ def test_python_is_on_an_arm() -> None:
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trunk, np.ndarray]:
     """A trunk of a stem and three blocks, trained here; and pictures it has not seen."""
-    if not FASHION.exists():
-        pytest.skip("Fashion-MNIST is missing: apt install dataset-fashion-mnist")
-    images, labels = load_idx(FASHION, "train")
+    images, labels = fashion()
     folder, spec = tmp_path_factory.mktemp("grown"), Input("image", (1, 28, 28))
     key = SigningKey.generate()
     plan = planner.plan(2**29, spec, max_payload=2**20, blocks=3)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.captured import FASHION, array, needs_fashion, read, write_idx
+from support.captured import array, read, write_idx
+from support.datasets import FASHION, fashion
 
 from edgecc.capture import dataset, open_source
 from edgecc.errors import ConfigError
@@ -137,10 +138,9 @@ def test_the_stream_of_digits_is_the_training_split() -> None:
     assert len({item.id for item in items}) == len(items)
 
 
-@needs_fashion
 def test_fashion_mnist_streams_with_its_class_names() -> None:
+    images, classes = fashion()
     source = open_source(str(FASHION), shape=(1, 28, 28))
-    images, classes = dataset.load_idx(FASHION)
     first = next(iter(source.items))
     assert source.total == len(images) == 60_000
     assert (first.id, first.label) == ("train-000000", "ankle-boot")

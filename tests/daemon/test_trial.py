@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from nacl.signing import SigningKey
+from support.datasets import Digits
 from support.in_process_daemon import (  # noqa: F401
     Ids,
     MakeDaemon,
@@ -18,7 +19,6 @@ from support.in_process_daemon import (  # noqa: F401
     taught,
     teach,
 )
-from support.live_node import Digits
 
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.manifest import CHUNK, FILES, Manifest

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.datasets import npy
 from support.in_process_daemon import (  # noqa: F401
     Ids,
     MakeDaemon,
@@ -25,7 +26,6 @@ from support.in_process_daemon import (  # noqa: F401
     take,
     taught,
 )
-from support.live_node import npy
 
 from edgecc.checkpoint import generation
 from edgecc.daemon.daemon import Daemon

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.datasets import Digits
 from support.in_process_daemon import (  # noqa: F401
     Ids,
     MakeDaemon,
@@ -17,7 +18,6 @@ from support.in_process_daemon import (  # noqa: F401
     taught,
     teach,
 )
-from support.live_node import Digits
 
 from edgecc.checkpoint import generation
 from edgecc.checkpoint import snapshot as known

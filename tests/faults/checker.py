@@ -4,8 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from support.live_node import Message, Node
+from support.live_node import Node
 from support.patience import DEADLINE
+from support.peer import Message
 
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.signing import load_or_make_key

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from support.brokers import OPEN, Broker
-from support.live_node import Digits, MakeNode
+from support.datasets import Digits
+from support.live_node import MakeNode
 
 from faults.clock import LIBRARY, Clock
 from faults.tally import Tally

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from support.brokers import Broker
-from support.growths import FASHION, SERIES, await_closed, chain, closed, fashion_series
-from support.live_node import Digits, Message
+from support.datasets import SERIES, Digits, fashion_series
+from support.growths import await_closed, chain, closed
+from support.peer import Message
 
 from faults.trouble import MakeTrouble, Trouble
 
@@ -33,8 +34,6 @@ CUT = (GROWING[2], GROWING[7], GROWING[9], GROWING[14])
 
 @pytest.fixture
 def fashion() -> Digits:
-    if not FASHION.exists():
-        pytest.skip("Fashion-MNIST is missing: apt install dataset-fashion-mnist")
     return fashion_series()
 
 

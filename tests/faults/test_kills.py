@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 from support.brokers import Broker
-from support.live_node import npy
+from support.datasets import npy
 
 from edgecc.capture import Item
 from edgecc.capture.producer import Stream

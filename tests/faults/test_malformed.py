@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from support.brokers import Broker
-from support.live_node import npy
+from support.datasets import npy
 
 from faults.trouble import MakeTrouble, Trouble
 

@@ -4,7 +4,7 @@ import resource
 
 from support.brokers import Broker
 from support.growths import closed
-from support.live_node import Message
+from support.peer import Message
 
 from faults.trouble import MakeTrouble, Trouble
 

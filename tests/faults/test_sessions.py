@@ -10,8 +10,8 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from support.brokers import OPEN, Broker
-from support.live_node import Peer
 from support.patience import exit_code
+from support.peer import Peer
 
 from faults.clock import Clock
 from faults.producer import Producer

@@ -11,8 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.live_node import Digits, Message, Node, npy
+from support.datasets import Digits, npy
+from support.live_node import Node
 from support.patience import DEADLINE, exit_code, until
+from support.peer import Message
 
 from faults.checker import Checker
 from faults.hook.sitecustomize import POINTS

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.live_node import Seen
+from support.datasets import Seen
 
 from edgecc.bench.learning.drift import Stream, always, detector, follow, never
 from edgecc.config.schema import Config, DriftConfig

@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.datasets import fashion
 from support.trained import Set, loader, mlp_trainer, tiny  # noqa: F401
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from edgecc.capture.dataset import load_idx
 from edgecc.lab import SpelaConfig, SpelaTrainer
-
-FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
 def wrongly_labelled(found: Set) -> Set:
@@ -22,12 +20,9 @@ def wrongly_labelled(found: Set) -> Set:
 
 
 @pytest.fixture(scope="module")
-def fashion() -> tuple[Set, Set]:
-    if not FASHION.exists():
-        pytest.skip("Fashion-MNIST is missing: apt install dataset-fashion-mnist")
-
+def clothes() -> tuple[Set, Set]:
     def load(split: str, count: int) -> Set:
-        images, labels = load_idx(FASHION, split)
+        images, labels = fashion(split)
         x = torch.from_numpy(images[:count, None] / np.float32(255))
         return TensorDataset(x, torch.from_numpy(labels[:count]))
 
@@ -38,9 +33,9 @@ def fashion() -> tuple[Set, Set]:
 
 
 def test_an_mlp_learns_fashion_mnist_and_from_shuffled_labels_only_chance(
-    fashion: tuple[Set, Set],
+    clothes: tuple[Set, Set],
 ) -> None:
-    train, test = fashion
+    train, test = clothes
     trainer = mlp_trainer(784, 1024, lr=1e-2)
     losses = trainer.fit(loader(train), epochs=4)
     assert losses == sorted(losses, reverse=True)
@@ -53,9 +48,9 @@ def test_an_mlp_learns_fashion_mnist_and_from_shuffled_labels_only_chance(
 
 @pytest.mark.parametrize("method", ["farthest", "random", "simplex"])
 def test_with_momentum_it_learns_faster_and_every_layer_can_answer(
-    fashion: tuple[Set, Set], method: str
+    clothes: tuple[Set, Set], method: str
 ) -> None:
-    train, test = fashion
+    train, test = clothes
     trainer = mlp_trainer(784, 512, lr=0.1, momentum=0.9, embeddings_method=method)
     trainer.fit(loader(train), epochs=2)
     assert trainer.evaluate(loader(test)) > 0.72

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.datasets import Digits
 from support.learner_jobs import Log, heard, labelled, supervisor
-from support.live_node import Digits
 from support.patience import taken
 
 from edgecc.bench.learning.simulated_node import Device

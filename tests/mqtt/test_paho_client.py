@@ -12,8 +12,8 @@ from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from support.live_node import BRIEF
 from support.patience import APART, until
+from support.peer import BRIEF
 
 from edgecc.config.schema import Mqtt
 from edgecc.mqtt.connection import Connected, Link

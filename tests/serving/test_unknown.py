@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.live_node import Seen
+from support.datasets import Seen
 
 from edgecc.learn.novelty import Novelty, light
 from edgecc.learn.readout import Floats, Readout, scores, to_integers

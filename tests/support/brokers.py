@@ -10,8 +10,8 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
 import pytest
-from support.live_node import Peer
 from support.patience import exit_code, until
+from support.peer import Peer
 
 from edgecc.mqtt.local_broker import find_mosquitto, free_port
 

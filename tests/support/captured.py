@@ -8,17 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from edgecc.capture import Item, Source
-
-FASHION = Path("/usr/share/datasets/fashion-mnist")
-needs_fashion = pytest.mark.skipif(
-    not FASHION.is_dir(),
-    reason=f"needs Fashion-MNIST: apt install dataset-fashion-mnist ({FASHION})",
-)
 
 
 def read(source: Source) -> list[Item]:

@@ -1,23 +1,12 @@
-"""A stream on which blocks help, and what tests ask of a node's growths and generations."""
+"""What tests ask of a node's growths and generations."""
 
 from pathlib import Path
 
-import numpy as np
-from support.live_node import Digits, Node
+from support.live_node import Node
 from support.patience import DEADLINE
 
-from edgecc.capture.dataset import load_idx
-from edgecc.checkpoint import generation, manifest, signing
-
-FASHION = Path("/usr/share/datasets/fashion-mnist")
-SERIES = {"kind": "sensor", "shape": [1, 196]}
-
-
-def fashion_series() -> Digits:
-    """Clothes at 14x14, read row by row as one series: hard for the stem, so blocks help."""
-    images, labels = load_idx(FASHION)
-    small = images[:3000].reshape(-1, 14, 2, 14, 2).mean((2, 4))
-    return small.reshape(-1, 1, 196).astype(np.float32), labels[:3000]
+from edgecc.checkpoint import generation, signing
+from edgecc.checkpoint.manifest import Manifest, parse
 
 
 def closed(node: Node, number: int) -> bool:
@@ -34,10 +23,12 @@ def await_closed(node: Node, number: int) -> None:
 
 def chain(node: Node) -> list[str]:
     """Digests of the node's generations, oldest first; each names its parent's."""
-    found = []
-    for number in generation.numbers(node.state / "generations"):
-        envelope = (node.state / "generations" / generation.name_of(number) / "manifest.json")
-        found.append(manifest.parse(signing.payload_of(envelope.read_bytes())))
-    parents = {one.digest: one.parent for one in found}
+    parents = {one.digest: one.parent for one in manifests(node.state / "generations")}
     assert all(parent in parents or parent == "" for parent in parents.values())
-    return [one.digest for one in found]
+    return list(parents)
+
+
+def manifests(generations: Path) -> list[Manifest]:
+    """Of all generations in a folder, oldest first."""
+    folders = [generations / generation.name_of(n) for n in generation.numbers(generations)]
+    return [parse(signing.payload_of(generation.read_manifest(folder))) for folder in folders]

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.live_node import Digits, npy, saved_sums
+from support.datasets import Digits, npy
+from support.growths import manifests
+from support.readouts import saved_sums
 
-from edgecc.checkpoint import generation, manifest, signing
 from edgecc.config.loading import load
 from edgecc.daemon.daemon import Daemon
 from edgecc.mqtt.local_broker import free_port
@@ -88,8 +89,8 @@ def event(daemon: Daemon) -> dict[str, Any]:
     """The newest `unlearnt` that waits for the broker."""
     bodies = [json.loads(payload) for _, topic, payload, _ in daemon.store.outbox(0, 10_000)
               if topic.endswith("/event")]
-    found: dict[str, Any] = [one["data"] for one in bodies if one["type"] == "unlearnt"][-1]
-    return found
+    newest: dict[str, Any] = [one["data"] for one in bodies if one["type"] == "unlearnt"][-1]
+    return newest
 
 
 def knows(daemon: Daemon) -> tuple[list[str], bytes, bytes]:
@@ -101,9 +102,7 @@ def knows(daemon: Daemon) -> tuple[list[str], bytes, bytes]:
 
 
 def digests(daemon: Daemon) -> list[str]:
-    folder = daemon.serving.folder
-    return [manifest.parse(signing.payload_of(generation.read_manifest(
-        folder / generation.name_of(number)))).digest for number in generation.numbers(folder)]
+    return [one.digest for one in manifests(daemon.serving.folder)]
 
 
 @pytest.fixture

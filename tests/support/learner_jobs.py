@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nacl.signing import SigningKey
-from support.live_node import Digits
+from support.datasets import Digits
 from support.patience import taken
 
 from edgecc.checkpoint import generation

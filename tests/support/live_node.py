@@ -1,10 +1,6 @@
-"""A daemon under test, and a client that is not ours.
-
-The client is plain paho, so that what edgecc says on the wire is read by other code than its own.
-"""
+"""A node under test: a real daemon with a configuration of its own, and a peer that hears it."""
 
 import contextlib
-import io
 import itertools
 import json
 import os
@@ -13,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -21,130 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import paho.mqtt.client as paho
 import yaml
 from numpy.typing import NDArray
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from safetensors import safe_open
-from support.patience import APART, DEADLINE, Patience, exit_code, run_command, until
-
-Digits = tuple[NDArray[np.uint8], NDArray[np.int64]]
-Seen = tuple[NDArray[np.float64], list[str]]  # features and what they are of
-FASHION = Path("/usr/share/datasets/fashion-mnist")
-
-BRIEF = 0.5  # seconds in which what must not come would have come
-
-
-def saved_sums(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-    """Classes, A and B of a live readout on disk."""
-    with safe_open(path, framework="numpy") as file:
-        classes = json.loads(file.metadata()["classes"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    d = tensors["B"].shape[1]
-    a = np.zeros((d, d))
-    a[np.tril_indices(d)] = tensors["A"]
-    return classes, a + np.tril(a, -1).T, tensors["B"]
-
-
-@dataclass(frozen=True)
-class Message:
-    topic: str
-    payload: bytes
-    retain: bool
-    properties: Any
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.payload)
-
-
-class Peer:
-    """A paho client that keeps everything it receives."""
-
-    def __init__(self, port: int, *filters: str, **login: str) -> None:
-        self.messages: list[Message] = []
-        self._news = threading.Condition()
-        self.of_node: Node | None = None  # where that has failed, nothing more will come
-        name = f"peer-{os.urandom(8).hex()}"  # its own: a broker that was killed may know it still
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, name, protocol=paho.MQTTv5)
-        if login:
-            self._client.username_pw_set(login["username"], login["password"])
-        self._client.max_inflight_messages_set(20)
-        self._client.reconnect_delay_set(1, 1)
-        self._client.on_message = self._on_message
-        self.granted = threading.Event()
-        self._client.on_subscribe = lambda *_: self.granted.set()
-        self._client.on_disconnect = lambda *_: self.granted.clear()
-        self._client.on_connect = lambda *_: self._client.subscribe([(f, 1) for f in filters])
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-        until(self.granted.is_set, f"{filters} not granted")
-
-    def _on_message(self, _client: Any, _user: Any, message: paho.MQTTMessage) -> None:
-        with self._news:
-            self.messages.append(Message(
-                message.topic, message.payload, message.retain, message.properties
-            ))
-            self._news.notify_all()
-
-    def publish(
-        self, topic: str, payload: bytes | str, *, retain: bool = False, wait: bool = True,
-        **properties: Any,
-    ) -> paho.MQTTMessageInfo:
-        """With `wait`, returns once the broker has it; properties by their MQTT names."""
-        found = Properties(PacketTypes.PUBLISH)
-        for name, value in properties.items():
-            setattr(found, name, value)
-        sent = self._client.publish(topic, payload, qos=1, retain=retain, properties=found)
-        if wait:
-            await_puback(sent, topic)
-        return sent
-
-    def find(
-        self, wanted: Callable[[Message], bool], *, after: int = 0, timeout: float = DEADLINE
-    ) -> Message | None:
-        """The first message from number `after` on that is wanted, waiting for it."""
-        patience, looked, over = Patience(timeout), after, False
-        with self._news:
-            while True:
-                while looked < len(self.messages):
-                    if wanted(self.messages[looked]):
-                        return self.messages[looked]
-                    looked += 1
-                if over:
-                    return None
-                self._news.wait(APART)
-                over = not patience.lasts or (self.of_node is not None and self.of_node.failed)
-
-    def wait(
-        self, wanted: Callable[[Message], bool], *, after: int = 0, timeout: float = DEADLINE
-    ) -> Message:
-        message = self.find(wanted, after=after, timeout=timeout)
-        last = [(m.topic, m.payload[:80]) for m in self.messages if "health" not in m.topic][-5:]
-        log = self.of_node.output[-3000:] if self.of_node is not None else ""
-        assert message is not None, f"nothing of the kind came; last: {last}\n{log}"
-        return message
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
-def await_puback(sent: paho.MQTTMessageInfo, topic: str) -> None:
-    def acked() -> bool:
-        sent.wait_for_publish(APART)
-        return sent.is_published()
-
-    until(acked, f"{topic}: no PUBACK", every=0.0)
-
-
-def npy(array: NDArray[Any]) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
+from support.datasets import npy
+from support.patience import DEADLINE, exit_code, run_command, until
+from support.peer import Message, Peer
 
 
 @dataclass
@@ -164,7 +40,7 @@ class Node:
     def __post_init__(self) -> None:
         self.config = self.folder / "edgecc.yaml"
         self.config.write_text(yaml.safe_dump(self.settings))
-        self.peer.of_node = self
+        self.peer.speaker = self
 
     def topic(self, rest: str) -> str:
         return f"edgecc/v1/{self.name}/{rest}"

@@ -5,7 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.live_node import Digits, MakeNode, Node
+from support.datasets import Digits
+from support.live_node import MakeNode, Node
 
 TAUGHT = 400
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from nacl.signing import SigningKey
-from support.live_node import Digits, MakeNode, Node
+from support.datasets import Digits
+from support.live_node import MakeNode, Node
 
 from edgecc.checkpoint import generation
 from edgecc.learn.readout import Readout

@@ -1,8 +1,12 @@
 """Small readouts, and whether two are alike to the bit."""
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
 
 from edgecc.learn.readout import Readout
 
@@ -25,3 +29,14 @@ def same_bits(one: Readout, other: Readout) -> bool:
         and left.B.tobytes() == right.B.tobytes()
         and left.classes == right.classes
     )
+
+
+def saved_sums(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    """Classes, A and B of a live readout on disk."""
+    with safe_open(path, framework="numpy") as file:
+        classes = json.loads(file.metadata()["classes"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    d = tensors["B"].shape[1]
+    a = np.zeros((d, d))
+    a[np.tril_indices(d)] = tensors["A"]
+    return classes, a + np.tril(a, -1).T, tensors["B"]

@@ -14,8 +14,8 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from support.live_node import await_puback
 from support.patience import exit_code, run_command, taken, until
+from support.peer import await_puback
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNIT = DEPLOY / "edgecc.service"

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from support.live_node import Node, npy, saved_sums
+from support.datasets import npy
+from support.live_node import Node
 from support.patience import DEADLINE
-
-from edgecc.checkpoint import generation, manifest, signing
+from support.readouts import saved_sums
 
 Labelled = list[tuple[str, NDArray[Any], str]]  # id, x, label
 
@@ -25,8 +25,8 @@ def teach(node: Node, samples: Labelled, source: str = "t") -> None:
 def unlearn(node: Node, *arguments: str) -> dict[str, Any]:
     done = node.run("samples", "unlearn", *arguments, "--yes", "--json")
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
 
 
 def live_readout(node: Node) -> tuple[list[str], bytes, bytes]:
@@ -45,16 +45,6 @@ def left_in(state: Path, samples: Labelled) -> list[str]:
         pieces += [packed[at : at + 24] for at in range(8, len(packed) - 24, 24)]
     files = [path for path in state.rglob("*") if path.is_file()]
     return [str(path) for path in files if any(piece in path.read_bytes() for piece in pieces)]
-
-
-def digests(node: Node) -> list[str]:
-    folder = node.state / "generations"
-    return [one.digest for one in manifests(folder)]
-
-
-def manifests(folder: Path) -> list[manifest.Manifest]:
-    return [manifest.parse(signing.payload_of(generation.read_manifest(
-        folder / generation.name_of(number)))) for number in generation.numbers(folder)]
 
 
 def await_rows(node: Node, query: str, wanted: list[Any]) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.live_node import Seen
+from support.datasets import Seen
 
 from edgecc.learn.readout import Readout, scores
 

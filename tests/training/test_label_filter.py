@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.live_node import Digits
+from support.datasets import Digits
 
 from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk

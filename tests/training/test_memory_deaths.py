@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.datasets import Digits
 from support.learner_jobs import Log, labelled, supervisor
-from support.live_node import Digits
 from support.patience import until
 
 from edgecc.plan.costs import MIB

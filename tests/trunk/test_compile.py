@@ -1,31 +1,25 @@
 """Compiled trunks against torch, on real pictures with random He weights."""
 
-import gzip
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support.datasets import fashion
 from support.trunks import TRUNKS, Samples, digits, random_layer, three_layers
 
 from edgecc.trunk.compile import Layer, compile_trunk, pool_window
 from edgecc.trunk.interpreter import Interpreter
 
-FASHION = Path("/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz")
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
 
-def fashion(count: int = 40) -> Samples:
-    if not FASHION.exists():
-        pytest.skip(f"no {FASHION}: apt-get install dataset-fashion-mnist")
-    with gzip.open(FASHION) as file:
-        pixels = np.frombuffer(file.read(16 + count * 784)[16:], np.uint8)
-    pictures: Samples = (pixels.reshape(count, 1, 28, 28) / 255).astype(np.float32)
+def clothes(count: int = 40) -> Samples:
+    pictures: Samples = (fashion("test")[0][:count, None] / 255).astype(np.float32)
     return pictures
 
 
@@ -103,11 +97,11 @@ def test_an_int8_trunk_agrees_with_torch_on_real_digits(trunk: str) -> None:
 
 
 def test_a_float32_trunk_agrees_with_torch_on_fashion_mnist() -> None:
-    assert_float32_agrees(three_layers(), fashion())
+    assert_float32_agrees(three_layers(), clothes())
 
 
 def test_an_int8_trunk_agrees_with_torch_on_fashion_mnist() -> None:
-    assert_int8_agrees(three_layers(), fashion())
+    assert_int8_agrees(three_layers(), clothes())
 
 
 def window_layers() -> list[Layer]:

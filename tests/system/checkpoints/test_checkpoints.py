@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.live_node import Digits, MakeNode, Message, Node
+from support.datasets import Digits
+from support.live_node import MakeNode, Node
+from support.peer import Message
 from support.pulled import TAUGHT, contents, elsewhere, own, pull, refusal, taught  # noqa: F401
 
 from edgecc.checkpoint import generation

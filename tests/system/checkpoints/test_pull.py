@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 from nacl.signing import SigningKey
-from support.live_node import Digits, MakeNode, Node, Peer
+from support.datasets import Digits
+from support.live_node import MakeNode, Node
 from support.patience import until
+from support.peer import Peer
 from support.pulled import contents, elsewhere, own, pull, refusal, taught  # noqa: F401
 
 from edgecc.checkpoint import generation, signing

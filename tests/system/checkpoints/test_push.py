@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from support.live_node import Digits, MakeNode, Node, saved_sums
+from support.datasets import Digits
+from support.live_node import MakeNode, Node
 from support.pushed import TAUGHT, event, made, poor, push, save, taught, teach  # noqa: F401
+from support.readouts import saved_sums
 
 from edgecc.checkpoint import generation, signing
 from edgecc.learn.readout import Readout

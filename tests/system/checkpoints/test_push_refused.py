@@ -8,7 +8,8 @@ import numpy as np
 from nacl.signing import SigningKey
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
-from support.live_node import Digits, Node
+from support.datasets import Digits
+from support.live_node import Node
 from support.pushed import SPEC, THEIRS, event, made, poor, push, taught  # noqa: F401
 
 from edgecc.checkpoint import generation, signing

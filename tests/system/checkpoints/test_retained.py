@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.live_node import Digits, MakeNode, Node, Peer, npy
+from support.datasets import Digits, npy
+from support.live_node import MakeNode, Node
 from support.patience import run_command, until
+from support.peer import Peer
 
 from edgecc.mqtt.local_broker import Mosquitto, find_mosquitto, free_port
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from nacl.signing import SigningKey
-from support.live_node import Digits, MakeNode, Node
+from support.datasets import Digits
+from support.live_node import MakeNode, Node
 
 from edgecc.checkpoint.keyring import KIND
 from edgecc.checkpoint.signing import key_id, sign

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.live_node import Digits, Node
+from support.datasets import Digits
+from support.live_node import Node
 from support.pushed import THEIRS, made, poor, push, taught  # noqa: F401
 
 from edgecc.checkpoint import generation, manifest, signing

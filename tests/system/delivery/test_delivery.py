@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors import safe_open
-from support.live_node import Digits, MakeNode, Message, Node, Peer, saved_sums
+from support.datasets import Digits
+from support.live_node import MakeNode, Node
 from support.patience import DEADLINE, exit_code
+from support.peer import Message, Peer
+from support.readouts import saved_sums
 
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.signing import load_or_make_key

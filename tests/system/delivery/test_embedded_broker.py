@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.live_node import Digits, MakeNode
+from support.datasets import Digits
+from support.live_node import MakeNode
 
 from edgecc.mqtt.local_broker import EMBEDDED_WARNING, Embedded, free_port
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from support.live_node import Digits, Node, npy
+from support.datasets import Digits, npy
+from support.live_node import Node
 from support.patience import run_command
 
 

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from support.live_node import Digits, MakeNode, Node, npy
+from support.datasets import Digits, npy
+from support.live_node import MakeNode, Node
 from support.patience import exit_code
 
 Row = tuple[Any, ...]

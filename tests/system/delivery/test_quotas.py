@@ -3,7 +3,8 @@
 import time
 from collections import Counter
 
-from support.live_node import Digits, MakeNode, Node, npy
+from support.datasets import Digits, npy
+from support.live_node import MakeNode, Node
 
 
 def statuses(node: Node, ids: list[str], source: str) -> Counter[str]:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from support.live_node import Digits, MakeNode, Message, Node, npy
+from support.datasets import Digits, npy
+from support.live_node import MakeNode, Node
 from support.patience import DEADLINE, until
+from support.peer import Message
 
 HONEST = ("anna", "ben", "cem")
 

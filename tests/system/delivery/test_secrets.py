@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.live_node import Digits, Node, Peer
+from support.datasets import Digits
+from support.live_node import Node
 from support.patience import exit_code, run_command
+from support.peer import Peer
 from support.shipped import Broker, needs, run
 
 HUSH = "Hush-4711 and-a-blank"

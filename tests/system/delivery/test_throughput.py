@@ -1,6 +1,7 @@
 """A long queue is worked off whole and in order, with predictions and without."""
 
-from support.live_node import Digits, MakeNode, Node
+from support.datasets import Digits
+from support.live_node import MakeNode, Node
 
 
 def in_order(node: Node) -> list[str]:

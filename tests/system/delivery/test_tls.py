@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.live_node import Digits, Node, Peer, npy
+from support.datasets import Digits, npy
+from support.live_node import Node
 from support.patience import accept, run_command, until
+from support.peer import Peer
 from support.shipped import Broker, needs, run
 
 CA_CONFIG = """\

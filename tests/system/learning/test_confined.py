@@ -10,7 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.live_node import Digits, MakeNode
+from support.datasets import Digits
+from support.live_node import MakeNode
 from support.patience import DEADLINE, run_command
 from support.shipped import needs
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from nacl.signing import SigningKey
-from support.growths import FASHION, SERIES, await_closed, chain, fashion_series
+from support.datasets import SERIES, Digits, fashion_series
+from support.growths import await_closed, chain
 from support.learner_jobs import labelled
-from support.live_node import Digits, MakeNode, Message, Node
+from support.live_node import MakeNode, Node
 from support.patience import APART, DEADLINE, until
+from support.peer import Message
 
 from edgecc.checkpoint import generation, signing
 from edgecc.learn.backends import Backend
@@ -30,8 +32,6 @@ from edgecc.training.growth import Grower
 
 @pytest.fixture(scope="module")
 def fashion() -> Digits:
-    if not FASHION.exists():
-        pytest.skip("Fashion-MNIST is missing: apt install dataset-fashion-mnist")
     return fashion_series()
 
 

@@ -3,10 +3,11 @@
 import json
 from typing import Any
 
-import pytest
-from support.growths import FASHION, SERIES, await_closed, fashion_series
-from support.live_node import MakeNode, Message, Node
+from support.datasets import SERIES, fashion_series
+from support.growths import await_closed
+from support.live_node import MakeNode, Node
 from support.patience import DEADLINE
+from support.peer import Message
 
 from edgecc.checkpoint import generation
 from edgecc.config.state import State
@@ -25,8 +26,6 @@ def events(node: Node, kind: str) -> list[dict[str, Any]]:
 def test_a_learner_without_memory_comes_back_with_a_smaller_plan_also_after_a_restart(
     make_node: MakeNode
 ) -> None:
-    if not FASHION.exists():
-        pytest.skip("Fashion-MNIST is missing: apt install dataset-fashion-mnist")
     images, labels = fashion_series()
     node = make_node(grow={"first": 400, "epochs": 8}, input=SERIES,
                      memory_budget="512MiB")

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.live_node import Digits, MakeNode, Node, npy
+from support.datasets import Digits, npy
+from support.live_node import MakeNode, Node
 from support.patience import DEADLINE
 
 from edgecc.checkpoint import generation

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.datasets import load_sample_image
-from support.live_node import Digits, MakeNode, Node
+from support.datasets import Digits
+from support.live_node import MakeNode, Node
 from support.models import small
 from support.patience import DEADLINE, exit_code
 

@@ -4,8 +4,10 @@ import json
 import random
 
 import pytest
-from support.live_node import Digits, MakeNode, Node, npy
-from support.unlearnt import Labelled, await_rows, digests, left_in, live_readout, teach, unlearn
+from support.datasets import Digits, npy
+from support.growths import chain
+from support.live_node import MakeNode, Node
+from support.unlearnt import Labelled, await_rows, left_in, live_readout, teach, unlearn
 
 
 @pytest.fixture
@@ -151,5 +153,5 @@ def test_killed_again_and_again_it_ends_as_if_it_never_learnt(
     said = node.peer.wait(lambda m: m.topic == node.topic("response/unlearn"), after=heard).json
     assert (said["data"]["samples"], said["data"]["base"]) == (30, 0)
     assert left_in(node.state, gone) == []
-    assert digests(node) == digests(pure)
+    assert chain(node) == chain(pure)
     assert live_readout(node) == live_readout(pure)

@@ -1,40 +1,28 @@
 """Unlearning what growths drew: they begin anew, and end as if it had never come."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from support.datasets import SERIES, fashion_series
+from support.growths import chain, manifests
 from support.live_node import MakeNode, Node
 from support.unlearnt import (
     Labelled,
     await_rows,
-    digests,
     left_in,
     live_readout,
-    manifests,
     teach,
     unlearn,
 )
 
-from edgecc.capture.dataset import load_idx
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.signing import load_or_make_key
-
-FASHION = Path("/usr/share/datasets/fashion-mnist")
-SERIES = {"kind": "sensor", "shape": [1, 196]}
 
 
 @pytest.fixture(scope="module")
 def fashion() -> Labelled:
-    """Clothes at 14x14, read row by row as one series: hard for the stem, so blocks help."""
-    if not FASHION.exists():
-        pytest.skip("Fashion-MNIST is missing: apt install dataset-fashion-mnist")
-    images, labels = load_idx(FASHION)
-    small = images[:1200].reshape(-1, 14, 2, 14, 2).mean((2, 4)).astype(np.float32)
-    series = small.reshape(-1, 1, 196)
-    return [(f"f-{n}", x, str(y)) for n, (x, y) in enumerate(zip(series, labels, strict=False))]
+    return [(f"f-{n}", x, str(y)) for n, (x, y) in enumerate(zip(*fashion_series(), strict=True))]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +79,7 @@ def grown(node: Node, samples: Labelled, *growths: int) -> list[str]:
     node.start()
     teach(node, samples)
     settle(node, *growths)
-    return digests(node)
+    return chain(node)
 
 
 def settle(node: Node, *growths: int) -> None:
@@ -113,7 +101,7 @@ def test_deep_ends_with_the_generations_of_a_node_that_never_saw_the_samples(
     again = unlearn(node, "--deep", *(identity for identity, _, _ in late))
     assert (again["samples"], again["growths_again"]) == (10, [3])
     settle(node)
-    assert digests(node)[:4] == before[:4]
+    assert chain(node)[:4] == before[:4]
     found = unlearn(node, "--deep", *(identity for identity, _, _ in early))
     assert (found["samples"], found["growths_again"]) == (10, [1, 3])
     removed = set(found["removed"])
@@ -123,7 +111,7 @@ def test_deep_ends_with_the_generations_of_a_node_that_never_saw_the_samples(
         node.peer.wait(lambda m, n=number: m.payload == b"" and m.topic == node.topic(
             f"checkpoint/{n}/manifest"))
     settle(node)
-    assert digests(node) == wanted
+    assert chain(node) == wanted
     assert verdicts(node) == verdicts(pure)
     assert node.rows("SELECT seq, previous, label FROM label ORDER BY seq") == pure.rows(
         "SELECT seq, previous, label FROM label ORDER BY seq")

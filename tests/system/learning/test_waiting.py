@@ -5,11 +5,13 @@ import time
 from pathlib import Path
 
 import pytest
+from support.datasets import SERIES, Digits, fashion_series
 from support.fake_board import Board, write_vcgencmd
 from support.fake_systemd import Systemd
-from support.growths import FASHION, SERIES, await_closed, chain, fashion_series
-from support.live_node import Digits, MakeNode, Message, Node
+from support.growths import await_closed, chain
+from support.live_node import MakeNode, Node
 from support.patience import DEADLINE
+from support.peer import Message
 
 GROW = {"first": 400, "epochs": 16}  # trains longer than sensors are read apart
 
@@ -36,8 +38,6 @@ def set_hours(node: Node, hours: str) -> None:
 def test_a_growth_with_a_share_of_the_time_waits_out_the_heat_and_ends_in_the_same_bytes(
     make_node: MakeNode, systemd: Systemd
 ) -> None:
-    if not FASHION.exists():
-        pytest.skip("Fashion-MNIST is missing: apt install dataset-fashion-mnist")
     windows, labels = fashion_series()
     free = make_node(grow=GROW, input=SERIES)
     node = make_node(grow=GROW, input=SERIES, governor={"cpu_share": 0.5})

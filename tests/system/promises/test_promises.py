@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.brokers import Broker
-from support.live_node import Digits, MakeNode, Node, Peer, npy
+from support.datasets import Digits, npy
+from support.live_node import MakeNode, Node
 from support.mqtt_relay import CONNECT, PUBACK, PUBLISH, Packet, Relay
 from support.patience import APART, DEADLINE, run_command, until
+from support.peer import Peer
 
 from edgecc.capture import open_source
 from edgecc.config.schema import Mqtt

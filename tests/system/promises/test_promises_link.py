@@ -16,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 from support.brokers import Broker
-from support.live_node import Digits, MakeNode, Node, Peer, npy
+from support.datasets import Digits, npy
+from support.live_node import MakeNode, Node
 from support.mqtt_relay import PUBLISH, SUBSCRIBE, UNSUBSCRIBE, Relay
 from support.patience import accept, exit_code, until
+from support.peer import Peer
 
 from edgecc.config.schema import Mqtt
 from edgecc.mqtt.backoff import FIRST, LAST, STABLE, Backoff

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from support.brokers import Broker
-from support.live_node import BRIEF, Digits, MakeNode, Node, Peer, npy
+from support.datasets import Digits, npy
+from support.live_node import MakeNode, Node
 from support.mqtt_relay import PUBLISH, Relay
+from support.peer import BRIEF, Peer
 
 from edgecc.config.schema import Mqtt
 from edgecc.mqtt.connection import Connected, Link, Published

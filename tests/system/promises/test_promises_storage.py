@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.live_node import Digits, MakeNode, Message, Node
+from support.datasets import Digits
+from support.live_node import MakeNode, Node
 from support.mqtt_relay import CONNECT, PUBACK, PUBLISH, Relay
+from support.peer import Message
 
 from edgecc.config.loading import load
 from edgecc.errors import StorageFull

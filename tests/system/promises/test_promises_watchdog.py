@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.datasets import Digits
 from support.fake_systemd import Systemd
-from support.live_node import Digits, MakeNode, Node
+from support.live_node import MakeNode, Node
 from support.patience import APART, accept, run_command, until
 
 from edgecc.config.schema import Mqtt
