@@ -7,10 +7,10 @@ have been checked; a folder that fails any check raises and changes nothing.
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from nacl.signing import SigningKey, VerifyKey
@@ -20,8 +20,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from edgecc.checkpoint import manifest as manifests
-from edgecc.checkpoint import readout_file as sums
-from edgecc.checkpoint import signing
+from edgecc.checkpoint import readout_file, signing
 from edgecc.checkpoint.manifest import Manifest
 from edgecc.errors import CheckpointError, Corrupt, Incompatible
 from edgecc.host import files
@@ -32,7 +31,6 @@ from edgecc.trunk.model_stem import StemModel
 from edgecc.trunk.trunk import Trunk
 
 MANIFEST = "manifest.json"
-Sums = TypeVar("Sums")  # a readout, or nothing where it is only checked
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,11 @@ def write(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     files.write(folder / "blocks.safetensors", save_tensors(_tensors(trunk)))
-    files.write(folder / "readout.safetensors", save_tensors(sums.tensors_of(readout)))
+    files.write(folder / "readout.safetensors", save_tensors(readout_file.tensors_of(readout)))
     files.write(folder / "trunk.tflite", model or trunk.compile())
     described = replace(
-        manifest, blocks=_describe_blocks(trunk), classes=list(readout.classes)
+        manifest, blocks=_describe_blocks(trunk), classes=list(readout.classes),
+        schema=manifests.SCHEMA,
     ).with_files(folder)
     files.write(folder / MANIFEST, described.to_json())
     files.sync(folder)
@@ -95,23 +94,14 @@ def load(
     must fit."""
     manifest = manifests.parse(signing.open_envelope(read_manifest(folder), trusted))
     data = {name: _checked_file(folder / name, file) for name, file in manifest.files.items()}
-    trunk, readout = _opened(manifest, data, spec, most, sums.readout_from)
-    return Generation(manifest, trunk, data["trunk.tflite"], readout)
+    return from_files(manifest, data, spec, most=most)
 
 
-def check(manifest: Manifest, data: Mapping[str, bytes]) -> None:
-    """Refuse what `load` would refuse, once signature and digests are known to be right.
-
-    In a fraction of the time: sums stay packed.
-    """
-    _opened(manifest, data, None, None, sums.check)
-
-
-def _opened(
-    manifest: Manifest, data: Mapping[str, bytes], spec: Input | None, most: int | None,
-    read: Callable[[dict[str, NDArray[Any]], list[str], int], Sums],
-) -> tuple[Trunk, Sums]:
-    """The trunk in these files, and what `read` makes of the sums over its features."""
+def from_files(
+    manifest: Manifest, data: Mapping[str, bytes], spec: Input | None = None, *,
+    most: int | None = None,
+) -> Generation:
+    """What `load` makes of files whose signature and digests are known to be right."""
     wanted = None if spec is None else {"kind": spec.kind, "shape": list(spec.shape)}
     place = f"generation {manifest.number}"
     if wanted is not None and manifest.node_input != wanted:
@@ -122,10 +112,11 @@ def _opened(
         trunk = _trunk(manifest, load_tensors(data["blocks.safetensors"]), data["trunk.tflite"])
         if most is not None and trunk.dim > most:
             raise Incompatible(f"{place} has {trunk.dim} features, memory_budget is for {most}")
-        packed = load_tensors(data["readout.safetensors"])
-        return trunk, read(packed, manifest.classes, trunk.dim)
+        sums = load_tensors(data["readout.safetensors"])
+        readout = readout_file.readout_from(sums, manifest.classes, trunk.dim)
     except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
         raise Corrupt(f"{place}: tensors do not fit the manifest: {error!r}") from error
+    return Generation(manifest, trunk, data["trunk.tflite"], readout)
 
 
 def read_manifest(folder: Path) -> bytes:

@@ -13,7 +13,8 @@ from typing import Any
 
 from edgecc.errors import Corrupt, Incompatible
 
-SCHEMA = "edgecc.checkpoint/2"  # 1 had sums of other features, not packed
+SCHEMA = "edgecc.checkpoint/3"
+READABLE = (SCHEMA, "edgecc.checkpoint/2")  # 2 packed sums differently; 1 had other features
 ELSEWHERE = -1  # number of a growth that was another node's
 CHUNK = 64 * 1024  # bytes
 FILES = ("blocks.safetensors", "readout.safetensors", "trunk.tflite")
@@ -74,11 +75,11 @@ def parse(data: bytes) -> Manifest:
     try:
         value = json.loads(data)
         schema = value.get("schema")
-        if schema != SCHEMA:
+        if schema not in READABLE:
             raise Incompatible(
                 f"checkpoint schema {schema!r}, made by another version: this edgecc reads "
-                f"{SCHEMA!r}. A node starts anew on its stem and learns what it has stored again; "
-                "pull checkpoints from a node of this version")
+                f"{' and '.join(READABLE)}. A node restarts from its stem and learns what it has "
+                "stored again; pull checkpoints from a node of this version")
         said = value.pop("digest")
         known = {item.name for item in fields(Manifest)}
         manifest = Manifest(**{key: value[key] for key in known & value.keys()})

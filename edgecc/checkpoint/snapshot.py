@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from edgecc.checkpoint import readout_file as sums
+from edgecc.checkpoint import readout_file
 from edgecc.errors import Corrupt
 from edgecc.host import files
 from edgecc.learn.readout import Readout
@@ -21,7 +21,7 @@ def write(path: Path, digest: str, readout: Readout, cursor: int) -> None:
     about = {
         "generation": digest, "cursor": str(cursor), "classes": json.dumps(readout.classes),
     }
-    data = save(sums.tensors_of(readout, packed=False), metadata=about)
+    data = save(readout_file.tensors_of(readout, packed=False), metadata=about)
     files.replace(path, data)
 
 
@@ -31,7 +31,7 @@ def read(path: Path, dim: int) -> tuple[str, Readout, int]:
         with safe_open(path, framework="numpy") as file:
             about = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        readout = sums.readout_from(tensors, json.loads(about["classes"]), dim)
+        readout = readout_file.readout_from(tensors, json.loads(about["classes"]), dim)
         return about["generation"], readout, int(about["cursor"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise Corrupt(f"{path}: {error}") from error

@@ -86,8 +86,8 @@ def test_a_signed_manifest_with_anything_anywhere_loads_or_is_refused(
 
 
 tensors = st.dictionaries(
-    st.sampled_from(["A", "B", "order", "steps", "shifts", "bytes", "lines", "0.conv.0", "0.bias",
-                     "input.mean", "input.std", "__metadata__", "x"]),
+    st.sampled_from(["A", "B", "order", "steps", "shifts", "bytes", "lines", "columns",
+                     "0.conv.0", "0.bias", "input.mean", "input.std", "__metadata__", "x"]),
     st.fixed_dictionaries({}, optional={
         "dtype": st.sampled_from(["F32", "F64", "U8", "I64", "BF16", "F8_E4M3", "BOOL", "x", 5]),
         "shape": st.lists(st.sampled_from([0, 1, 2, 3, 64, 2**31, 2**62, -1, 1.5]), max_size=4),

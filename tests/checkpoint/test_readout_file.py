@@ -1,6 +1,5 @@
-"""Packed sums are the sums, bit for bit, whatever they are; and lies about them are refused."""
+"""Packed sums are the sums, bit for bit, whatever they are; and tensors that lie are refused."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecc.checkpoint.sums_codec import _lengths, _lines, _ones, check, pack, read, unpack
+from edgecc.checkpoint.readout_file import pack, readout_from, tensors_of, unpack
 from edgecc.learn.readout import FEATURE_MAX, Floats, Readout, to_integers
 from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
@@ -17,9 +16,7 @@ from edgecc.trunk.interpreter import Interpreter
 
 
 def round_trip(a: Floats, b: Floats) -> tuple[Floats, Floats]:
-    packed = pack(a, b)
-    assert packed is not None
-    return unpack(packed, len(a), len(b))
+    return unpack(pack(a, b), len(a), len(b))
 
 
 def assert_returned(a: Floats, b: Floats) -> None:
@@ -55,12 +52,16 @@ def test_any_whole_numbers_come_back_though_no_samples_make_them(
     assert_returned(np.tril(a) + np.tril(a, -1).T, draw.integers(-9, 9, (2, d)).astype(float))
 
 
-def test_sums_that_would_lose_a_bit_are_not_packed() -> None:
-    for value in (0.5, 2.0**52 + 1, -(2.0**53), np.nan, np.inf, 1e300):
-        a, b = np.eye(3), np.ones((2, 3))
-        a[2, 2] = value
-        assert pack(a, b) is None
-        assert pack(np.eye(3), b * value) is None
+@pytest.mark.parametrize("value", [0.5, 2.0**52 + 1, -(2.0**53), 1e300])
+def test_sums_that_would_lose_a_bit_are_not_packed(value: float) -> None:
+    readout = Readout(2, ["a", "b"])
+    for sums in readout.sums():
+        sums[1, 1] = value
+        tensors = tensors_of(readout)
+        assert set(tensors) == {"A", "B"}
+        back = readout_from(tensors, ["a", "b"], 2)
+        assert (back.A.tobytes(), back.B.tobytes()) == (readout.A.tobytes(), readout.B.tobytes())
+        sums[1, 1] = 0.0
 
 
 def learnt(filters: int, digits: Any) -> Readout:
@@ -74,17 +75,14 @@ def learnt(filters: int, digits: Any) -> Readout:
 def test_a_real_readout_takes_less_than_two_and_a_half_bytes_an_entry(digits: Any) -> None:
     a, b = learnt(12, digits).sums()
     packed = pack(a, b)
-    assert packed is not None
+    assert packed["steps"][0] == len(a)
     entries = len(a) * (len(a) + 1) / 2 + b.size
     assert sum(tensor.nbytes for tensor in packed.values()) < 2.5 * entries
-    check(packed, len(a), len(b))
     assert_returned(a, b)
 
 
 def test_the_same_sums_are_the_same_bytes(digits: Any) -> None:
     one, other = (pack(*learnt(2, digits).sums()) for _ in range(2))
-    assert one is not None
-    assert other is not None
     assert {name: tensor.tobytes() for name, tensor in one.items()} == {
         name: tensor.tobytes() for name, tensor in other.items()}
 
@@ -97,7 +95,6 @@ def test_the_same_sums_are_the_same_bytes(digits: Any) -> None:
 def test_a_changed_tensor_is_refused_or_holds_finite_sums(data: st.DataObject) -> None:
     """Signature and digests refuse these earlier; here only the right key can lie."""
     packed = pack(*summed(1, 6, 20, 900).sums())
-    assert packed is not None
     name = data.draw(st.sampled_from(sorted(packed)))
     spoilt = bytearray(packed[name].tobytes())
     spoilt[data.draw(st.integers(0, len(spoilt) - 1))] ^= 1 << data.draw(st.integers(0, 7))
@@ -111,37 +108,7 @@ def test_a_changed_tensor_is_refused_or_holds_finite_sums(data: st.DataObject) -
     assert np.isfinite(b).all()
 
 
-@given(st.integers(0, 99), st.integers(0, 9), st.integers(0, 30), st.data())
-@settings(max_examples=400)
-def test_the_quick_check_refuses_what_cannot_be_read_and_nothing_else(
-    seed: int, dim: int, samples: int, data: st.DataObject
-) -> None:
-    packed = pack(*summed(seed, dim, samples, 900).sums())
-    assert packed is not None
-    check(packed, dim + 1, 3)
-    name = data.draw(st.sampled_from(["steps", "shifts", "bytes", "lines", "order"]))
-    spoilt = packed[name].copy()
-    if not spoilt.size:
-        return
-    place = data.draw(st.integers(0, spoilt.size - 1))
-    if name == "bytes" and spoilt[place] and data.draw(st.booleans()):  # as many in all
-        spoilt[place] -= 1
-        spoilt[place - 1] += 1
-    else:
-        spoilt[place] ^= 1 << data.draw(st.integers(0, 8 * spoilt.itemsize - 1))
-    lie = {**packed, name: spoilt}
-    assert refused(lambda: check(lie, dim + 1, 3)) == refused(lambda: read(lie, dim + 1, 3))
-
-
-def refused(what: Callable[[], object]) -> bool:
-    try:
-        what()
-    except ValueError:
-        return True
-    return False
-
-
-@pytest.mark.parametrize("name", ["order", "steps", "shifts", "bytes", "lines"])
+@pytest.mark.parametrize("name", ["steps", "columns"])
 @pytest.mark.parametrize("edit", [
     lambda t: t[:-1], lambda t: np.append(t, t[-1:]), lambda t: t[:, None],
     lambda t: t.astype(np.float64), lambda t: t[:0],
@@ -149,7 +116,6 @@ def refused(what: Callable[[], object]) -> bool:
 def test_a_tensor_of_another_size_or_type_is_a_value_error(name: str, edit: Any) -> None:
     readout = summed(1, 6, 20, 900)
     packed = pack(*readout.sums())
-    assert packed is not None
     with pytest.raises((ValueError, TypeError)):
         unpack({**packed, name: edit(packed[name])}, 7, 3)
 
@@ -160,24 +126,5 @@ def test_another_number_of_features_or_classes_is_refused_before_memory_is_taken
     d: int, classes: int
 ) -> None:
     packed = pack(*summed(1, 6, 20, 900).sums())
-    assert packed is not None
-    with pytest.raises(ValueError, match=r"expected|bytes for"):
+    with pytest.raises(ValueError, match=r"columns of|bytes for"):
         unpack(packed, d, classes)
-
-
-@given(st.integers(1, 9), st.integers(0, 9), st.data())
-def test_lines_are_as_long_as_they_are_said_to_be(
-    d: int, classes: int, data: st.DataObject
-) -> None:
-    steps = data.draw(st.integers(0, d))
-    lines = _lines(np.zeros((d + classes, d)), steps)
-    assert _lengths(d, classes, steps).tolist() == [len(line) for line in lines]
-
-
-def test_ones_are_counted_alike_by_every_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = np.random.default_rng(0).integers(0, 2**64, 500, np.uint64)
-    words[:3] = [0, 1, 2**64 - 1]
-    wanted = [int(word).bit_count() for word in words]
-    assert _ones(words).tolist() == wanted
-    monkeypatch.delattr(np, "bitwise_count", raising=False)
-    assert _ones(words).tolist() == wanted
