@@ -10,12 +10,13 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from edgecc.capture import Item, Reopened, Source
 from edgecc.capture.dataset import npy_bytes
+from edgecc.capture.item import Item, Items
 from edgecc.errors import ConfigError
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -50,8 +51,8 @@ def open_csv(
     window: int | None = None,
     step: int | None = None,
     label_column: str | None = None,
-) -> Source:
-    """Windows of `window` rows, `step` rows apart; options as in `open_source`."""
+) -> Items:
+    """Windows of `window` rows, `step` rows apart; options as in `open_items`."""
     header = next(_records(path), (1, []))[1]
     columns = _header(path, header, label_column)
     if shape is not None:
@@ -60,7 +61,7 @@ def open_csv(
     step = window if step is None else step
     if window < 1 or step < 1:
         raise ConfigError(f"window {window} and step {step} must be at least 1 row")
-    return Source(Reopened(lambda: _windows(path, columns, window, step)), total=None)
+    return Items(partial(_windows, path, columns, window, step))
 
 
 def _check_shape(path: Path, header: Header, shape: tuple[int, ...], window: int | None) -> int:
@@ -90,13 +91,8 @@ def _windows(path: Path, header: Header, window: int, step: int) -> Iterator[Ite
         sent += 1
         yield _item(path, list(held))
     if skipped or not sent:
-        log.warning(
-            "%s: %d windows of %d rows sent, %d skipped because their rows have different labels",
-            path,
-            sent,
-            window,
-            skipped,
-        )
+        log.warning("%s: %d windows of %d rows sent, %d skipped because their rows have different "
+                    "labels", path, sent, window, skipped)
 
 
 def _item(path: Path, rows: list[Row]) -> Item:

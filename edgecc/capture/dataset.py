@@ -16,24 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecc.capture import Item, Reopened, Source
+from edgecc.capture.item import Item, Items
 from edgecc.errors import ConfigError
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 PREFIXES = {"train": "train", "test": "t10k"}
-FASHION = (
-    "t-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle-boot",
-)
+FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag",
+           "ankle-boot")
 
 
 def load_idx(folder: str | Path, split: str = "train") -> Arrays:
@@ -50,29 +40,29 @@ def load_digits(split: str = "train") -> Arrays:
 
 def find_images(folder: Path) -> Path | None:
     """The IDX images in `folder`: the training split, or the test split if it is alone."""
-    found = [*folder.glob("*-images-idx3-ubyte"), *folder.glob("*-images-idx3-ubyte.gz")]
+    paths = [*folder.glob("*-images-idx3-ubyte"), *folder.glob("*-images-idx3-ubyte.gz")]
     for prefix in PREFIXES.values():
-        for path in found:
+        for path in paths:
             if path.name.startswith(f"{prefix}-images"):
                 return path
-    return min(found, default=None)
+    return min(paths, default=None)
 
 
-def open_images(path: Path, *, shape: tuple[int, ...] | None = None) -> Source:
+def open_images(path: Path, *, shape: tuple[int, ...] | None = None) -> Items:
     """Items 'train-000000' or 'test-000000' and on, each an array (1, height, width)."""
     split = next((s for s, p in PREFIXES.items() if path.name.startswith(f"{p}-images")), None)
     if split is None:
         raise ConfigError(f"{str(path)!r}: the name starts with neither train nor t10k")
     images, classes = _load_pair(path)
     _check_shape(str(path), images, shape)
-    return _source(split, np.arange(len(images)), images, _label_names(path, classes))
+    return _items(split, np.arange(len(images)), images, _label_names(path, classes))
 
 
-def open_digits(*, shape: tuple[int, ...] | None = None) -> Source:
+def open_digits(*, shape: tuple[int, ...] | None = None) -> Items:
     """The training split as items 'digits-000000' and on, numbered as scikit-learn does."""
     images, classes, rows = _digits("train")
     _check_shape("digits", images, shape)
-    return _source("digits", rows, images, [str(c) for c in classes])
+    return _items("digits", rows, images, [str(c) for c in classes])
 
 
 def npy_bytes(array: NDArray[Any]) -> bytes:
@@ -82,15 +72,15 @@ def npy_bytes(array: NDArray[Any]) -> bytes:
     return file.getvalue()
 
 
-def _source(
+def _items(
     name: str, rows: NDArray[np.int64], images: NDArray[np.uint8], labels: list[str]
-) -> Source:
-    def items() -> Iterator[Item]:
+) -> Items:
+    def read() -> Iterator[Item]:
         for row in rows:
             payload = npy_bytes(images[row][np.newaxis])
             yield Item(f"{name}-{row:06d}", payload, "application/x-npy", labels[row])
 
-    return Source(Reopened(items), total=len(rows))
+    return Items(read, total=len(rows))
 
 
 def _check_shape(name: str, images: NDArray[np.uint8], shape: tuple[int, ...] | None) -> None:

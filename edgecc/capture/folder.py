@@ -1,14 +1,14 @@
 """Pictures in class folders: PATH/<label>/<file>; files directly in PATH have no label.
 
-The id is the path relative to PATH and the order is that of the ids. Files are read when
-their turn comes; what is neither picture nor hidden is counted and reported once.
+The id is the path relative to PATH, and items come in the order of their ids. Each file is read
+when its turn comes; other files, unless hidden, are counted and reported once.
 """
 
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgecc.capture import ACCEPTED, Item, Reopened, Source
+from edgecc.capture.item import Item, Items
 from edgecc.errors import ConfigError
 
 CONTENT_TYPES = {
@@ -21,15 +21,13 @@ CONTENT_TYPES = {
 log = logging.getLogger(__name__)
 
 
-def open_folder(root: Path) -> Source:
+def open_folder(root: Path) -> Items:
     """List the files now, read each one when it is asked for."""
     entries = sorted(_walk(root), key=lambda path: path.relative_to(root).as_posix())
-    found = [path for path in entries if path.suffix.lower() in CONTENT_TYPES]
-    if len(found) < len(entries):
+    pictures = [path for path in entries if path.suffix.lower() in CONTENT_TYPES]
+    if len(pictures) < len(entries):
         _report(root, [path for path in entries if path.suffix.lower() not in CONTENT_TYPES])
-    if not found:
-        raise ConfigError(f"{str(root)!r} has nothing to stream; accepted are {ACCEPTED}")
-    return Source(Reopened(lambda: (_read(root, path) for path in found)), total=len(found))
+    return Items(lambda: (_read(root, path) for path in pictures), total=len(pictures))
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -48,13 +46,8 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _report(root: Path, left_out: list[Path]) -> None:
-    log.warning(
-        "%s: left out %d entries that are not %s, for example %s",
-        root,
-        len(left_out),
-        ", ".join(CONTENT_TYPES),
-        left_out[0].relative_to(root).as_posix(),
-    )
+    log.warning("%s: left out %d entries that are not %s, for example %s", root, len(left_out),
+                ", ".join(CONTENT_TYPES), left_out[0].relative_to(root).as_posix())
 
 
 def _read(root: Path, path: Path) -> Item:

@@ -13,16 +13,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgecc.capture import Item, Reopened, Source
+from edgecc.capture.item import Item, Items
 from edgecc.errors import ConfigError
 
 BINARY = ("image/jpeg", "image/png", "application/x-npy")
 
 
-def open_jsonl(path: Path) -> Source:
+def open_jsonl(path: Path) -> Items:
     """A file; a line without an id is '<file name>:<line number>'."""
 
-    def items() -> Iterator[Item]:
+    def read() -> Iterator[Item]:
         try:
             with path.open("rb") as file:
                 yield from read_lines(file, name=path.name)
@@ -31,14 +31,14 @@ def open_jsonl(path: Path) -> Source:
 
     if not os.path.isfile(path):
         raise ConfigError(f"{path} is not a file")
-    return Source(Reopened(items), total=None)
+    return Items(read)
 
 
 def read_lines(lines: Iterable[bytes], *, name: str, hashed_ids: bool = False) -> Iterator[Item]:
     """Items of the lines, blank ones left out.
 
-    With `hashed_ids` a default id ends in a digest of the line: what comes through a pipe
-    tomorrow is not what came today, and must not be taken for its duplicate.
+    With `hashed_ids` a default id ends in a digest of the line: line 1 of tomorrow's pipe must not
+    be taken for a duplicate of today's.
     """
     for number, line in enumerate(lines, start=1):
         if line.strip():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgecc.capture import Item
+from edgecc.capture.item import Item
 from edgecc.errors import ConfigError, NotRunning
 from edgecc.mqtt.client import Client
 from edgecc.protocol.messages import Inbound

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import click
 
-from edgecc.capture import Item, open_source
 from edgecc.capture.dataset import find_images
+from edgecc.capture.item import Item
+from edgecc.capture.open import open_items
 from edgecc.capture.producer import Stream, journal_for
 from edgecc.cli.common import json_option, print_json, refuse_offline, with_config
 from edgecc.config.schema import Config
@@ -41,11 +42,11 @@ def stream(
     file, 'digits', or '-' for JSON lines on standard input.
     """
     check_id(source, "--source")
-    opened = open_source(
+    opened = open_items(
         path, shape=config.input.shape, window=window, step=step, label_column=label_column)
     total = min(opened.total, limit) if opened.total is not None and limit else (
         opened.total or limit)
-    items: Iterator[Item] = itertools.islice(opened.items, limit)
+    items: Iterator[Item] = itertools.islice(opened, limit)
     if _ids_are_file_names(path):
         items = (_with_content_id(item) for item in items)
     if unlabelled:

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from support.captured import read, write_jsonl
+from support.captured import write_jsonl
 
-from edgecc.capture import Item, dataset, jsonl, open_source
+from edgecc.capture import dataset, jsonl
+from edgecc.capture.item import Item
+from edgecc.capture.open import open_items
 from edgecc.errors import ConfigError
 
 
@@ -28,7 +30,7 @@ def test_numbers_and_channels_stay_json_and_pictures_become_bytes(tmp_path: Path
         {"data": {"x": [1, 2], "y": [3, 4]}, "id": "mine", "label": 7},
         {"data": picture, "content_type": "image/png"},
     )
-    numbers, channels, image = read(open_source(path))
+    numbers, channels, image = list(open_items(path))
     assert numbers == Item("s.jsonl:1", b"[1,2.5]", "application/json", "a", 12.0)
     assert channels == Item("mine", b'{"x":[1,2],"y":[3,4]}', "application/json", "7")
     assert image == Item("s.jsonl:3", buffer.getvalue(), "image/png")
@@ -37,14 +39,14 @@ def test_numbers_and_channels_stay_json_and_pictures_become_bytes(tmp_path: Path
 def test_json_lines_give_the_same_items_each_time_and_skip_blank_ones(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"data":[1]}\r\n\r\n{"data":[1]}')
-    source = open_source(str(path))
-    items = read(source)
+    source = open_items(str(path))
+    items = list(source)
     assert [item.id for item in items] == ["s.jsonl:1", "s.jsonl:3"]
-    assert items == read(source) == read(open_source(str(path)))
+    assert items == list(source) == list(open_items(str(path)))
 
 
 def stream_stdin(lines: str) -> list[str]:
-    code = "from edgecc.capture import open_source\nfor i in open_source('-').items: print(i.id)"
+    code = "from edgecc.capture.open import open_items\nfor i in open_items('-'): print(i.id)"
     run = subprocess.run(
         [sys.executable, "-c", code], input=lines, capture_output=True, text=True, check=True
     )
@@ -95,7 +97,7 @@ def test_a_bad_line_is_named_by_its_number_and_reason(
 ) -> None:
     path = tmp_path / "s.jsonl"
     path.write_bytes(b'{"data":[1]}\n' + line + b"\n")
-    items = iter(open_source(str(path)).items)
+    items = iter(open_items(str(path)))
     next(items)
     with pytest.raises(ConfigError, match=rf"^s\.jsonl:2: .*{what}"):
         next(items)

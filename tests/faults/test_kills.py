@@ -6,7 +6,7 @@ import numpy as np
 from support.brokers import Broker
 from support.datasets import npy
 
-from edgecc.capture import Item
+from edgecc.capture.item import Item
 from edgecc.capture.producer import Stream
 from edgecc.config.loading import load
 from edgecc.mqtt.client import Client

@@ -1,4 +1,4 @@
-"""Items of a source, and files of each kind to capture from."""
+"""Items, and files of each kind to capture from."""
 
 import csv
 import gzip
@@ -11,11 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgecc.capture import Item, Source
-
-
-def read(source: Source) -> list[Item]:
-    return list(source.items)
+from edgecc.capture.item import Item
 
 
 def array(item: Item) -> NDArray[np.float32]:

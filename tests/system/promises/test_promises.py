@@ -19,7 +19,7 @@ from support.mqtt_relay import CONNECT, PUBACK, PUBLISH, Packet, Relay
 from support.patience import APART, DEADLINE, run_command, until
 from support.peer import Peer
 
-from edgecc.capture import open_source
+from edgecc.capture.open import open_items
 from edgecc.config.schema import Mqtt
 from edgecc.mqtt.connection import Connected, Event, Link, Subscribed
 from edgecc.mqtt.local_broker import Mosquitto, find_mosquitto, free_port
@@ -259,7 +259,7 @@ def test_p11_a_stream_keeps_its_copy_until_the_receipt_whatever_the_broker_acked
     done = run_command(command)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    ids = [item.id for item in open_source("digits", shape=(1, 8, 8)).items]
+    ids = [item.id for item in open_items("digits", shape=(1, 8, 8))]
     assert 0 < said["resumed"] <= before <= len(ids) - 300
     assert said["resumed"] + said["sent"] == len(ids)
     assert sorted(one for (one,) in node.rows("SELECT id FROM sample")) == sorted(ids)
