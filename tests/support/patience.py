@@ -102,6 +102,7 @@ def run_command(
             try:
                 out, err = process.communicate(input, timeout=APART)
             except subprocess.TimeoutExpired:
+                input = None  # it is on its way
                 if not patience.lasts:
                     process.kill()
                     raise
