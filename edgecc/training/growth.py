@@ -42,7 +42,7 @@ from edgecc.training.evaluation import (
 )
 from edgecc.training.label_filter import plausible
 from edgecc.training.recipe import Recipe
-from edgecc.trunk import geometry as sizes
+from edgecc.trunk import geometry
 from edgecc.trunk.compile import Layer
 from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.trunk import Trunk
@@ -128,7 +128,7 @@ class Grower:
                 len(weight), -1, *maps.size if weight.ndim == 2 else weight.shape[2:])
                 for weight in weights),
             bias=np.asarray(bias), pool=block.pool,
-            grid=sizes.fitted(planned.grid, (out[0], out[1])),
+            grid=geometry.fitted(planned.grid, (out[0], out[1])),
             padding="same" if planned.kernel else "valid", root=False,
         )
         return replace(
@@ -291,6 +291,6 @@ def _block(
         return Linear(
             channels * size[0] * size[1], planned.channels, norm="batch", generator=generator)
     return PoolConv(
-        channels, sizes.fitted(planned.pool, size), planned.channels,
-        sizes.odd(planned.kernel, size), norm="batch", generator=generator,
+        channels, geometry.fitted(planned.pool, size), planned.channels,
+        geometry.odd(planned.kernel, size), norm="batch", generator=generator,
     )

@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecc.learn.grid_pool import pool_window
 from edgecc.trunk.tflite_writer import Floats, Graph, Quantization, Tensor, int8_range
-from edgecc.trunk.truncate import STEM, tapped
+from edgecc.trunk.truncate import STEM, truncated
 
 
 @dataclass(frozen=True)
@@ -90,19 +91,8 @@ def _below(input_shape: tuple[int, int, int], stem: bytes | None) -> tuple[Graph
         graph = Graph()
         first = graph.tensor((1, height, width, channels))
         return graph, first, first
-    found = tapped(stem, STEM)
-    return found.graph, found.first, found.last
-
-
-def pool_window(size: int, grid: int) -> tuple[int, int]:
-    """The (kernel, stride) that pools size values to grid values and leaves none out.
-
-    Equals adaptive pooling when grid divides size; otherwise neighbouring windows overlap.
-    """
-    if not 1 <= grid <= size:
-        raise ValueError(f"cannot pool {size} values to a grid of {grid}: 1 <= grid <= size")
-    stride = size // grid
-    return size - (grid - 1) * stride, stride
+    below = truncated(stem, STEM)
+    return below.graph, below.first, below.last
 
 
 def _check_counts(layers: Sequence[Layer], ranges: Sequence[tuple[float, float]] | None) -> None:

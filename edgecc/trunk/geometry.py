@@ -1,23 +1,22 @@
-"""Kernels, pools and grids of blocks are planned as n x n, for pictures; on a row they are n² long.
-"""
+"""How sizes that are planned as n x n, for pictures, fit a map: on a row they are n² long."""
 
 Size = tuple[int, int]  # rows and columns of a map
 
 
 def fitted(n: int, size: Size) -> Size:
-    """n x n at most, or n² in a row."""
+    """n x n, or n² in a row; never larger than the map."""
     rows, columns = size
     return (1, min(n * n, columns)) if rows == 1 else (min(n, rows), min(n, columns))
 
 
 def odd(n: int, size: Size) -> Size:
-    """The same with a middle."""
+    """The same, made odd, as kernels must be."""
     rows, columns = fitted(n, size)
     return rows - 1 + rows % 2, columns - 1 + columns % 2
 
 
 def stem_pool(size: Size) -> Size:
-    """Leaves maps of about 15 x 15, or rows of 225 at most, whatever the input."""
+    """Pools an input to a map of about 15 x 15, or to a row of 225 at most."""
     rows, columns = size
     if rows == 1:
         return 1, -(-columns // 225)

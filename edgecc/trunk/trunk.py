@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgecc.trunk.compile import Layer, compile_trunk
 from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.model_stem import StemModel
-from edgecc.trunk.truncate import STEM, tapped
+from edgecc.trunk.truncate import STEM, truncated
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ class Trunk:
         """From a stored sample to what the first layer sees, (h, w, c)."""
         if self.stem is None:
             return self.scale
-        found = tapped(self.stem.model, STEM)
-        run = Interpreter(found.graph.finish(found.first, found.last)).run
+        run = Interpreter(truncated(self.stem.model, STEM).finish()).run
         return lambda x: run(self.scale(x))
 
     def compile(self, output: Literal["features", "map"] = "features") -> bytes:

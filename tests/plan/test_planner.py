@@ -22,7 +22,7 @@ from edgecc.plan.plan import Allowed, Plan, most_classes, readout_dim
 from edgecc.plan.planner import plan, plans
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
-from edgecc.trunk import geometry as sizes
+from edgecc.trunk import geometry
 from edgecc.trunk.compile import Layer, compile_trunk
 from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.trunk import Trunk
@@ -249,12 +249,12 @@ def built(found: Plan, spec: Input) -> Trunk:
     for block in found.blocks:
         run = Interpreter(compile_trunk(trunk.layers, input_shape=trunk.shape, output="map")).run
         height, width, channels = run(trunk.scale(np.zeros(spec.model_shape, spec.dtype))).shape
-        pool = sizes.fitted(block.pool, (height, width))
+        pool = geometry.fitted(block.pool, (height, width))
         conv = PoolConv(
-            channels, pool, block.channels, sizes.odd(block.kernel, (height, width)), norm="batch",
-            generator=generator,
+            channels, pool, block.channels, geometry.odd(block.kernel, (height, width)),
+            norm="batch", generator=generator,
         )
-        grid = sizes.fitted(block.grid, (height // pool[0], width // pool[1]))
+        grid = geometry.fitted(block.grid, (height // pool[0], width // pool[1]))
         layer = Layer((conv.weight.numpy(),), np.zeros(block.channels, np.float32), pool, grid)
         trunk = replace(
             trunk, layers=(*trunk.layers, layer), methods=(*trunk.methods, "contextual"))

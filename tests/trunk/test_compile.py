@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from support.datasets import fashion
 from support.trunks import TRUNKS, Samples, digits, random_layer, three_layers
 
-from edgecc.trunk.compile import Layer, compile_trunk, pool_window
+from edgecc.learn.grid_pool import pool_window
+from edgecc.trunk.compile import Layer, compile_trunk
 from edgecc.trunk.interpreter import Interpreter
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")

@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
 from edgecc.bench.device.trunks import InTorch
 from edgecc.bench.learning.simulated_node import Device
+from edgecc.learn.grid_pool import pool_window
 from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
 from edgecc.plan.plan import BlockSize, Plan
@@ -23,7 +24,6 @@ from edgecc.store.reader import Growth
 from edgecc.training.dataset import Maps, Rows
 from edgecc.training.growth import Grower
 from edgecc.training.recipe import Recipe
-from edgecc.trunk.compile import pool_window
 from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.trunk import Trunk
 

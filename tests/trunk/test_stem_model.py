@@ -104,7 +104,7 @@ def test_a_model_of_windows_is_a_stem_for_a_sensor(tmp_path: Path) -> None:
     ("nowhere.tflite", {}, "cannot read nowhere.tflite: No such file"),
     ("{}/mine.tflite", {"input.shape": (1, 16, 16)}, r"takes \[3, 16, 16\], input.shape is \[1"),
     ("{}/mine.tflite:layer", {}, "no tensor 'layer'; its outputs are out"),
-    ("{}/text.tflite", {}, "no .tflite file"),
+    ("{}/text.tflite", {}, "not a .tflite file"),
     ("{}/mine.tflite", {"stem_pixels": (1.0, 0.0)}, "stem_pixels .* are not black and white"),
     ("efficientnet-lite0", {"input.shape": (1, 64, 64)}, r"colour pictures.*stem: patches"),
     ("efficientnet-lite0", {"input.kind": "sensor", "input.shape": (3, 64)}, "colour pictures"),

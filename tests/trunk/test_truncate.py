@@ -1,4 +1,4 @@
-"""Models of others: any tensor can be tapped, and what cannot be a stem is refused with why."""
+"""A model can end at any of its tensors; one that cannot be a stem is refused, with the reason."""
 
 import contextlib
 from typing import Any
@@ -13,7 +13,7 @@ from support.models import bytes_in_and_out, changed, small
 
 from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.tflite_writer import Graph
-from edgecc.trunk.truncate import tapped
+from edgecc.trunk.truncate import truncated
 
 X = np.random.default_rng(0).uniform(-1, 1, (16, 16, 3)).astype(np.float32)
 
@@ -23,8 +23,7 @@ def run(model: bytes, x: NDArray[np.float32] = X) -> NDArray[np.float32]:
 
 
 def cut(model: bytes, tensor: str | None = None) -> bytes:
-    found = tapped(model, tensor)
-    return found.graph.finish(found.first, found.last)
+    return truncated(model, tensor).finish()
 
 
 def test_the_whole_model_computes_what_it_did() -> None:
@@ -32,14 +31,14 @@ def test_the_whole_model_computes_what_it_did() -> None:
     np.testing.assert_array_equal(run(cut(small(), "out")), run(small()))
 
 
-def test_a_tensor_inside_is_tapped_by_its_index_and_the_rest_is_gone() -> None:
+def test_a_model_can_end_at_a_tensor_inside_by_its_index_and_the_rest_is_gone() -> None:
     names = [t.name for t in schema.ModelT.InitFromPackedBuf(small(), 0).subgraphs[0].tensors]
     inner = names.index(b"t3")
-    found = run(cut(small(), str(inner)))
-    assert found.shape == (8, 8, 8)
-    assert found.min() == 0
+    features = run(cut(small(), str(inner)))
+    assert features.shape == (8, 8, 8)
+    assert features.min() == 0
     assert len(cut(small(), str(inner))) < len(small())
-    np.testing.assert_array_equal(run(cut(small(), "t3")), found)
+    np.testing.assert_array_equal(run(cut(small(), "t3")), features)
 
 
 def test_cutting_twice_changes_nothing() -> None:
@@ -48,9 +47,9 @@ def test_cutting_twice_changes_nothing() -> None:
 
 @pytest.mark.parametrize("kind", ["int8", "uint8"])
 def test_bytes_at_both_ends_become_float32(kind: str) -> None:
-    found = tapped(bytes_in_and_out(kind))
-    assert found.taken == pytest.approx((2 / 255, 0), abs=1)
-    np.testing.assert_allclose(run(found.graph.finish(found.first, found.last)), X, atol=0.02)
+    ours = truncated(bytes_in_and_out(kind))
+    assert ours.input_quant == pytest.approx((2 / 255, 0), abs=1)
+    np.testing.assert_allclose(run(ours.finish()), X, atol=0.02)
 
 
 def test_a_series_and_a_vector_get_four_sizes() -> None:
@@ -101,7 +100,7 @@ def loop(model: Any) -> None:
 ])
 def test_what_cannot_be_a_stem_is_refused_with_why(change: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        tapped(changed(small(), change))
+        truncated(changed(small(), change))
 
 
 @pytest.mark.parametrize(("tensor", "message"), [
@@ -111,7 +110,7 @@ def test_what_cannot_be_a_stem_is_refused_with_why(change: Any, message: str) ->
 ])
 def test_a_tensor_that_is_none_is_refused(tensor: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        tapped(small(), tensor)
+        truncated(small(), tensor)
 
 
 def test_a_batch_left_open_is_one() -> None:
@@ -132,10 +131,10 @@ def test_a_damaged_file_is_refused_or_read_but_never_crashes(
         data[place % len(data)] = value
     data[4:8] = b"TFL3"
     with contextlib.suppress(ValueError):
-        tapped(bytes(data[: max(8, length)]))
+        truncated(bytes(data[: max(8, length)]))
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a..", b"x" * 1000])
 def test_what_is_no_tflite_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"no \.tflite file"):
-        tapped(data)
+        truncated(data)

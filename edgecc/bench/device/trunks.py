@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from edgecc.bench.learning.simulated_node import Device
 from edgecc.bench.learning.streams import Stream, split
 from edgecc.config.units import parse_size
+from edgecc.learn.grid_pool import pool_window
 from edgecc.learn.readout import scores, to_integers
 from edgecc.plan import planner
 from edgecc.protocol.sample import Input
@@ -29,7 +30,7 @@ from edgecc.training.dataset import Rows
 from edgecc.training.evaluation import judge
 from edgecc.training.growth import Grower
 from edgecc.training.recipe import Recipe
-from edgecc.trunk.compile import Layer, pool_window
+from edgecc.trunk.compile import Layer
 from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.trunk import Trunk
 

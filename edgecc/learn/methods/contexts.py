@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 from edgecc.learn.backends import Array, Generator, namespace, of
 from edgecc.learn.blocks import Pass
+from edgecc.learn.grid_pool import GridPool
 from edgecc.learn.norms import BatchNorm, Normal, inner
 
 # e (B, K) to [∂L/∂own] and a gradient of the block's output, or of n
@@ -38,32 +39,6 @@ class Context(ABC):
 
     def norms(self) -> dict[str, BatchNorm]:
         return {}
-
-
-def pool_window(size: int, grid: int) -> tuple[int, int]:
-    """(kernel, stride) that pools `size` to `grid` and leaves nothing out."""
-    stride = size // grid
-    return size - (grid - 1) * stride, stride
-
-
-class GridPool:
-    """Average-pools (B, C, H, W) to a grid at most, flat: (B, C·gh·gw); and back."""
-
-    def __init__(self, size: tuple[int, int], grid: int) -> None:
-        windows = [pool_window(side, min(side, grid)) for side in size]
-        self.cells = min(size[0], grid) * min(size[1], grid)
-        (down, y), (across, x) = windows
-        self._kernel, self._stride = (down, across), (y, x)
-
-    def forward(self, a: Array) -> Array:
-        return of(a).avg_pool(a, self._kernel, self._stride).reshape(len(a), -1)
-
-    def backward(self, dp: Array, a: Array) -> Array:
-        """∂L/∂a of a gradient of the flat pooled map."""
-        grid = [(side - kernel) // stride + 1 for side, kernel, stride in zip(
-            a.shape[2:], self._kernel, self._stride, strict=True)]
-        return of(a).avg_pool_back(
-            dp.reshape(*a.shape[:2], *grid), a, self._kernel, self._stride)
 
 
 class LinearContext(Context):

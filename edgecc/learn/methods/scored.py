@@ -6,11 +6,11 @@ from typing import Literal
 
 from edgecc.learn.backends import Array, Generator, without_graph
 from edgecc.learn.blocks import Block, Pass
+from edgecc.learn.grid_pool import GridPool
 from edgecc.learn.methods.base import Local, Method
 from edgecc.learn.methods.contexts import (
     BiasContext,
     Context,
-    GridPool,
     LinearContext,
     ScaleContext,
 )

@@ -7,7 +7,7 @@ blocks and no weights of its own: a second local term beside a method's scores.
 """
 
 from edgecc.learn.backends import Array, namespace
-from edgecc.learn.methods.contexts import GridPool
+from edgecc.learn.grid_pool import GridPool
 
 
 def similarity_gradient(a: Array, y: Array, *, classes: int, pool: GridPool) -> Array:

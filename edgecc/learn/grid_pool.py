@@ -1,0 +1,34 @@
+"""Average-pools maps of any size to a grid, as scores and readouts see them."""
+
+from edgecc.learn.backends import Array, of
+
+
+def pool_window(size: int, grid: int) -> tuple[int, int]:
+    """The (kernel, stride) that pools `size` values to `grid` values and leaves none out.
+
+    Equals adaptive pooling when grid divides size; otherwise neighbouring windows overlap.
+    ValueError unless 1 <= grid <= size.
+    """
+    if not 1 <= grid <= size:
+        raise ValueError(f"cannot pool {size} values to a grid of {grid}: 1 <= grid <= size")
+    stride = size // grid
+    return size - (grid - 1) * stride, stride
+
+
+class GridPool:
+    """Maps (B, C, H, W) to (B, C·gh·gw), with gh, gw = grid at most; and gradients back."""
+
+    def __init__(self, size: tuple[int, int], grid: int) -> None:
+        height, width = size
+        self._grid = min(height, grid), min(width, grid)
+        self.cells = self._grid[0] * self._grid[1]
+        (down, y), (across, x) = map(pool_window, size, self._grid)
+        self._kernel, self._stride = (down, across), (y, x)
+
+    def forward(self, a: Array) -> Array:
+        return of(a).avg_pool(a, self._kernel, self._stride).reshape(len(a), -1)
+
+    def backward(self, dp: Array, a: Array) -> Array:
+        """∂L/∂a of a gradient of the flat pooled map."""
+        dp = dp.reshape(*a.shape[:2], *self._grid)
+        return of(a).avg_pool_back(dp, a, self._kernel, self._stride)
