@@ -1,18 +1,7 @@
 """Average-pools maps of any size to a grid, as scores and readouts see them."""
 
 from edgecc.learn.backends import Array, of
-
-
-def pool_window(size: int, grid: int) -> tuple[int, int]:
-    """The (kernel, stride) that pools `size` values to `grid` values and leaves none out.
-
-    Equals adaptive pooling when grid divides size; otherwise neighbouring windows overlap.
-    ValueError unless 1 <= grid <= size.
-    """
-    if not 1 <= grid <= size:
-        raise ValueError(f"cannot pool {size} values to a grid of {grid}: 1 <= grid <= size")
-    stride = size // grid
-    return size - (grid - 1) * stride, stride
+from edgecc.learn.geometry import pool_window
 
 
 class GridPool:

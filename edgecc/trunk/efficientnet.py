@@ -1,8 +1,8 @@
 """EfficientNet-Lite0 (Tan and Le, ICML 2019; the Lite variant of 2020) as a .tflite, up to a depth.
 
-Written from the weights with batch norm folded in, float32 or int8 inside. The int8 ranges need no
-pictures: batch norm says where each channel lies (data-free quantization, Nagel et al., ICCV 2019).
-So a stem is a pure function of weights, input shape and depth.
+Batch norm is folded into the weights; float32, or int8 inside. The int8 ranges need no pictures:
+they follow from each batch norm's mean and deviation (data-free quantization, Nagel et al., ICCV
+2019). So the stem depends on weights, input shape and depth alone.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ import numpy as np
 from edgecc.trunk.tflite_writer import Floats, Graph, Quantization, Tensor, int8_range
 from edgecc.trunk.truncate import STEM
 
-DEPTHS = range(1, 17)  # bottlenecks passed
+DEPTHS = range(1, 17)  # bottlenecks kept
 DEPTH = 11  # by default: a map of stride 16, 112 channels
-MEAN, STD = 127.0, 128.0  # of pixels, as it was trained
+MEAN, STD = 127.0, 128.0  # of pixels in training
 _STRIDES = {1: 2, 3: 2, 5: 2, 11: 2}  # by bottleneck, else 1
 _EPS = 1e-3
 _SPREAD = 6.0  # standard deviations of a channel that an int8 range holds
@@ -25,7 +25,7 @@ Weights = Mapping[str, Floats]
 
 @dataclass(frozen=True)
 class _Conv:
-    """A convolution with its batch norm folded in, and where the norm puts each output."""
+    """A convolution with its batch norm folded in, and the distribution of each output."""
 
     kernels: Floats  # (O, I, k, k), torch's order
     bias: Floats  # (O,)
@@ -35,7 +35,7 @@ class _Conv:
 
 @dataclass(frozen=True)
 class _Stream:
-    """What goes from bottleneck to bottleneck, and where its channels lie."""
+    """The map between two bottlenecks, and the distribution of each channel."""
 
     x: Tensor
     centre: Floats
@@ -45,12 +45,15 @@ class _Stream:
 def write(
     weights: Weights, *, input_shape: tuple[int, int, int], depth: int, int8: bool = True
 ) -> bytes:
-    """A model of float32 pictures (1, H, W, 3), (pixels - MEAN) / STD, to the output of bottleneck
-    `depth`, float32 (1, h, w, c), signed. weights are those of the PyTorch package, by name.
+    """A model from float32 pictures (1, H, W, 3), (pixels - MEAN) / STD, to the output (1, h, w, c)
+    of bottleneck `depth`, of any sign. weights: the PyTorch package's, by name.
+
+    Raises ValueError for other channels than 3 and for a depth outside DEPTHS.
     """
     channels, height, width = input_shape
     if channels != 3 or depth not in DEPTHS:
-        raise ValueError(f"no EfficientNet-Lite0 of {channels} channels to depth {depth}")
+        raise ValueError(f"{channels} channels, depth {depth}: EfficientNet-Lite0 has 3 channels "
+                         f"and depths {DEPTHS[0]} to {DEPTHS[-1]}")
     graph = Graph()
     first = graph.tensor((1, height, width, channels))
     pixels = int8_range(-MEAN / STD, (255 - MEAN) / STD) if int8 else None
@@ -65,7 +68,7 @@ def write(
 def _bottleneck(
     graph: Graph, stream: _Stream, weights: Weights, number: int, int8: bool
 ) -> _Stream:
-    """Expand (not in the first), convolve each channel, project; add what came in where it fits."""
+    """Expand (but in the first), convolve depthwise, project; add the input where shapes agree."""
     name, x = f"_blocks.{number}.", stream.x
     if number:
         x = _relu6(graph, x, _folded(weights, name + "_expand_conv", name + "_bn0"), int8)

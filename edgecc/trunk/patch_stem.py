@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecc.trunk import geometry
+from edgecc.learn import geometry
 from edgecc.trunk.compile import Layer, compile_trunk
 from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.synthetic import synthetic_samples

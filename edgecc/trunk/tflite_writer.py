@@ -1,6 +1,6 @@
-"""One .tflite being written: its tensors, and its operators in the order they run.
+"""Writes a .tflite: tensors, and operators in the order they run.
 
-Promises the same bytes for the same calls. Tensors have a batch axis, channels last; those with a
+The same calls give the same bytes. Tensors have a batch axis, channels last; those with a
 quantization are int8.
 """
 
@@ -29,14 +29,14 @@ class Tensor:
 def int8_range(lo: float, hi: float) -> Quantization:
     """(scale, zero_point) of an int8 over [lo, hi], widened so that zero is exact."""
     if not (math.isfinite(lo) and math.isfinite(hi) and lo <= hi):
-        raise ValueError(f"no int8 range from {lo} to {hi}: both finite, lo <= hi")
+        raise ValueError(f"no int8 range from {lo} to {hi}: both must be finite, lo <= hi")
     lo, hi = min(lo, 0.0), max(hi, 0.0)
     scale = ((hi - lo) or 1.0) / 255
     return scale, max(-128, min(127, round(-128 - lo / scale)))
 
 
 class Graph:
-    """An empty model, or one to go on from: its subgraph, buffers and operator codes."""
+    """A model being built: empty, or on another's subgraph, buffers and operator codes."""
 
     def __init__(
         self, subgraph: Any = None, buffers: list[Any] | None = None,
@@ -45,8 +45,6 @@ class Graph:
         self._subgraph = subgraph or schema.SubGraphT(name="main", tensors=[], operators=[])
         self._buffers = buffers or [schema.BufferT()]  # buffer 0 is empty: "computed"
         self._codes = codes or []
-
-    # --- what it is made of ---
 
     def tensor(self, shape: Shape, quant: Quantization | None = None) -> Tensor:
         """A computed tensor, or an input."""
@@ -58,7 +56,7 @@ class Graph:
     def constant(
         self, values: NDArray[Any], scales: NDArray[np.float64] | None = None, *, axis: int = 0
     ) -> Tensor:
-        """values, in a type of their own; with scales, quantized by one scale each along axis."""
+        """values in their own dtype; with scales, quantized by one scale each along axis."""
         stored = None if scales is None else _quantization(scales, axis=axis)
         index = self._add(
             values.shape, getattr(schema.TensorType, values.dtype.name.upper()), stored
@@ -68,15 +66,10 @@ class Graph:
         return Tensor(index, values.shape)
 
     def op(
-        self,
-        name: str,
-        inputs: Sequence[Tensor],
-        output: Tensor,
-        options: Any = None,
-        *,
+        self, name: str, inputs: Sequence[Tensor], output: Tensor, options: Any = None, *,
         version: int = 1,
     ) -> Tensor:
-        """Appends the operator that computes output; options is one of the schema's *OptionsT."""
+        """Append the operator that computes output; options is one of the schema's *OptionsT."""
         kind = "NONE" if options is None else type(options).__name__.removesuffix("T")
         operator = schema.OperatorT(
             opcodeIndex=self._code(getattr(schema.BuiltinOperator, name), version),
@@ -95,12 +88,8 @@ class Graph:
     def finish(self, first: Tensor, last: Tensor) -> bytes:
         self._subgraph.inputs, self._subgraph.outputs = [first.index], [last.index]
         model = schema.ModelT(
-            version=3,
-            description="edgecc",
-            operatorCodes=self._codes,
-            subgraphs=[self._subgraph],
-            buffers=self._buffers,
-        )
+            version=3, description="edgecc", operatorCodes=self._codes,
+            subgraphs=[self._subgraph], buffers=self._buffers)
         builder = flatbuffers.Builder(1 << 16)
         builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
         return bytes(builder.Output())
@@ -136,16 +125,8 @@ class Graph:
         return self.op("DEQUANTIZE", [x], out, schema.DequantizeOptionsT(), version=2)
 
     def conv(
-        self,
-        x: Tensor,
-        kernels: Floats,
-        bias: Floats,
-        *,
-        quant: Quantization | None,
-        activation: str = "RELU",
-        stride: int = 1,
-        dilation: int = 1,
-        depthwise: bool = False,
+        self, x: Tensor, kernels: Floats, bias: Floats, *, quant: Quantization | None,
+        activation: str = "RELU", stride: int = 1, dilation: int = 1, depthwise: bool = False,
         padding: Literal["same", "valid"] = "same",
     ) -> Tensor:
         """kernels (O, I, kh, kw) in torch's order, (C, 1, kh, kw) if depthwise."""
@@ -154,19 +135,19 @@ class Graph:
         order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
         weights = np.ascontiguousarray(kernels.transpose(order), dtype=np.float32)
         constants = self._conv_constants(weights, bias, x.quant, axis=3 if depthwise else 0)
-        options = schema.DepthwiseConv2DOptionsT if depthwise else schema.Conv2DOptionsT
-        found = options(
+        make = schema.DepthwiseConv2DOptionsT if depthwise else schema.Conv2DOptionsT
+        options = make(
             padding=getattr(schema.Padding, padding.upper()), strideW=stride, strideH=stride,
             dilationWFactor=dilation, dilationHFactor=dilation,
             fusedActivationFunction=getattr(schema.ActivationFunctionType, activation),
         )
         if depthwise:
-            found.depthMultiplier = 1
+            options.depthMultiplier = 1
         reach = [0 if padding == "same" else (k - 1) * dilation for k in kernels.shape[2:]]
         size = [-(-(side - r) // stride) for side, r in zip(x.shape[1:3], reach, strict=True)]
         out = self.tensor((x.shape[0], *size, len(bias)), quant)
         name = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
-        return self.op(name, [x, *constants], out, found, version=2 if quant is None else 3)
+        return self.op(name, [x, *constants], out, options, version=2 if quant is None else 3)
 
     def _conv_constants(
         self, weights: Floats, bias: Floats, input_quant: Quantization | None, *, axis: int
@@ -217,12 +198,11 @@ class Graph:
         return self.op(name, [x], self.tensor(shape, x.quant), options, version=version)
 
     def reverse(self, x: Tensor, axis: int) -> Tensor:
-        """Mirrored along one axis."""
         axes = self.constant(np.array([axis], np.int32))
         return self.op("REVERSE_V2", [x, axes], self.tensor(x.shape), schema.ReverseV2OptionsT())
 
     def concatenate(self, parts: Sequence[Tensor], *, axis: int = -1) -> Tensor:
-        """Along an axis; int8 parts share one quantization, which the result keeps."""
+        """int8 parts must have the same quantization, which the result keeps."""
         if len(parts) == 1:
             return parts[0]
         quant, axis = parts[0].quant, axis % len(parts[0].shape)
@@ -244,7 +224,7 @@ def _quantization(scales: NDArray[np.float64], *, zero_point: int = 0, axis: int
 def _weight_scales(
     weights: Floats, bias: Floats, input_scale: float, *, axis: int
 ) -> NDArray[np.float64]:
-    """One scale per output, with a floor for the nearly dead: their bias must fit an int32."""
+    """One scale per output, large enough that the bias of a nearly dead one fits an int32."""
     others = tuple(i for i in range(4) if i != axis)
     peaks = np.abs(weights).max(axis=others).astype(np.float64)
     floor = (peaks.max() or 1.0) * 2.0**-16

@@ -1,4 +1,4 @@
-"""The trunk: stem and frozen blocks, bottom first, and how a stored sample enters it."""
+"""The trunk: stem and frozen blocks, bottom up, and how a stored sample enters it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,9 +15,11 @@ from edgecc.trunk.truncate import STEM, truncated
 
 @dataclass(frozen=True)
 class Trunk:
-    """`ranges` are the int8 ranges of what enters the layers and of each layer's map; None is
-    float32. `stem` is a model that runs below the layers; None where the first is the stem.
-    mirrored: features are means over a sample and its mirror image."""
+    """
+    ranges: int8 ranges of what enters the layers and of each layer's map; None for float32.
+    stem: a model that runs below the layers; None where the first layer is the stem.
+    mirrored: features are means over a sample and its mirror image.
+    """
 
     shape: tuple[int, int, int]  # (C, H, W)
     mean: NDArray[np.float32]  # (C,)
@@ -42,14 +44,14 @@ class Trunk:
         )
 
     def scale(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        """(C, H, W) as stored to the model's float32 (H, W, C)."""
+        """From a stored sample (C, H, W) to the model's input, float32 (H, W, C)."""
         scaled = x.astype(np.float32)
         scaled -= self.mean[:, None, None]
         scaled /= self.std[:, None, None]
         return np.ascontiguousarray(scaled.transpose(1, 2, 0))
 
     def entering(self) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
-        """From a stored sample to what the first layer sees, (h, w, c)."""
+        """A function from a stored sample to what enters the first layer, (h, w, c)."""
         if self.stem is None:
             return self.scale
         run = Interpreter(truncated(self.stem.model, STEM).finish()).run

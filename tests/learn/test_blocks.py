@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgecc.learn.blocks import CoConv, Linear, PoolConv, co_conv_splits
-from edgecc.learn.grid_pool import pool_window
+from edgecc.learn.geometry import pool_window
 from edgecc.learn.methods.contextual import Contextual, pair_error
 from edgecc.trunk.compile import Layer, compile_trunk
 from edgecc.trunk.interpreter import Interpreter

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecc.errors import BudgetError
+from edgecc.learn import geometry
 from edgecc.learn.blocks import PoolConv
 from edgecc.plan import fallback as steps
 from edgecc.plan.costs import MIB, Costs, needed, sized
@@ -22,7 +23,6 @@ from edgecc.plan.plan import Allowed, Plan, most_classes, readout_dim
 from edgecc.plan.planner import plan, plans
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
-from edgecc.trunk import geometry
 from edgecc.trunk.compile import Layer, compile_trunk
 from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.trunk import Trunk

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from support.datasets import fashion
 from support.trunks import TRUNKS, Samples, digits, random_layer, three_layers
 
-from edgecc.learn.grid_pool import pool_window
+from edgecc.learn.geometry import pool_window
 from edgecc.trunk.compile import Layer, compile_trunk
 from edgecc.trunk.interpreter import Interpreter
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from support.trunks import TRUNKS, digits, random_layer, three_layers
 
-from edgecc.learn.grid_pool import pool_window
+from edgecc.learn.geometry import pool_window
 from edgecc.trunk.compile import Layer, compile_trunk, int8_range
 from edgecc.trunk.interpreter import Interpreter
 

@@ -141,5 +141,5 @@ def test_the_same_weights_give_the_same_bytes(weights: dict[str, NDArray[np.floa
 def test_other_channels_and_depths_are_refused(
     weights: dict[str, NDArray[np.float32]], channels: int, depth: int
 ) -> None:
-    with pytest.raises(ValueError, match=f"{channels} channels to depth {depth}"):
+    with pytest.raises(ValueError, match=f"{channels} channels, depth {depth}"):
         efficientnet.write(weights, input_shape=(channels, 64, 64), depth=depth)

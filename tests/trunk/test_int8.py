@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
 from edgecc.bench.device.trunks import InTorch
 from edgecc.bench.learning.simulated_node import Device
-from edgecc.learn.grid_pool import pool_window
+from edgecc.learn.geometry import pool_window
 from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
 from edgecc.plan.plan import BlockSize, Plan

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from edgecc.bench.learning.simulated_node import Device
 from edgecc.bench.learning.streams import Stream, split
 from edgecc.config.units import parse_size
-from edgecc.learn.grid_pool import pool_window
+from edgecc.learn.geometry import pool_window
 from edgecc.learn.readout import scores, to_integers
 from edgecc.plan import planner
 from edgecc.protocol.sample import Input

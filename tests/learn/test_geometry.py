@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecc.trunk import geometry
+from edgecc.learn import geometry
 
 side = st.integers(1, 40)
 

@@ -1,4 +1,4 @@
-"""How sizes that are planned as n x n, for pictures, fit a map: on a row they are n² long."""
+"""Sizes of kernels, pools and grids: planned as n x n, for pictures; on a row they are n² long."""
 
 Size = tuple[int, int]  # rows and columns of a map
 
@@ -21,3 +21,15 @@ def stem_pool(size: Size) -> Size:
     if rows == 1:
         return 1, -(-columns // 225)
     return max(1, round(rows / 15)), max(1, round(columns / 15))
+
+
+def pool_window(size: int, grid: int) -> tuple[int, int]:
+    """The (kernel, stride) that pools `size` values to `grid` values and leaves none out.
+
+    Equals adaptive pooling when grid divides size; otherwise neighbouring windows overlap.
+    ValueError unless 1 <= grid <= size.
+    """
+    if not 1 <= grid <= size:
+        raise ValueError(f"cannot pool {size} values to a grid of {grid}: 1 <= grid <= size")
+    stride = size // grid
+    return size - (grid - 1) * stride, stride
