@@ -17,6 +17,7 @@ from support.datasets import Digits, Seen, fashion
 from support.fake_systemd import Systemd
 from support.live_node import MakeNode, Node
 from support.peer import Peer
+from support.schemas import check_all
 
 from edgecc.mqtt.local_broker import Mosquitto, find_mosquitto, free_port
 
@@ -78,6 +79,7 @@ def make_node(
     """A node not yet started: make_node(grow={...}, mqtt={...}, input={...}).
 
     Its budget has room for numpy, which grows narrow blocks soon; torch is there from 1GiB on.
+    What the nodes have said is checked against the shipped schemas when the test is over.
     """
     made: list[Node] = []
 
@@ -107,6 +109,8 @@ def make_node(
     yield make
     for node in made:
         node.bury()
+    for node in made:
+        check_all(f"edgecc/v1/{node.name}", [(m.topic, m.payload) for m in node.peer.messages])
 
 
 @pytest.fixture

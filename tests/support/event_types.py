@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import edgecc
@@ -10,6 +11,7 @@ from edgecc.training.supervisor import Ending
 SEVERITIES = {"info", "warning", "error"}
 
 
+@cache
 def event_types() -> set[str]:
     """First arguments of calls whose second one is a severity."""
     return {kind for path in Path(edgecc.__file__).parent.rglob("*.py")
