@@ -135,6 +135,6 @@ def test_a_damaged_file_is_refused_or_read_but_never_crashes(
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a..", b"x" * 1000])
-def test_what_is_no_tflite_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r"no \.tflite file"):
+def test_another_kind_of_file_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"not a \.tflite file"):
         truncated(data)
