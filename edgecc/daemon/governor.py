@@ -116,7 +116,7 @@ class Governor:
         config = daemon.config.governor
         self._forbidden = self._limits.forbid(
             config, self.reading, now=time.monotonic(), minute=local.tm_hour * 60 + local.tm_min)
-        daemon.supervisor.pace.set(config.cpu_share if self._forbidden is None else 0.0)
+        daemon.supervisor.allow(config.cpu_share if self._forbidden is None else 0.0)
         due = daemon.store.open_growths() if self._forbidden else []
         waits = self._forbidden if due else None
         if (waits and waits.why) == (self._waits and self._waits.why):

@@ -20,7 +20,7 @@ from edgecc.plan import fallback as steps
 from edgecc.plan.plan import Plan
 from edgecc.store import meta
 from edgecc.store.reader import Growth
-from edgecc.training.learner import KNOWN, Order
+from edgecc.training.orders import KNOWN, Order
 
 if TYPE_CHECKING:
     from edgecc.daemon.daemon import Daemon
@@ -89,8 +89,8 @@ class Orders:
         """Take in what the learner has said, once no trial needs what serves to stay."""
         supervisor = self._daemon.supervisor
         supervisor.look()
-        while not self._daemon.trial.busy and not supervisor.said.empty():
-            message = supervisor.said.get()
+        while not self._daemon.trial.busy and not supervisor.messages.empty():
+            message = supervisor.messages.get()
             if message is None:
                 self._ended()
             elif message["type"] == "train":

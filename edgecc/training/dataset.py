@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,21 @@ from edgecc.trunk.trunk import Trunk
 
 Change = Callable[[NDArray[Any]], NDArray[Any]]
 Batch = NDArray[np.float32]  # (B, C, H, W), channels last in memory
+
+
+class PausingReader(Reader):
+    """The log as the learner reads it: before each sample it pauses for as long as it is asked to.
+
+    Then no transaction is open: a paused one would keep SQLite from truncating its write-ahead log.
+    """
+
+    def __init__(self, path: Path, pause: Callable[[], None]) -> None:
+        super().__init__(path)
+        self._pause = pause
+
+    def payload(self, row: int) -> bytes | None:
+        self._pause()
+        return super().payload(row)
 
 
 @dataclass(frozen=True)

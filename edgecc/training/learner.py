@@ -10,13 +10,12 @@ import ctypes
 import json
 import os
 import resource
-import select
 import signal
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,38 +25,22 @@ from edgecc.errors import EdgeccError
 from edgecc.host import allocator
 from edgecc.host.memory import data_memory, peak_memory
 from edgecc.plan.plan import Plan
+from edgecc.training.orders import KNOWN, Inbox, Order
 
 OUT_OF_MEMORY, FAILED = 12, 70  # exit codes; within its limit, 1 is OpenBLAS giving up
-KNOWN = "known.safetensors"  # in a growth's folder, where rows were evicted: what still knows them
 _NO_MEMORY = ("allocate", "bad_alloc", "could not create a primitive", "failed to map segment")
 _LITTLE = 16 * 2**20  # bytes: two stacks of threads
 _PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True)
-class Order:
-    """One growth to run, as it travels over standard input."""
-
-    growth: int
-    cursor: int
-    recipe: dict[str, Any]
-    parent: str  # folder of the generation that serves
-    keys: list[str]  # the node's trusted public keys, hex
-    log: str  # path of the store
-    folder: str  # where this growth works
-    input: dict[str, Any]
-    plan: dict[str, Any]
-    seed: int
-    threads: int
 
 
 def main() -> int:
     """Follow orders until standard input ends or nothing comes for `idle` seconds."""
     limit, idle, parent = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     _fence(limit, parent)
+    inbox = Inbox(sys.stdin.fileno(), lambda seconds: _say({"type": "pause", "seconds": seconds}))
     try:
-        for order in _orders(idle):
-            _run(order)
+        for order in inbox.orders(idle):
+            _run(order, inbox.pause)
     except EdgeccError as error:
         _say({"type": "failed", "reason": str(error)})
         return FAILED
@@ -67,13 +50,13 @@ def main() -> int:
     return 0
 
 
-def _run(order: Order) -> None:
+def _run(order: Order, pause: Callable[[], None]) -> None:
     with ExitStack() as start:  # ends with the first step, or where there is none to take
         start.enter_context(allocator.little_code())
-        _grow(order, start.close)
+        _grow(order, pause, start.close)
 
 
-def _grow(order: Order, started: Callable[[], None]) -> None:
+def _grow(order: Order, pause: Callable[[], None], started: Callable[[], None]) -> None:
     from nacl.signing import VerifyKey
 
     from edgecc.checkpoint import generation
@@ -81,14 +64,14 @@ def _grow(order: Order, started: Callable[[], None]) -> None:
     from edgecc.learn.readout import Readout
     from edgecc.protocol.sample import Input
     from edgecc.serving import catch_up
-    from edgecc.store.reader import Growth, Reader
-    from edgecc.training.dataset import Rows
+    from edgecc.store.reader import Growth
+    from edgecc.training.dataset import PausingReader, Rows
     from edgecc.training.growth import Grower
 
     plan = Plan.restored(order.plan)
     backends.named(plan.backend).prepare(order.threads)
     spec = Input(order.input["kind"], tuple(order.input["shape"]))
-    store = Reader(Path(order.log))
+    store = PausingReader(Path(order.log), pause)
     trusted = [VerifyKey(bytes.fromhex(key)) for key in order.keys]
     parent = generation.load(Path(order.parent), trusted, spec)
     Path(order.folder).mkdir(parents=True, exist_ok=True)
@@ -106,14 +89,6 @@ def _grow(order: Order, started: Callable[[], None]) -> None:
         _say({"type": "verdict", **verdict})
     _say({"type": "done", "growth": order.growth})
     store.close()
-
-
-def _orders(idle: float) -> Any:
-    while select.select([sys.stdin], [], [], idle)[0]:
-        line = sys.stdin.readline()
-        if not line:
-            return
-        yield Order(**json.loads(line))
 
 
 class _Reports:

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Literal
 
-from edgecc.host.duty_cycle import Pace
 from edgecc.host.memory import data_memory
-from edgecc.training.learner import OUT_OF_MEMORY, Order
+from edgecc.training.learner import OUT_OF_MEMORY
+from edgecc.training.orders import Order
 
 log = logging.getLogger(__name__)
 _BACKOFF = (0.5, 120.0)  # seconds, first and longest
@@ -35,22 +35,22 @@ _GIVEN_UP = 1  # by OpenBLAS; before the limit is set, by Python
 _OWN_FAULTS = (-signal.SIGILL, -signal.SIGFPE)
 
 Ending = Literal["memory", "failed", "killed"]
-Said = queue.SimpleQueue[dict[str, Any] | None]
+Messages = queue.SimpleQueue[dict[str, Any] | None]
 
 
 class Supervisor:
-    """At most one learner. What it says arrives on `said` as dicts; None says that it ended."""
+    """At most one learner. Its messages arrive on `messages`; None says that it ended."""
 
     def __init__(self, *, limit: int, idle: float, wake: Callable[[], None]) -> None:
         self._limit, self._idle, self._wake = limit, idle, wake
         self._process: subprocess.Popen[str] | None = None
         self._backoff, self._not_before = _BACKOFF[0], 0.0
-        self.said: Said = queue.SimpleQueue()
+        self.messages: Messages = queue.SimpleQueue()
         self.order: Order | None = None
         self._oom_kills, self._starved = 0, False
         self._silent_from, self._spoke = 0.0, False  # seconds of CPU
         self._next_look = 0.0
-        self.pace = Pace()  # of a learner that has an order
+        self._share, self._pauses_until = 1.0, 0.0  # of the time; seconds of the monotonic clock
         self.peak = 0  # bytes, the largest VmHWM that any learner reported
 
     @property
@@ -58,9 +58,11 @@ class Supervisor:
         return self._process.pid if self._process else None
 
     def progress(self) -> object:
-        """Something that changes as long as the learner works; None where it has no order, or is
-        made to wait."""
-        if self._process is None or self.order is None or self.pace.share == 0:
+        """Something that changes as long as the learner works; None where it has no order, or
+        pauses as it was asked to."""
+        if self._process is None or self.order is None:
+            return None
+        if self._share == 0 or time.monotonic() < self._pauses_until:
             return None
         return _cpu(self._process.pid)
 
@@ -77,7 +79,6 @@ class Supervisor:
             self._silent_from, self._spoke = spent, False
         elif spent - self._silent_from > _PATIENCE:
             self._starved = True
-            self.pace.follow(None)
             self._process.kill()
 
     @property
@@ -88,25 +89,24 @@ class Supervisor:
     def give(self, order: Order) -> None:
         if self._process is None:
             self._start()
-        assert self._process is not None
-        assert self._process.stdin is not None
         self.order = order
-        try:
-            self._process.stdin.write(json.dumps(asdict(order)) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            log.info("learner went away before its order; it will be started again")
-        self.pace.follow(self._process.pid)
+        self._send({"share": self._share}, asdict(order))
+
+    def allow(self, share: float) -> None:
+        """Let the learner work for this share of the time, from 0 to 1, from its next sample on."""
+        if share == self._share:
+            return
+        self._share = share
+        if self.order is not None:
+            self._send({"share": share})
 
     def done(self) -> None:
         """The order is fulfilled."""
-        self.pace.follow(None)
         self.order, self._backoff = None, _BACKOFF[0]
 
     def ended(self) -> Ending | None:
         """Reap a learner that ended with its order unfulfilled: why; None where it was idle."""
         assert self._process is not None
-        self.pace.follow(None)
         fenced = _data_limit(self._process.pid) == self._limit
         code = _reaped(self._process)
         unfinished, self._process = self.order, None
@@ -127,14 +127,22 @@ class Supervisor:
 
     def stop(self) -> None:
         if self._process is not None:
-            self.pace.follow(None)
             self._process.kill()
             _reaped(self._process)
 
     def drop(self) -> None:
-        """Stop, and hear nothing of what it may still have said."""
+        """Stop, and drop the messages that were not read yet."""
         self.stop()
-        self._process, self.order, self.said = None, None, queue.SimpleQueue()
+        self._process, self.order, self.messages = None, None, queue.SimpleQueue()
+
+    def _send(self, *messages: dict[str, Any]) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.writelines(json.dumps(one) + "\n" for one in messages)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            log.info("the learner has ended before it read this; it will be restarted")
 
     def _start(self) -> None:
         self._oom_kills, self._starved, self._silent_from = _oom_kills(), False, 0.0
@@ -144,10 +152,10 @@ class Supervisor:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | FRUGAL,
         )
         listening = threading.Thread(
-            target=self._listen, args=(self._process, self.said), daemon=True)
+            target=self._listen, args=(self._process, self.messages), daemon=True)
         listening.start()
 
-    def _listen(self, process: subprocess.Popen[str], said: Said) -> None:
+    def _listen(self, process: subprocess.Popen[str], messages: Messages) -> None:
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
@@ -157,10 +165,13 @@ class Supervisor:
                     log.warning("learner said %r", line[:200])
                     continue
                 self.peak = max(self.peak, message.pop("peak", 0))
-                said.put(message)
                 self._spoke = True
+                if message.get("type") == "pause":
+                    self._pauses_until = time.monotonic() + message["seconds"]
+                    continue
+                messages.put(message)
                 self._wake()
-        said.put(None)
+        messages.put(None)
         self._wake()
 
 

@@ -26,7 +26,7 @@ from edgecc.learn.readout import Readout
 from edgecc.serving import catch_up
 from edgecc.store.reader import Growth
 from edgecc.training import learner
-from edgecc.training.learner import KNOWN
+from edgecc.training.orders import KNOWN
 
 
 def grow(daemon: Daemon, cursor: int) -> int:

@@ -104,7 +104,7 @@ def test_a_learner_on_numpy_never_maps_torch_and_a_killed_one_ends_with_the_same
         if name == "killed":
             assert learner.pid is not None
             os.kill(learner.pid, signal.SIGKILL)
-            while taken(learner.said) is not None:
+            while taken(learner.messages) is not None:
                 pass
             assert learner.ended() == "killed"
             learner.give(log.order(name, epochs=10.0))

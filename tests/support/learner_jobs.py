@@ -16,7 +16,7 @@ from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.messages import Label
 from edgecc.protocol.sample import Input, Sample
 from edgecc.store.writer import Store
-from edgecc.training.learner import Order
+from edgecc.training.orders import Order
 from edgecc.training.supervisor import Supervisor
 
 
@@ -71,7 +71,7 @@ def supervisor(limit: int = 2**30) -> Supervisor:
 def heard(learner: Supervisor, type_: str) -> dict[str, Any]:
     """The next message of this type; an error where the learner ends or fails before."""
     while True:
-        message = taken(learner.said, f"no {type_!r} from the learner")
+        message = taken(learner.messages, f"no {type_!r} from the learner")
         assert message is not None, f"the learner ended with {learner.ended()}"
         assert message["type"] != "failed", message
         if message["type"] == type_:

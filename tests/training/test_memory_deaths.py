@@ -67,8 +67,8 @@ def ending(
 
     def over() -> bool:
         learner.look()
-        while not learner.said.empty():
-            if learner.said.get() is None:
+        while not learner.messages.empty():
+            if learner.messages.get() is None:
                 return True
         return False
 

@@ -31,7 +31,7 @@ from edgecc.plan.budget import planned
 from edgecc.plan.costs import MIB, Costs, sized
 from edgecc.plan.plan import BlockSize, Plan, readout_dim
 from edgecc.protocol.sample import Input
-from edgecc.training.learner import Order
+from edgecc.training.orders import Order
 from edgecc.training.recipe import Recipe
 from edgecc.training.supervisor import FRUGAL
 

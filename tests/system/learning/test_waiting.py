@@ -12,6 +12,7 @@ from support.growths import await_closed, chain
 from support.live_node import MakeNode, Node
 from support.patience import DEADLINE
 from support.peer import Message
+from support.processor import await_rest, ran
 
 GROW = {"first": 400, "epochs": 16}  # trains longer than sensors are read apart
 
@@ -20,12 +21,6 @@ def of(node: Node, topic: str, **said: object) -> Message:
     """The first message on a topic that says this."""
     return node.peer.wait(lambda m: m.topic == node.topic(topic)
                           and said.items() <= m.json.items(), timeout=2 * DEADLINE)
-
-
-def ticks(pid: int) -> int:
-    """Of CPU that a process has had."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
 
 
 def set_hours(node: Node, hours: str) -> None:
@@ -53,7 +48,7 @@ def test_a_growth_with_a_share_of_the_time_waits_out_the_heat_and_ends_in_the_sa
     board.heat(78)
     begun = of(node, "event", type="learning-waits").json["data"]
     assert begun == {"why": "heat", "text": "too hot, 78.0 °C of 75", "growth": 1}
-    before = ticks(learner)
+    before = await_rest(learner)
     systemd.assert_fed()
     known = node.rows("SELECT MAX(seq) FROM label")[0][0]
     node.stream(windows[400:410], labels[400:410], prefix="hot")
@@ -65,12 +60,12 @@ def test_a_growth_with_a_share_of_the_time_waits_out_the_heat_and_ends_in_the_sa
     board.heat(72)
     node.peer.wait(lambda m: m.topic == node.topic("health")
                    and m.json["temperature"] == 72 and m.json["waits"] is not None)
-    assert (node.learner, ticks(learner)) == (learner, before)
+    assert (node.learner, ran(learner)) == (learner, before)
     board.heat(60)
     of(node, "event", type="learning-goes-on")
     for one in (free, node):
         await_closed(one, 1)
-    assert ticks(learner) > before
+    assert ran(learner) > before
     assert len(chain(node)) > 3, "no block was accepted: too little is compared"
     assert chain(node) == chain(free)
     assert json.loads(node.run("status", "--json").stdout)["health"]["waits"] is None
