@@ -31,7 +31,7 @@ def label(config: Config, sample_id: str, label: str, source: str) -> None:
     with Client(config) as client:
         client.subscribe([config.topics.out(source, "receipt")])
         client.publish(config.topics.label(source), to_json({"id": sample_id, "label": label}))
-        click.echo(_outcome(_receipt(client, config, sample_id)))
+        click.echo(_outcome(_receipt(client, config, sample_id), source))
 
 
 def _receipt(client: Client, config: Config, sample_id: str) -> dict[str, Any]:
@@ -46,13 +46,14 @@ def _receipt(client: Client, config: Config, sample_id: str) -> dict[str, Any]:
     raise NotRunning(f"no edgecc answers for {config.topics.root}; is `edgecc start` running?")
 
 
-def _outcome(receipt: dict[str, Any]) -> str:
+def _outcome(receipt: dict[str, Any], source: str) -> str:
+    sample_id, label = receipt["id"], receipt["label"]
     return {
-        "stored": f"{receipt['id']} is {receipt['label']}",
-        "duplicate": f"{receipt['id']} already was {receipt['label']}",
-        "pending": f"no sample {receipt['id']} yet; the label waits for it",
-        "rejected": f"{receipt['id']}: {receipt.get('reason')}",
-    }[receipt["status"]]
+        "stored": f"{sample_id} is {label}",
+        "duplicate": f"{sample_id} already was {label}",
+        "pending": f"no sample {sample_id} yet; the label waits for it",
+        "aside": f"{sample_id}: label kept, but not learnt: {source} is a distrusted source",
+    }.get(receipt["status"], f"{sample_id}: {receipt.get('reason')}")
 
 
 @click.group(invoke_without_command=True)

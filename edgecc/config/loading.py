@@ -25,10 +25,14 @@ _TEXTS = {"node", "prefix", "state_dir", "stem", "mqtt.host", "mqtt.username", "
 _SOURCE = re.compile(r"sources\.(\*|[a-z0-9-]{1,64})\.(labels|rate)")
 
 
-def configuration(path: Path | None) -> Config:
-    """The configuration from `path`, else from the first of the usual places that exists."""
+def configuration(path: Path | str | None = None) -> Config:
+    """The configuration from `path`, else from the first of the usual places that exists.
+
+    These are edgecc.yaml here, in ~/.config/edgecc and in /etc/edgecc. ConfigError where a key or a
+    value is wrong.
+    """
     usual = (Path(name).expanduser() for name in _PLACES)
-    return load(path or next((place for place in usual if place.exists()), None))
+    return load(Path(path) if path else next((place for place in usual if place.exists()), None))
 
 
 def load(

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -37,7 +39,7 @@ governor: {{max_celsius: 150, heed_throttling: false}}
 
 @dataclass
 class Node:
-    """A daemon and its broker. Verdicts are printed as they come; all events are kept."""
+    """A daemon and its broker. Growths are printed as they end; all events are kept."""
 
     work: Path
     config: Config
@@ -47,6 +49,7 @@ class Node:
     environ: dict[str, str] = field(default_factory=dict)  # beside this process's own
     ready: float = 0.0  # seconds from the first start of the process to `online` over MQTT
     events: list[dict[str, Any]] = field(default_factory=list)
+    _printed: int = 0  # events up to here
 
     def launch(self, **environ: str) -> None:
         """Start the daemon, and do not wait for it."""
@@ -97,29 +100,34 @@ class Node:
         )
 
     def health(self) -> dict[str, Any]:
-        """The next health message, verdicts and swaps noted on the way."""
+        """The next health message; events on the way are kept."""
         while True:
             message = self.client.next_message(30.0)
             if message is None:
                 raise EdgeccError("the daemon has gone quiet; see daemon.log in the bench's folder")
             if message.topic.endswith("/event"):
-                self._note(json.loads(message.payload))
+                self.events.append(json.loads(message.payload))
             elif message.topic.endswith("/health"):
                 health: dict[str, Any] = json.loads(message.payload)
+                if not health["growths_open"]:
+                    self._print_growths()
                 return health
 
     def idle(self, labels: int) -> dict[str, Any]:
-        """Wait until everything is learnt and no block is due; the health message that says so."""
+        """Wait until all labels are learnt and no growth is open; the health message saying so."""
         while True:
             health = self.health()
             waiting = health["backlog"] + health["growths_open"] + health["swapping"]
             if not waiting and health["log"]["labels"] >= labels:
                 return health
 
-    def _note(self, event: dict[str, Any]) -> None:
-        self.events.append(event)
-        if event["type"] == "verdict":
-            click.echo(_verdict(event["data"]))
+    def _print_growths(self) -> None:
+        """One line for each growth that has ended since the last call."""
+        verdicts = [event["data"] for event in self.events[self._printed:]
+                    if event["type"] == "verdict"]
+        for _, growth in groupby(verdicts, key=itemgetter("growth")):
+            click.echo(outcome([*growth]))
+        self._printed = len(self.events)
 
 
 @contextmanager
@@ -162,10 +170,10 @@ def _foreign() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("EDGECC_")}
 
 
-def _verdict(verdict: dict[str, Any]) -> str:
-    fate = "accepted" if verdict["accepted"] else (
-        "kept growing on" if verdict["helps"] else "dropped")
-    return (f"  growth {verdict['growth']} at {verdict['cursor']} labels, block "
-            f"{verdict['block']} ({'int8' if verdict['int8'] else 'float32'}): held-out "
-            f"{verdict['held_out']:.4f}, without it {verdict['held_out_without']:.4f}, serving "
-            f"{verdict['held_out_serving']:.4f}: {fate}")
+def outcome(verdicts: Sequence[dict[str, Any]]) -> str:
+    """A growth in one line, by the verdicts on its blocks."""
+    first, helpful = verdicts[0], [one for one in verdicts if one["helps"]]
+    accuracy = helpful[-1]["held_out"] if helpful else first["held_out_without"]
+    fate = "serves now" if any(one["accepted"] for one in verdicts) else "kept what serves"
+    return (f"growth {first['growth']}: {len(helpful)} block{'s' * (len(helpful) != 1)} "
+            f"{accuracy:.4f}, serving {first['held_out_serving']:.4f}: {fate}")

@@ -110,6 +110,9 @@ def test_a_source_distrusted_by_hand_leaves_the_readout_as_if_it_had_never_label
     for n in range(100, 110):
         got, wanted = with_mallory.ask(images[n]), without.ask(images[n])
         assert got["top"] == wanted["top"]
+    kept = with_mallory.run("label", "s70", "7", "--source", "mallory")
+    assert kept.returncode == 0, kept.stderr
+    assert kept.stdout == "s70: label kept, but not learnt: mallory is a distrusted source\n"
     late = with_mallory.send(npy(images[90]), label="3", source="mallory")
     receipt = with_mallory.receipt(late, source="mallory")
     assert receipt["status"] == "stored"
