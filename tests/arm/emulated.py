@@ -52,21 +52,21 @@ def emulated(*arguments: str | Path, cpu: str = "cortex-a72") -> str:
 
 def test_every_dependency_is_a_wheel_for_aarch64_within_the_constraints() -> None:
     """pip as Debian bookworm has it, run on the emulated machine, has chosen and unpacked them."""
-    found = {one.name.lower().replace("_", "-"): one for one in
+    distributions = {one.name.lower().replace("_", "-"): one for one in
              importlib.metadata.distributions(path=[str(ARM / "site")])}
     wanted = [re.match(r"[\w-]+", line)[0].lower()  # type: ignore[index]
               for line in (ARM / "requirements.txt").read_text().splitlines()]
-    assert set(wanted) <= set(found)
-    for name, one in found.items():
+    assert set(wanted) <= set(distributions)
+    for name, one in distributions.items():
         tags = re.findall(r"^Tag: (.*)$", one.read_text("WHEEL") or "", re.MULTILINE)
         assert tags, name
         assert all(tag.endswith(("aarch64", "-any")) for tag in tags), (name, tags)
     text = (ROOT / "deploy/constraints-aarch64.txt").read_text()
     pinned = {name.lower().replace("_", "-"): version for name, version in
               re.findall(r"^([\w.-]+)==(\S+)$", text, re.MULTILINE)}
-    assert {name: pinned.get(name) for name in found} == {
-        name: one.version.split("+")[0] for name, one in found.items()}
-    print("\n" + ", ".join(f"{name} {one.version}" for name, one in sorted(found.items())))
+    assert {name: pinned.get(name) for name in distributions} == {
+        name: one.version.split("+")[0] for name, one in distributions.items()}
+    print("\n" + ", ".join(f"{name} {one.version}" for name, one in sorted(distributions.items())))
 
 
 def test_python_is_on_an_arm() -> None:

@@ -38,13 +38,13 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_is_renewed_and_the_configuration_stays(image: Path) -> None:
-    found = files(image / "etc")
-    assert set(found) == {
+    configuration = files(image / "etc")
+    assert set(configuration) == {
         "edgecc/edgecc.yaml", "edgecc/secrets.yaml", "systemd/system/edgecc.service"}
-    assert found["edgecc/edgecc.yaml"].startswith("node: cam1\n")
-    assert found["edgecc/edgecc.yaml"].count("# mine") == 2
+    assert configuration["edgecc/edgecc.yaml"].startswith("node: cam1\n")
+    assert configuration["edgecc/edgecc.yaml"].count("# mine") == 2
     unit = (ROOT / "deploy/edgecc.service").read_text()
-    assert found["systemd/system/edgecc.service"] == unit
+    assert configuration["systemd/system/edgecc.service"] == unit
     start = re.search(r"^ExecStart=/(\S+)", unit, re.MULTILINE)
     assert start is not None
     assert os.access(image / start[1], os.X_OK)

@@ -111,19 +111,19 @@ class Checker:
         bad: set[str] = set()
         for path in _generations(self.node):
             try:
-                found = generation.load(path, [key]).manifest
+                manifest = generation.load(path, [key]).manifest
             except CheckpointError:
                 bad.add(path.name)
                 continue
-            if found.parent not in self._digests:
+            if manifest.parent not in self._digests:
                 bad.add(path.name)
         return bad
 
 
 def chain(node: Node) -> list[str]:
     """Digests of the node's generations, oldest first."""
-    return [found.digest for path in _generations(node)
-            if (found := generation.unsigned(path)) is not None]
+    return [manifest.digest for manifest in map(generation.unsigned, _generations(node))
+            if manifest is not None]
 
 
 def _generations(node: Node) -> list[Path]:

@@ -39,12 +39,12 @@ class Tally:
         figures.write(FIGURES, "faults", self.figures())
 
     def table(self) -> list[str]:
-        found = self.figures()
-        rows: list[tuple[str, Any]] = [("kills", found["kills"])]
-        rows += [(f"  {name}", count) for name, count in found["kills_by_point"].items()]
-        rows += [("faults", found["faults"])]
-        rows += [(f"  {name}", count) for name, count in found["faults_by_kind"].items()]
-        rows += [(name, found[name]) for name in (
+        figures = self.figures()
+        rows: list[tuple[str, Any]] = [("kills", figures["kills"])]
+        rows += [(f"  {name}", count) for name, count in figures["kills_by_point"].items()]
+        rows += [("faults", figures["faults"])]
+        rows += [(f"  {name}", count) for name, count in figures["faults_by_kind"].items()]
+        rows += [(name, figures[name]) for name in (
             "messages", "generations", "malformed", "lost", "duplicated", "broken", "growth_mib",
             "recovery_s", "recovery_median_s")]
         return [f"{name:<40}{_shown(value):>10}" for name, value in rows]

@@ -34,7 +34,7 @@ def warm_up() -> None:
         decode(message, topics=TOPICS, spec=SPEC)
     except MessageError:
         return
-    raise AssertionError("a number is no envelope")
+    raise AssertionError("a number passes for an envelope")
 
 
 def confine(mib: float, seconds: int) -> None:

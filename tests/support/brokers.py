@@ -40,10 +40,10 @@ class Broker:
     environ: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        found = find_mosquitto()
-        if found is None:
+        binary = find_mosquitto()
+        if binary is None:
             pytest.skip("mosquitto is missing: apt install mosquitto")
-        self._binary, self.port = found, free_port()
+        self._binary, self.port = binary, free_port()
         self.folder.mkdir(exist_ok=True)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -64,7 +64,7 @@ class Broker:
         return self
 
     def restart(self, peer: Peer, more: str | None = None, *, end: int = SIGTERM) -> None:
-        """End it, configure it anew where there is `more`, and start it; `peer` is back then."""
+        """End it and start it, from now on with `more`; returns once `peer` is back."""
         self.stop(end)
         until(lambda: not peer.granted.is_set(), "the peer has not noticed")
         self.more = self.more if more is None else more

@@ -25,10 +25,10 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 def settings() -> dict[str, list[str]]:
     """Each key of the unit with the words of all its lines."""
-    found: dict[str, list[str]] = {}
+    words: dict[str, list[str]] = {}
     for key, value in re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE):
-        found.setdefault(key, []).append(value)
-    return found
+        words.setdefault(key, []).append(value)
+    return words
 
 
 def check(result: int) -> None:
@@ -54,12 +54,12 @@ def calls(group: str) -> set[str]:
 
 
 def allowed(filters: list[str]) -> set[str]:
-    found: set[str] = set()
+    names: set[str] = set()
     for line in filters:
         named = set[str]().union(*(
             calls(word) if word.startswith("@") else {word} for word in line.lstrip("~").split()))
-        found = found - named if line.startswith("~") else found | named
-    return found
+        names = names - named if line.startswith("~") else names | named
+    return names
 
 
 def filter_calls(unit: dict[str, list[str]]) -> None:
@@ -118,9 +118,9 @@ def hide_files(writable: str) -> None:
     programs = [place for place in (str(UNIT.parent.parent), sys.prefix) if place[:5] == "/tmp/"]
     kept = {place: os.open(place, os.O_PATH | os.O_DIRECTORY) for place in (*programs, writable)}
     mount("tmpfs", "/tmp", "tmpfs")
-    for place, found in kept.items():
+    for place, descriptor in kept.items():
         Path(place).mkdir(parents=True, exist_ok=True)
-        mount(f"/proc/self/fd/{found}", place, flags=MS_BIND)
+        mount(f"/proc/self/fd/{descriptor}", place, flags=MS_BIND)
     own_devices()
     mount("proc", "/proc", "proc", data="hidepid=invisible")
     set_read_only("/", read_only=True, recursive=True)

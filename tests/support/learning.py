@@ -168,9 +168,9 @@ def similar(a: Tensor, y: Tensor, classes: int) -> Tensor:
     centred = f - f.mean(1, keepdim=True)
     one_hot = F.one_hot(y, classes).to(f.dtype)
     targets = one_hot - one_hot.mean(1, keepdim=True)
-    found, wanted = (
+    alike, wanted = (
         F.cosine_similarity(t[:, None], t[None], dim=2) for t in (centred, targets))
-    return F.mse_loss(found, wanted)
+    return F.mse_loss(alike, wanted)
 
 
 def pair_and_similar(

@@ -97,8 +97,8 @@ class Node:
         """Pid of its child process, where it has one."""
         assert self.process is not None
         tasks = Path(f"/proc/{self.process.pid}/task")
-        found = " ".join((task / "children").read_text() for task in tasks.iterdir())
-        return int(found.split()[0]) if found.split() else None
+        children = " ".join((task / "children").read_text() for task in tasks.iterdir())
+        return int(children.split()[0]) if children.split() else None
 
     def bury(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -154,24 +154,24 @@ class Node:
                     if entry["id"] == identity and ("label" in entry) == of_label]
 
         topic = self.topic(f"out/{source}/receipt")
-        found = self.peer.wait(lambda m: m.topic == topic and bool(entries(m)), after=after,
+        message = self.peer.wait(lambda m: m.topic == topic and bool(entries(m)), after=after,
                                timeout=timeout)
-        return entries(found)[0]
+        return entries(message)[0]
 
     def receipts(self, after: int = 0) -> dict[str, Counter[str]]:
         """Every id with the statuses it was receipted with."""
-        found: dict[str, Counter[str]] = {}
+        statuses: dict[str, Counter[str]] = {}
         for message in self.peer.messages[after:]:
             if re.search(r"/out/[^/]+/receipt$", message.topic):
                 for entry in message.json:
-                    found.setdefault(entry["id"], Counter())[entry["status"]] += 1
-        return found
+                    statuses.setdefault(entry["id"], Counter())[entry["status"]] += 1
+        return statuses
 
     def prediction(self, identity: str, source: str = "t", after: int = 0) -> dict[str, Any]:
         topic = self.topic(f"out/{source}/prediction")
-        found = self.peer.wait(lambda m: m.topic == topic and m.json["sample_id"] == identity,
+        message = self.peer.wait(lambda m: m.topic == topic and m.json["sample_id"] == identity,
                                after=after)
-        body: dict[str, Any] = found.json
+        body: dict[str, Any] = message.json
         return body
 
     def ask(self, picture: NDArray[Any], *, generation: int = 0) -> dict[str, Any]:

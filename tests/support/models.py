@@ -64,8 +64,8 @@ def _unsigned(graph: Graph, first: int, last: int) -> bytes:
 
 def changed(model: bytes, change: Change) -> bytes:
     """The model after `change` of what its schema calls it."""
-    found = schema.ModelT.InitFromPackedBuf(model, 0)
-    change(found)
+    tree = schema.ModelT.InitFromPackedBuf(model, 0)
+    change(tree)
     builder = flatbuffers.Builder(1024)
-    builder.Finish(found.Pack(builder), file_identifier=b"TFL3")
+    builder.Finish(tree.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())

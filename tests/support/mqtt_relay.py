@@ -100,10 +100,10 @@ class Relay:
     ) -> None:
         with suppress(OSError):  # one side is gone: so is the other
             for head, body in packets(here):
-                found = Packet(connection, outward, head[0] >> 4, head[0] & 15, body,
+                packet = Packet(connection, outward, head[0] >> 4, head[0] & 15, body,
                                len(head) + len(body))
-                self.look(found)
-                self.packets.append(found)
+                self.look(packet)
+                self.packets.append(packet)
                 there.sendall(head + body)
         for end in (here, there):
             with suppress(OSError):

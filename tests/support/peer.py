@@ -72,10 +72,10 @@ class Peer:
         **properties: Any,
     ) -> paho.MQTTMessageInfo:
         """With `wait`, returns once the broker has it; properties by their MQTT names."""
-        found = Properties(PacketTypes.PUBLISH)
+        wire = Properties(PacketTypes.PUBLISH)
         for name, value in properties.items():
-            setattr(found, name, value)
-        sent = self._client.publish(topic, payload, qos=1, retain=retain, properties=found)
+            setattr(wire, name, value)
+        sent = self._client.publish(topic, payload, qos=1, retain=retain, properties=wire)
         if wait:
             await_puback(sent, topic)
         return sent

@@ -69,6 +69,6 @@ def push(node: Node, folder: Path, *arguments: str) -> tuple[int, dict[str, Any]
 
 
 def event(node: Node, kind: str, after: int = 0) -> dict[str, Any]:
-    found: dict[str, Any] = node.peer.wait(
+    body: dict[str, Any] = node.peer.wait(
         lambda m: m.topic == node.topic("event") and m.json["type"] == kind, after=after).json
-    return found
+    return body

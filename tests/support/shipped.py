@@ -24,10 +24,10 @@ MARKER = ("edgecc/v1/cam1/command/ping", b"marker")
 
 
 def needs(program: str, package: str) -> str:
-    found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-    if found is None:
+    path = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    if path is None:
         pytest.skip(f"{program} is missing: sudo apt install {package}")
-    return found
+    return path
 
 
 def run(*command: str | Path) -> str:

@@ -22,8 +22,8 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden, 10)
 
 
-def loader(found: Set, size: int = 64, *, shuffle: bool = True) -> DataLoader[Batch]:
-    return DataLoader(found, size, shuffle=shuffle)
+def loader(samples: Set, size: int = 64, *, shuffle: bool = True) -> DataLoader[Batch]:
+    return DataLoader(samples, size, shuffle=shuffle)
 
 
 @pytest.fixture(scope="module")

@@ -78,19 +78,19 @@ def test_p16_what_is_no_worse_serves_and_joins_what_both_nodes_know_to_the_bit(
 def readout(node: Node, known: tuple[list[str], bytes, bytes]) -> Readout:
     classes, a, b = known
     d = len(b) // 8 // len(classes)
-    found = Readout(d - 1, list(classes))
-    found.A = np.frombuffer(a).reshape(d, d).copy()
-    found.B = np.frombuffer(b).reshape(len(classes), d).copy()
-    return found
+    made = Readout(d - 1, list(classes))
+    made.A = np.frombuffer(a).reshape(d, d).copy()
+    made.B = np.frombuffer(b).reshape(len(classes), d).copy()
+    return made
 
 
-def learn(into: Readout, found: generation.Generation, digits: Digits, numbers: range) -> None:
+def learn(into: Readout, stem: generation.Generation, digits: Digits, numbers: range) -> None:
     from edgecc.learn.readout import to_integers
     from edgecc.trunk.interpreter import Interpreter
 
-    run = Interpreter(found.model).run
+    run = Interpreter(stem.model).run
     for n in numbers:
-        into.learn(to_integers(run(found.trunk.scale(digits[0][n]))), str(digits[1][n]))
+        into.learn(to_integers(run(stem.trunk.scale(digits[0][n]))), str(digits[1][n]))
 
 
 def test_a_node_that_knows_nothing_yet_predicts_at_once_what_was_taught_elsewhere(

@@ -33,26 +33,26 @@ def other_input(root: Path) -> Path:
 
 
 def resigned(folder: Path, edit: Callable[[Path], object], key: SigningKey = THEIRS) -> Path:
-    """After `edit` of its files, signed anew by the key that the node trusts."""
-    found = generation.unsigned(folder)
-    assert found is not None
+    """After `edit` of its files, signed again by the key that the node trusts."""
+    written = generation.unsigned(folder)
+    assert written is not None
     edit(folder)
-    described = found.with_files(folder)
+    described = written.with_files(folder)
     (folder / "manifest.json").write_bytes(signing.sign(described.to_json(), key))
     return folder
 
 
 def tensors(name: str, edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
     def change(folder: Path) -> None:
-        found = {k: v.copy() for k, v in load_tensors((folder / name).read_bytes()).items()}
-        edit(found)
-        (folder / name).write_bytes(save_tensors(found))
+        held = {k: v.copy() for k, v in load_tensors((folder / name).read_bytes()).items()}
+        edit(held)
+        (folder / name).write_bytes(save_tensors(held))
 
     return change
 
 
-def nan(found: dict[str, Any]) -> None:
-    found["0.bias"][-1] = np.nan
+def nan(tensors: dict[str, Any]) -> None:
+    tensors["0.bias"][-1] = np.nan
 
 
 def another_model(folder: Path) -> None:
@@ -68,12 +68,12 @@ def longer_header(folder: Path) -> None:
     path.write_bytes((2**40).to_bytes(8, "little") + path.read_bytes()[8:])
 
 
-def fewer_rows(found: dict[str, Any]) -> None:
-    found["0.conv.0"] = found["0.conv.0"][:, :, :2].copy()
+def fewer_rows(tensors: dict[str, Any]) -> None:
+    tensors["0.conv.0"] = tensors["0.conv.0"][:, :, :2].copy()
 
 
-def half_floats(found: dict[str, Any]) -> None:
-    found["0.bias"] = found["0.bias"].astype(np.float16)
+def half_floats(tensors: dict[str, Any]) -> None:
+    tensors["0.bias"] = tensors["0.bias"].astype(np.float16)
 
 
 LIES: dict[str, tuple[Callable[[Path], Path], str]] = {
@@ -94,9 +94,9 @@ LIES: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 def unsolvable() -> Readout:
     """Finite sums that no samples make."""
-    found = Readout(poor().dim, ["0", "1"])
-    found.A[:], found.A[0, 0] = 1e308, 0
-    return found
+    readout = Readout(poor().dim, ["0", "1"])
+    readout.A[:], readout.A[0, 0] = 1e308, 0
+    return readout
 
 
 def test_p15_a_push_that_lies_is_refused_with_76_by_name_and_what_serves_goes_on(
@@ -110,7 +110,7 @@ def test_p15_a_push_that_lies_is_refused_with_76_by_name_and_what_serves_goes_on
         code, answer, said = push(taught, make(root))
         assert (code, answer) == (76, {}), (lie, said)
         assert name in said, (lie, said)
-        if lie != "a readout that cannot be solved":  # found out in the trial
+        if lie != "a readout that cannot be solved":  # noticed in the trial
             assert name in event(taught, "push-refused", heard)["data"]["reason"]
     after = taught.ask(digits[0][1000])
     assert (after["generation"], after["top"]) == (1, before["top"])

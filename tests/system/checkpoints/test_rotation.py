@@ -23,16 +23,16 @@ def elsewhere(tmp_path: Path) -> Path:
 def keys(node: Node, *arguments: str) -> list[dict[str, Any]]:
     done = node.run("keys", *arguments, "--json")
     assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
+    printed: list[dict[str, Any]] = json.loads(done.stdout)
+    return printed
 
 
 def rotated(node: Node, *arguments: str) -> list[dict[str, Any]]:
     """Stop, `keys rotate` (or what is given), start."""
     assert node.stop() == 0
-    found = keys(node, *(arguments or ("rotate",)))
+    printed = keys(node, *(arguments or ("rotate",)))
     node.start()
-    return found
+    return printed
 
 
 def pull(node: Node, folder: Path, *arguments: str) -> tuple[int, str]:

@@ -19,20 +19,20 @@ def ask_push(node: Node, envelope: bytes, **args: Any) -> dict[str, Any]:
     heard = len(node.peer.messages)
     body = {"id": f"p{heard}", "args": {"manifest": envelope.decode(), **args}}
     node.peer.publish(node.topic("command/push"), json.dumps(body))
-    found: dict[str, Any] = node.peer.wait(
+    body: dict[str, Any] = node.peer.wait(
         lambda m: m.topic == node.topic("response/push") and m.json["id"] == body["id"],
         after=heard).json
-    return found
+    return body
 
 
 def chunks(folder: Path) -> dict[str, bytes]:
     """By their digests, as they are asked for."""
-    found = {}
+    pieces = {}
     for name in FILES:
         data = (folder / name).read_bytes()
         for index, digest in enumerate(manifest.describe(data).chunks):
-            found[digest] = data[index * manifest.CHUNK : (index + 1) * manifest.CHUNK]
-    return found
+            pieces[digest] = data[index * manifest.CHUNK : (index + 1) * manifest.CHUNK]
+    return pieces
 
 
 def test_p16_staging_takes_only_what_the_signature_vouches_for_and_goes_on_after_a_kill(
@@ -62,10 +62,10 @@ def test_p16_staging_takes_only_what_the_signature_vouches_for_and_goes_on_after
 
 def test_p16_staging_is_bounded_and_only_one_is_staged(taught: Node, tmp_path: Path) -> None:
     folder = made(tmp_path, poor())
-    found = generation.unsigned(folder)
-    assert found is not None
+    true = generation.unsigned(folder)
+    assert true is not None
     huge = manifest.File(200 * 2**20, "0" * 64, ("0" * 64,) * 3200)
-    lying = replace(found, files={**found.files, "readout.safetensors": huge})
+    lying = replace(true, files={**true.files, "readout.safetensors": huge})
     answer = ask_push(taught, signing.sign(lying.to_json(), THEIRS))
     assert (answer["code"], "more than this node takes" in answer["error"]) == (76, True)
     for cursor in (1, 2):

@@ -1,4 +1,4 @@
-"""Where there is no mosquitto, a first try runs on the embedded broker."""
+"""Without mosquitto a first try runs on the embedded broker."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -158,10 +158,10 @@ def npy_header(text: str) -> bytes:
 
 POISON = {
     "empty": b"",
-    "text": b"this is no picture",
+    "text": b"this is not a picture",
     "torn JPEG": b"\xff\xd8\xff\xe0" + bytes(40),
     "torn npy": b"\x93NUMPY\x01\x00v",
-    "npy whose header is no Python": npy_header("{'descr': (((" + " " * 50),
+    "npy whose header is not Python": npy_header("{'descr': (((" + " " * 50),
     "npy whose header is too deep": npy_header("-" * 9000 + "1"),
     "pickle in npy": npy(np.zeros((1, 8, 8))).replace(b"'<f8'", b"'|O' "),
     "another shape": npy(np.zeros((3, 8, 8), np.uint8)),
@@ -184,9 +184,9 @@ def test_p05_what_cannot_be_a_sample_is_quarantined_with_a_reason_and_the_stream
         receipt = node.receipt(content_id("door", label, payload), source="door")
         assert receipt["status"] == "rejected", name
         assert len(receipt["reason"]) > 10, name
-        [(found, kept)] = node.rows(
+        [(reason, kept)] = node.rows(
             "SELECT reason, payload FROM quarantine ORDER BY seq DESC LIMIT 1")
-        assert (found, kept) == (receipt["reason"], payload), name
+        assert (reason, kept) == (receipt["reason"], payload), name
     assert node.rows("SELECT COUNT(*) FROM quarantine") == [(len(POISON),)]
     assert node.receipt(node.send(npy(digits[0][0])))["status"] == "stored"
     assert node.rows("SELECT COUNT(*) FROM sample") == [(1,)]
@@ -219,8 +219,8 @@ def test_p05_what_is_no_label_command_or_request_is_quarantined_and_the_stream_g
 
 def response(node: Node, verb: str, request: str) -> dict[str, Any]:
     topic = node.topic(f"response/{verb}")
-    found = node.peer.wait(lambda m: m.topic == topic and m.json["id"] == request)
-    body: dict[str, Any] = found.json
+    message = node.peer.wait(lambda m: m.topic == topic and m.json["id"] == request)
+    body: dict[str, Any] = message.json
     return body
 
 

@@ -13,8 +13,8 @@ Row = tuple[Any, ...]
 def retry(node: Node, *arguments: str) -> list[dict[str, Any]]:
     done = node.run("samples", "quarantine", "retry", "--json", *arguments)
     assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows
 
 
 def quarantined(node: Node) -> list[Row]:

@@ -56,19 +56,19 @@ def test_a_flood_is_bounded_and_costs_the_others_nothing(
     floods = flood(node, digits, "flood", 400)
     honest = [node.send(npy(digits[0][n]), source="door") for n in range(40)]
     others = [one for name in ("a", "b", "c") for one in flood(node, digits, name, 40)]
-    found = statuses(node, floods, "flood")
+    flooded = statuses(node, floods, "flood")
     assert statuses(node, honest, "door") == {"stored": 40}
     rest = sum((statuses(node, [one], one[0]) for one in others), Counter[str]())
     seconds = time.monotonic() - started
-    assert 60 <= found["stored"] <= 60 + seconds + 1
-    assert found["stored"] + found["rejected"] == 400
+    assert 60 <= flooded["stored"] <= 60 + seconds + 1
+    assert flooded["stored"] + flooded["rejected"] == 400
     assert 60 <= rest["stored"] <= 61  # 40 of the hundred are taken
     reason = node.receipt(floods[-1], source="flood")["reason"]
     assert reason.startswith("over sources.flood.rate of 60/min")
     assert node.rows("SELECT COUNT(*) FROM quarantine") == [(0,)]
-    kept = found["stored"] + rest["stored"] + 40
+    kept = flooded["stored"] + rest["stored"] + 40
     assert node.rows("SELECT COUNT(*) FROM sample") == [(kept,)]
-    refused = {"flood": found["rejected"], "*": rest["rejected"]}
+    refused = {"flood": flooded["rejected"], "*": rest["rejected"]}
     node.peer.wait(lambda m: m.topic == node.topic("health") and m.json["refused"] == refused)
 
 
@@ -87,7 +87,7 @@ def test_what_waited_while_the_node_was_away_is_within_the_rate_and_a_flood_is_n
         time.sleep(max(0.0, left + n / 20 - time.monotonic()))
     floods = flood(node, digits, "flood", 400)
     node.start()
-    found = statuses(node, floods, "flood")
+    flooded = statuses(node, floods, "flood")
     assert statuses(node, honest, "door") == {"stored": 60}
-    assert 60 <= found["stored"] <= 20 * (time.monotonic() - left + 1) + 1
-    assert found["rejected"] > 0
+    assert 60 <= flooded["stored"] <= 20 * (time.monotonic() - left + 1) + 1
+    assert flooded["rejected"] > 0

@@ -22,9 +22,9 @@ def events(node: Node, kind: str) -> list[dict[str, Any]]:
 def await_health(node: Node, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """A health message like that, heard from now on."""
     topic = node.topic("health")
-    found = node.peer.wait(lambda m: m.topic == topic and wanted(m.json),
+    message = node.peer.wait(lambda m: m.topic == topic and wanted(m.json),
                            after=len(node.peer.messages))
-    body: dict[str, Any] = found.json
+    body: dict[str, Any] = message.json
     return body
 
 
@@ -72,9 +72,9 @@ def test_a_source_that_lies_is_named_and_unlearnt_and_the_honest_ones_are_not(
     node.kill()  # what was decided outlives a crash
     node.start()
     assert node.label("s2", "7", source="mallory")["status"] == "aside"
-    found = node.run("sources", "--json")
-    assert found.returncode == 0, found.stderr
-    listed = json.loads(found.stdout)
+    done = node.run("sources", "--json")
+    assert done.returncode == 0, done.stderr
+    listed = json.loads(done.stdout)
     assert [one["source"] for one in listed if one["distrusted"]] == ["mallory"]
     assert {one["source"]: one["aside"] for one in listed}["mallory"] == 302
 

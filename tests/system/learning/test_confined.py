@@ -31,7 +31,7 @@ def failure_of(function, *args):
         return error.errno
     return 0
 open("mine", "w").write("x")
-found = {
+errors = {
     "reboot": errno_of(libc.reboot, 0),
     "mount": errno_of(libc.mount, b"none", b"/mnt", b"tmpfs", 0, None),
     "new namespace": errno_of(libc.unshare, 0x10000000),
@@ -44,12 +44,12 @@ found = {
     "real time": failure_of(os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1)),
 }
 if os.geteuid() == 0:
-    found |= {
+    errors |= {
         "program": failure_of(open, "/usr/bin/env", "a"), "system": failure_of(open, "/etc/x", "w"),
         "kernel": failure_of(open, "/proc/sys/kernel/hostname", "w"),
         "disk": 0 if any("sd" in name or "vd" in name for name in os.listdir("/dev")) else 2,
     }
-print(json.dumps(found))
+print(json.dumps(errors))
 """
 
 
@@ -61,11 +61,11 @@ def confined(writable: Path, *program: str) -> list[str]:
 def test_the_units_restrictions_hold(tmp_path: Path) -> None:
     done = run_command(confined(tmp_path, sys.executable, "-c", TRIES))
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    errors = json.loads(done.stdout)
     files = {"program": errno.EROFS, "system": errno.EROFS, "kernel": errno.EROFS,
              "disk": errno.ENOENT} if os.geteuid() == 0 else {}
     wanted = dict.fromkeys(TRIED, errno.EPERM) | {"packets": errno.EAFNOSUPPORT} | files
-    assert found == wanted
+    assert errors == wanted
     assert (tmp_path / "mine").read_text() == "x"
 
 

@@ -88,9 +88,9 @@ def peak_of(node: Node) -> int:
     """VmHWM of the running learner, bytes."""
     assert node.learner is not None
     status = Path(f"/proc/{node.learner}/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert found is not None
-    return int(found[1]) * 1024
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert peak is not None
+    return int(peak[1]) * 1024
 
 
 def test_a_killed_learner_is_started_again_and_its_growth_ends(

@@ -21,10 +21,10 @@ def cells() -> tuple[Any, Any, list[str]]:
     """569 breast tumours: 30 measurements each, what they were, the measurements' names."""
     from sklearn.datasets import load_breast_cancer
 
-    found = load_breast_cancer()
-    order = np.random.default_rng(3).permutation(len(found.data))
-    labels = found.target_names[found.target[order]]
-    return found.data[order], labels, [str(name) for name in found.feature_names]
+    tumours = load_breast_cancer()
+    order = np.random.default_rng(3).permutation(len(tumours.data))
+    labels = tumours.target_names[tumours.target[order]]
+    return tumours.data[order], labels, [str(name) for name in tumours.feature_names]
 
 
 def write_csv(path: Path, names: list[str], rows: Any, labels: Any) -> Path:

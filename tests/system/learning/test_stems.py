@@ -31,8 +31,8 @@ def right(node: Node, images: Any, labels: Any, **wanted: int) -> float:
 
 def stem_of(node: Node, number: int) -> dict[str, Any] | None:
     folder = node.state / "generations" / generation.name_of(number)
-    found = manifest.parse(signing.payload_of(generation.read_manifest(folder)))
-    model: dict[str, Any] | None = found.blocks[0].get("model")
+    written = manifest.parse(signing.payload_of(generation.read_manifest(folder)))
+    model: dict[str, Any] | None = written.blocks[0].get("model")
     return model
 
 

@@ -26,8 +26,8 @@ def test_a_readout_that_unlearnt_is_bit_for_bit_the_one_that_never_learnt(
     teach(unlearnt, gone, source="other")
     teach(unlearnt, kept[100:])
     teach(pure, kept)
-    found = unlearn(unlearnt, "--source", "other")
-    assert (found["samples"], found["labelled"]) == (60, 60)
+    answer = unlearn(unlearnt, "--source", "other")
+    assert (answer["samples"], answer["labelled"]) == (60, 60)
     assert unlearn(unlearnt, "first")["samples"] == 1
     probes = [x for _, x, _ in digit[600:620]]
     said = [[node.ask(x)["top"] for x in probes] for node in (unlearnt, pure)]
@@ -45,8 +45,8 @@ def test_nothing_of_a_forgotten_sample_is_left_in_any_file(node: Node, digit: La
     node.label(kept[7][0], "relabelled")
     assert node.receipt(bad, source="other")["status"] == "rejected"
     assert left_in(node.state, gone[:41])
-    found = unlearn(node, "--source", "other")
-    assert (found["samples"], found["labelled"], found["quarantined"]) == (41, 40, 1)
+    answer = unlearn(node, "--source", "other")
+    assert (answer["samples"], answer["labelled"], answer["quarantined"]) == (41, 40, 1)
     assert left_in(node.state, gone[:41]) == []
     files = [path.read_bytes() for path in node.state.rglob("*") if path.is_file()]
     assert not any(b"does not want it" in data for data in files)
@@ -90,8 +90,8 @@ def test_labels_that_wait_and_messages_in_quarantine_are_forgotten_too(
     assert node.label("not here yet", "cat")["status"] == "pending"
     node.send(b"{", id="broken")
     assert node.receipt("broken")["status"] == "rejected"
-    found = unlearn(node, "not here yet", "broken")
-    assert (found["samples"], found["pending"], found["quarantined"]) == (0, 1, 1)
+    answer = unlearn(node, "not here yet", "broken")
+    assert (answer["samples"], answer["pending"], answer["quarantined"]) == (0, 1, 1)
     heard = len(node.peer.messages)
     node.send(npy(digit[40][1]), id="not here yet")
     assert node.receipt("not here yet", after=heard)["status"] == "duplicate"

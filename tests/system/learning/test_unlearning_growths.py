@@ -1,4 +1,4 @@
-"""Unlearning what growths drew: they begin anew, and end as if it had never come."""
+"""Unlearning what growths were trained on: they restart and end as if it had never come."""
 
 import json
 from typing import Any
@@ -35,7 +35,7 @@ def closed(node: Node, *numbers: int) -> None:
                [(number,) for number in numbers])
 
 
-def test_a_running_growth_that_draws_a_sample_begins_anew_without_it(
+def test_a_running_growth_that_is_trained_on_a_sample_restarts_without_it(
     make_node: MakeNode, settings: dict[str, Any], fashion: Labelled
 ) -> None:
     kept, gone = fashion[:200], fashion[200:210]
@@ -44,9 +44,9 @@ def test_a_running_growth_that_draws_a_sample_begins_anew_without_it(
     teach(node, [*kept[:100], *gone, *kept[100:]])
     node.peer.wait(lambda m: m.topic.endswith("/train") and m.json["phase"] == "training")
     heard = len(node.peer.messages)
-    found = unlearn(node, *(identity for identity, _, _ in gone))
-    assert (found["samples"], found["growths_restarted"]) == (10, [1])
-    assert found["generations"]["trained"] == []
+    answer = unlearn(node, *(identity for identity, _, _ in gone))
+    assert (answer["samples"], answer["growths_restarted"]) == (10, [1])
+    assert answer["generations"]["trained"] == []
     answered = node.peer.find(lambda m: m.topic == node.topic("response/unlearn")
                               and "growths_restarted" in m.json["data"], after=heard)
     assert answered is not None
@@ -102,9 +102,9 @@ def test_deep_ends_with_the_generations_of_a_node_that_never_saw_the_samples(
     assert (again["samples"], again["growths_again"]) == (10, [3])
     settle(node)
     assert chain(node)[:4] == before[:4]
-    found = unlearn(node, "--deep", *(identity for identity, _, _ in early))
-    assert (found["samples"], found["growths_again"]) == (10, [1, 3])
-    removed = set(found["removed"])
+    answer = unlearn(node, "--deep", *(identity for identity, _, _ in early))
+    assert (answer["samples"], answer["growths_again"]) == (10, [1, 3])
+    removed = set(answer["removed"])
     assert removed
     assert removed.isdisjoint(generation.numbers(node.state / "generations"))
     for number in removed:

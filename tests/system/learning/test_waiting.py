@@ -104,12 +104,12 @@ def test_a_throttled_board_and_its_energy_are_told(
     waits = of(node, "event", type="learning-waits").json["data"]
     assert waits["text"] == ("throttled, as the supply's voltage is low, the board is throttled")
     assert node.learner is None
-    found = node.peer.wait(lambda m: m.topic == node.topic("health") and m.json["energy"]
+    health = node.peer.wait(lambda m: m.topic == node.topic("health") and m.json["energy"]
                            and m.json["energy"]["joules"] > 1).json
-    assert (found["temperature"], found["energy"]["of"][:9]) == (61, "the rails")
-    assert 3 * 1.5 < found["energy"]["joules"] < 3 * DEADLINE  # 3 W; two seconds between readings
-    assert found["energy"]["joules_per_sample"] == pytest.approx(
-        found["energy"]["joules"] / found["log"]["samples"], rel=0.01)
+    assert (health["temperature"], health["energy"]["of"][:9]) == (61, "the rails")
+    assert 3 * 1.5 < health["energy"]["joules"] < 3 * DEADLINE  # 3 W; two seconds between readings
+    assert health["energy"]["joules_per_sample"] == pytest.approx(
+        health["energy"]["joules"] / health["log"]["samples"], rel=0.01)
     assert "J a sample" in node.run("status").stdout
 
 

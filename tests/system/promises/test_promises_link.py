@@ -30,7 +30,7 @@ from edgecc.mqtt.connection import Link
 
 
 @given(st.lists(st.floats(0, 200), max_size=30))
-def test_p08_waits_have_full_jitter_and_begin_anew_only_after_a_stable_minute(
+def test_p08_waits_have_full_jitter_and_start_over_only_after_a_stable_minute(
     connections: list[float],
 ) -> None:
     backoff, ceiling = Backoff(), FIRST
@@ -122,11 +122,11 @@ DENYING = {
 def test_p08_p09_a_denied_subscription_is_not_authorised_and_named(
     make_node: MakeNode, broker: Broker
 ) -> None:
-    found = list(Path("/usr/lib").rglob("mosquitto_dynamic_security.so"))
-    if not found:
+    plugins = list(Path("/usr/lib").rglob("mosquitto_dynamic_security.so"))
+    if not plugins:
         pytest.skip("mosquitto's dynamic security plugin is missing")
     broker.write("rules.json", json.dumps(DENYING))
-    broker.more = (f"allow_anonymous true\nplugin {found[0]}\n"
+    broker.more = (f"allow_anonymous true\nplugin {plugins[0]}\n"
                    "plugin_opt_config_file {folder}/rules.json")
     node = make_node(broker.start().port)
     node.launch()

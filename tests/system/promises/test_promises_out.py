@@ -136,8 +136,8 @@ def command(node: Node, verb: str, request: str, **options: Any) -> None:
 
 def response(node: Node, verb: str, request: str) -> dict[str, Any]:
     topic = node.topic(f"response/{verb}")
-    found = node.peer.wait(lambda m: m.topic == topic and m.json["id"] == request)
-    body: dict[str, Any] = found.json
+    message = node.peer.wait(lambda m: m.topic == topic and m.json["id"] == request)
+    body: dict[str, Any] = message.json
     return body
 
 
