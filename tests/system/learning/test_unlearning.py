@@ -1,4 +1,4 @@
-"""Unlearning: what a node has forgotten it never knew, in its readout and its log."""
+"""Unlearning: nothing of an unlearnt sample is left, in the readout, the log or any file."""
 
 import json
 import random
@@ -22,7 +22,7 @@ def test_a_readout_that_unlearnt_is_bit_for_bit_the_one_that_never_learnt(
     unlearnt, pure = make_node(), make_node()
     for node in (unlearnt, pure):
         node.start()
-    teach(unlearnt, [("first", gone[0][1], "named first by what is forgotten"), *kept[:100]])
+    teach(unlearnt, [("first", gone[0][1], "named first by what is unlearnt"), *kept[:100]])
     teach(unlearnt, gone, source="other")
     teach(unlearnt, kept[100:])
     teach(pure, kept)
@@ -35,7 +35,7 @@ def test_a_readout_that_unlearnt_is_bit_for_bit_the_one_that_never_learnt(
     assert live_readout(unlearnt) == live_readout(pure)
 
 
-def test_nothing_of_a_forgotten_sample_is_left_in_any_file(node: Node, digit: Labelled) -> None:
+def test_nothing_of_an_unlearnt_sample_is_left_in_any_file(node: Node, digit: Labelled) -> None:
     kept, gone = digit[:200], digit[200:260]
     teach(node, kept[:100])
     teach(node, gone[:40], source="other")
@@ -57,7 +57,7 @@ def test_nothing_of_a_forgotten_sample_is_left_in_any_file(node: Node, digit: La
     assert left_in(node.state, kept[8:9])
 
 
-def test_a_forgotten_sample_does_not_come_back(node: Node, digit: Labelled) -> None:
+def test_an_unlearnt_sample_does_not_come_back(node: Node, digit: Labelled) -> None:
     teach(node, digit[:40])
     identity, x, label = digit[3]
     heard = len(node.peer.messages)
@@ -83,7 +83,7 @@ def test_a_forgotten_sample_does_not_come_back(node: Node, digit: Labelled) -> N
     assert node.receipt("to come", after=heard)["status"] == "duplicate"
 
 
-def test_labels_that_wait_and_messages_in_quarantine_are_forgotten_too(
+def test_labels_that_wait_and_messages_in_quarantine_are_unlearnt_too(
     node: Node, digit: Labelled
 ) -> None:
     teach(node, digit[:30])
