@@ -69,7 +69,7 @@ def _shown(client: Client, config: Config) -> dict[str, bytes]:
     client.subscribe(everything)
     messages = {}
     while (message := client.next_message(_SILENCE)) is not None:
-        level = config.topics.below_root(message.topic)[0]
+        level = config.topics.levels(message.topic)[0]
         if message.retain and level not in _OTHERS:
             messages[message.topic] = message.payload
     client.unsubscribe(everything)

@@ -31,7 +31,7 @@ from edgecc.host import allocator
 from edgecc.host.lock import locked
 from edgecc.host.systemd import notify
 from edgecc.host.watchdog import Watchdog
-from edgecc.ingest.monitor import Watch
+from edgecc.ingest.monitor import Monitor
 from edgecc.ingest.pipeline import Ingest
 from edgecc.ingest.prequential import WINDOW, Prequential
 from edgecc.mqtt.connection import Event, Link, Said, Will
@@ -126,7 +126,7 @@ class Daemon:
         self.serving.open()
         right, total = self.store.hit_counts()
         prequential = Prequential(right=right, total=total, newest=self.store.hits(WINDOW))
-        self.watch = Watch(config, self.store, self.announcer.event)
+        self.watch = Monitor(config, self.store, self.announcer.event)
         self.ingest = Ingest(
             config, self.link, self.store, self.outbox, self.serving, prequential, self.watch,
             unknown.Unknown(config.unknown.rate),
@@ -219,7 +219,7 @@ class Daemon:
         elif isinstance(item, Chunk):
             self.pushing.take(item.payload)
         elif isinstance(item, Canary):
-            if not self.ingest.admission.returned(item.token):
+            if not self.ingest.quotas.returned(item.token):
                 self.session.returned(item.token)
         else:
             try:

@@ -14,7 +14,8 @@ from edgecc.checkpoint.manifest import Manifest
 from edgecc.errors import CheckpointError, StoreError
 from edgecc.mqtt.reply import reply
 from edgecc.plan.schedule import open_growth
-from edgecc.protocol.messages import Command, id_of, source_of
+from edgecc.protocol.decode import id_of, source_of
+from edgecc.protocol.messages import Command
 from edgecc.protocol.selection import Selection, asker, parse
 from edgecc.serving.influence import Influence, untouched
 from edgecc.serving.predictor import Predictor
@@ -103,10 +104,13 @@ class Forgetting:
     def _quarantined(self, chosen: Selection) -> dict[int, str]:
         """The ids of chosen messages that could not be understood, by number in quarantine."""
         topics = self._daemon.config.topics
-        ones = ((seq, ts, id_of(message, topics), source_of(message, topics))
-                for seq, ts, message in self._store.quarantine_messages())
-        return {seq: identity for seq, ts, identity, source in ones
-                if chosen.has(identity, source, ts)}
+        identities = {}
+        for seq, ts, message in self._store.quarantine_messages():
+            levels = topics.levels(message.topic)
+            identity = id_of(message, levels)
+            if chosen.has(identity, source_of(levels), ts):
+                identities[seq] = identity
+        return identities
 
     def _restart_growths(self, plan: dict[str, Any], *, deep: bool) -> set[int]:
         """What open growths have done on these samples is deleted before the labels are taken back.

@@ -38,9 +38,9 @@ class Upkeep:
             daemon.outbox.again()
         if daemon.outbox.window and self._due("health", daemon.announcer.HEALTH_EVERY):
             daemon.announcer.health()
-        if daemon.ingest.admission.limits and daemon.outbox.window and self._due("mark", _MARK):
+        if daemon.ingest.quotas.limits and daemon.outbox.window and self._due("mark", _MARK):
             daemon.link.publish(
-                daemon.config.topics / "in/canary", daemon.ingest.admission.mark().encode())
+                daemon.config.topics / "in/canary", daemon.ingest.quotas.mark().encode())
         if not daemon.forgetting.busy:
             self._retain()
         if self._due("let go", _LET_GO):

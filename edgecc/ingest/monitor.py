@@ -9,9 +9,8 @@ from typing import Any
 
 from edgecc.config.schema import Config
 from edgecc.ingest.drift import Adwin
-from edgecc.ingest.source_trust import Sources
+from edgecc.ingest.source_trust import SourceTrust
 from edgecc.plan.schedule import open_drift_growth, open_growth
-from edgecc.protocol.messages import Label
 from edgecc.store import meta
 from edgecc.store.reader import LabelEvent
 from edgecc.store.writer import Store
@@ -19,10 +18,10 @@ from edgecc.store.writer import Store
 Say = Callable[[str, str, dict[str, Any]], None]  # an event: its kind, severity and figures
 
 
-class Watch:
+class Monitor:
     def __init__(self, config: Config, store: Store, say: Say) -> None:
         self._config, self._store, self._say = config, store, say
-        self.sources = Sources(
+        self.trust = SourceTrust(
             tolerance=config.trust.tolerance, rate=config.trust.rate,
             state=store.meta(meta.SOURCES), recent=store.misses())
         self._adwin = Adwin(delta=config.drift.delta, state=store.meta(meta.DRIFT))
@@ -30,14 +29,9 @@ class Watch:
 
     # --- inside the transaction of a batch ---
 
-    def sets_aside(self, label: Label) -> bool:
-        """True for a distrusted source's label of a known sample, which is kept and not learnt."""
-        if not self.sources.distrusts(label.source) or label.unlearn:
-            return False
-        row = self._store.row_of(label.id)
-        if row is not None:
-            self._store.aside.keep(row, label.source, label.label)
-        return row is not None
+    def distrusts(self, source: str) -> bool:
+        """True for a source whose labels are kept and not learnt."""
+        return self.trust.distrusts(source)
 
     def scored(self, source: str, event: LabelEvent, hit: bool) -> None:
         """A label was logged whose sample had been predicted."""
@@ -50,13 +44,13 @@ class Watch:
                 "labels_after": drift.kept,
                 "growth": open_drift_growth(self._store, self._config, event.seq),
             })
-        if self.sources.score(source, str(event.label), hit) and self._config.trust.enabled:
+        if self.trust.score(source, str(event.label), hit) and self._config.trust.enabled:
             self._distrust(source, by_hand=False)
 
     def save(self) -> None:
         if self._changed:
-            self._store.set_meta(meta.SOURCES, self.sources.state())
-            for label, one in self.sources.changed().items():
+            self._store.set_meta(meta.SOURCES, self.trust.state())
+            for label, one in self.trust.changed().items():
                 self._store.set_misses(label, one)
             self._store.set_meta(meta.DRIFT, self._adwin.state())
         self._changed = False
@@ -64,24 +58,24 @@ class Watch:
     # --- what operators ask ---
 
     def report(self) -> list[dict[str, Any]]:
-        aside = self._store.aside.counts()
-        return [one | {"aside": aside.get(one["source"], 0)} for one in self.sources.report()]
+        aside = self._store.distrusted.counts()
+        return [one | {"aside": aside.get(one["source"], 0)} for one in self.trust.report()]
 
     def decide(self, source: str, *, trusted: bool) -> None:
         """By hand, and until decided otherwise; durable once it returns."""
         with self._store.transaction():
             if trusted:
                 self._pardon(source)
-            elif not self.sources.distrusts(source):
+            elif not self.trust.distrusts(source):
                 self._distrust(source, by_hand=True)
             self._changed = True
             self.save()
 
     def _distrust(self, source: str, *, by_hand: bool) -> None:
         figures = next((one for one in self.report() if one["source"] == source), {})
-        self.sources.decide(source, distrusted=True, by_hand=by_hand)
+        self.trust.decide(source, distrusted=True, by_hand=by_hand)
         before = self._store.last_label()
-        taken = self._store.aside.set_aside(source, self.sources.distrusted)
+        taken = self._store.distrusted.set_aside(source, self.trust.distrusted)
         self._open_growths(before)
         self._say("source-distrusted", "warning", figures | {
             "source": source, "distrusted": True, "by_hand": by_hand, "aside": taken.labels,
@@ -89,9 +83,9 @@ class Watch:
         })
 
     def _pardon(self, source: str) -> None:
-        self.sources.decide(source, distrusted=False, by_hand=True)
+        self.trust.decide(source, distrusted=False, by_hand=True)
         before = self._store.last_label()
-        given = self._store.aside.give_back(source)
+        given = self._store.distrusted.give_back(source)
         self._open_growths(before)
         self._say("source-trusted", "info", {"source": source, "labels": given, "label": before})
 

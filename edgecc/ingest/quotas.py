@@ -34,7 +34,7 @@ class Bucket:
         self.at = now
 
 
-class Admission:
+class Quotas:
     def __init__(
         self, sources: Mapping[str, SourceConfig], *, kept_for: float, state: str | None,
         clock: Callable[[], float] = time.monotonic,

@@ -53,7 +53,7 @@ class Standing:
             self.evidence[k] = max(0.0, self.evidence[k] + likelier)
 
 
-class Sources:
+class SourceTrust:
     """Every labelling source; a function of the scored labels, in the order of the log."""
 
     def __init__(
@@ -96,7 +96,7 @@ class Sources:
         return [name for name, one in self.standings.items() if one.distrusted]
 
     def state(self) -> str:
-        """Every source; with all that `changed` gave, a new `Sources` goes on bit for bit."""
+        """Every source; with all that `changed` gave, a new `SourceTrust` goes on bit for bit."""
         return json.dumps({"standings": {
             name: asdict(one) for name, one in self.standings.items()}})
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from urllib.parse import quote, unquote
 
 from edgecc.errors import ConfigError, MessageError
@@ -38,7 +39,7 @@ class Topics:
     prefix: str
     node: str
 
-    @property
+    @cached_property
     def root(self) -> str:
         return f"{self.prefix}/{self.node}"
 
@@ -66,8 +67,7 @@ class Topics:
         kinds = ["in/+/sample", "in/+/sample/+", "in/+/label", "in/canary"]
         return [self / rest for rest in [*kinds, "command/+", "checkpoint/get", "checkpoint/put"]]
 
-    def below_root(self, topic: str) -> list[str]:
-        """Levels of `topic` after the node's root; MessageError for another node's topic."""
-        if not topic.startswith(self.root + "/"):
-            raise MessageError(f"topic {topic!r} is not below {self.root!r}")
-        return topic[len(self.root) + 1 :].split("/")
+    def levels(self, topic: str) -> list[str]:
+        """Levels of `topic` below the node's root; none for a topic of another node."""
+        root = self.root + "/"
+        return topic[len(root) :].split("/") if topic.startswith(root) else []

@@ -25,7 +25,7 @@ class TakenBack:
     evicted: int  # labels that stay learnt: their samples are no longer here to be subtracted
 
 
-class Aside:
+class Distrusted:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 

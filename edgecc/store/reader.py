@@ -28,6 +28,16 @@ class LabelEvent:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What the log has under a sample's id."""
+
+    row: int | None = None  # None where the sample is not here
+    label: str | None = None
+    predicted: str | None = None  # the label that was predicted
+    unlearnt: bool = False  # or about to be
+
+
+@dataclass(frozen=True)
 class Growth:
     """One growth of the trunk, from the stem up, on everything labelled up to `cursor`."""
 
@@ -66,16 +76,22 @@ class Reader:
         )
         return [(seq, topic, payload, bool(retain)) for seq, topic, payload, retain in rows]
 
-    def row_of(self, identity: str) -> int | None:
-        found = self._db.execute("SELECT row FROM sample WHERE key=?", (key_of(identity),))
-        return next((row for (row,) in found), None)
+    def known(self, identity: str) -> Known:
+        """What there is under a sample's id."""
+        row = self._db.execute(
+            "SELECT s.row, s.label, p.label, s.unlearnt != 0 FROM sample s "
+            "LEFT JOIN prediction p USING (row) WHERE key=:key UNION ALL "
+            "SELECT NULL, NULL, NULL, mark IS NOT NULL FROM gone WHERE key=:key",
+            {"key": key_of(identity)}).fetchone()
+        return Known(*row) if row else Known()
 
-    def prediction_of(self, identity: str) -> bytes | None:
-        found = self._db.execute(
-            "SELECT p.body FROM sample s JOIN prediction p USING (row) WHERE s.key=?",
-            (key_of(identity),),
-        ).fetchone()
-        return found[0] if found else None
+    def row_of(self, identity: str) -> int | None:
+        return self.known(identity).row
+
+    def prediction(self, row: int) -> bytes | None:
+        """Body of the prediction that was made of sample `row`."""
+        body = self._db.execute("SELECT body FROM prediction WHERE row=?", (row,)).fetchone()
+        return body[0] if body else None
 
     def payload(self, row: int) -> bytes | None:
         found = self._db.execute("SELECT packed FROM payload WHERE row=?", (row,)).fetchone()
@@ -107,14 +123,6 @@ class Reader:
             "SELECT COUNT(*) FROM gone WHERE mark IS NOT NULL AND held IS NOT NULL").fetchone()[0]
         flagged = self._db.execute("SELECT COUNT(*) FROM sample WHERE unlearnt").fetchone()[0]
         return self.last_row() - int(forgotten) - int(flagged)
-
-    def is_forgotten(self, identity: str) -> bool:
-        """True for a sample that was unlearnt, or is about to be."""
-        found = self._db.execute(
-            "SELECT 1 FROM gone WHERE key=:key AND mark IS NOT NULL UNION ALL "
-            "SELECT 1 FROM sample WHERE key=:key AND unlearnt", {"key": key_of(identity)}
-        )
-        return found.fetchone() is not None
 
     def evicted_after(self, cursor: int) -> int:
         """Samples labelled after `cursor` that a readout saved there cannot learn any more."""

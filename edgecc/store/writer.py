@@ -9,17 +9,18 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgecc.errors import StorageFull, StoreError
 from edgecc.protocol.messages import Inbound, Label
 from edgecc.protocol.sample import Sample
-from edgecc.store.distrusted import Aside
+from edgecc.store.distrusted import Distrusted
 from edgecc.store.erasure import Erasure
 from edgecc.store.meta import MOVED, Key, Value
 from edgecc.store.migrations import MIGRATIONS
-from edgecc.store.reader import Growth, LabelEvent, Reader, key_of
+from edgecc.store.reader import Growth, Known, LabelEvent, Reader, key_of
 
 HELD_OUT_IN = 20  # one labelled sample in twenty judges candidates and is never trained on
 _PAGE = 1024  # bytes; a sample touches ten pages, and each is written whole at every commit
@@ -28,6 +29,24 @@ QUARANTINE_ROWS = 1000  # the newest are kept; the counter counts all
 QUARANTINE_BYTES = 16 * 2**20  # or as many of the newest as take this, and the newest at least
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 _ROOM = 2**20  # bytes
+_KNOWN = """
+    SELECT 1, row, NULL, NULL FROM sample WHERE key=:key
+    UNION ALL SELECT 1, NULL, NULL, NULL FROM gone WHERE key=:key
+    UNION ALL SELECT 0, NULL, label, source FROM pending WHERE key=:key
+"""
+
+
+class Labelled(NamedTuple):
+    event: LabelEvent
+    hit: bool | None  # whether the stored prediction was right; None where it is not scored
+
+
+@dataclass(frozen=True)
+class Recorded:
+    row: int | None  # None for a duplicate that is no longer here
+    new: bool  # False for a duplicate
+    labelled: Labelled | None = None
+    waiting: Label | None = None  # a label that arrived before its sample, and is due now
 
 
 class Store(Reader):
@@ -37,7 +56,7 @@ class Store(Reader):
         super().__init__(path, "rwc")
         try:
             self._open_writer()
-            self.erasure, self.aside = Erasure(self._db), Aside(self._db)
+            self.erasure, self.distrusted = Erasure(self._db), Distrusted(self._db)
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {path}: {error}") from error
 
@@ -113,80 +132,87 @@ class Store(Reader):
 
     # --- writing, inside a transaction ---
 
-    def add_sample(self, sample: Sample, packed: bytes | None = None) -> int | None:
-        """The new row; None where this id was stored before. packed: the sample's, if at hand."""
+    def record(
+        self, sample: Sample, prediction: tuple[str | None, bytes] | None = None,
+        label: str | None = None,
+    ) -> Recorded:
+        """Store a sample with its prediction (label, body) and the label that came with it.
+
+        A sample whose id was stored or unlearnt before changes nothing.
+        """
         key = key_of(sample.id)
-        if self._db.execute(
-            "SELECT 1 FROM sample WHERE key=? UNION ALL SELECT 1 FROM gone WHERE key=?", (key, key)
-        ).fetchone():
-            return None
+        waiting = None
+        for known, row, early, source in self._db.execute(_KNOWN, {"key": key}):
+            if known:
+                return Recorded(row, new=False)
+            waiting = Label(sample.id, early, source)
+        row = self._insert_sample(key, sample, label)
+        if prediction is not None:
+            self._db.execute("INSERT INTO prediction VALUES (?,?,?)", (row, *prediction))
+        labelled = None
+        if label is not None:
+            predicted = None if prediction is None else prediction[0]
+            hit = None if predicted is None else predicted == label
+            labelled = self._log_label(Label(sample.id, label, sample.source), row, None, hit)
+        if waiting is not None:
+            self._db.execute("DELETE FROM pending WHERE key=?", (key,))
+        return Recorded(row, new=True, labelled=labelled, waiting=waiting)
+
+    def _insert_sample(self, key: bytes, sample: Sample, label: str | None) -> int:
         held = int.from_bytes(key[:4], "big") % HELD_OUT_IN == 0
-        payload = packed or sample.pack()
+        packed = sample.pack()
         row = self._db.execute(
-            "INSERT INTO sample (key, id, source, ts, held, bytes) VALUES (?,?,?,?,?,?)",
-            (key, sample.id, sample.source, sample.ts, held, len(payload)),
+            "INSERT INTO sample (key, id, source, ts, label, held, bytes) VALUES (?,?,?,?,?,?,?)",
+            (key, sample.id, sample.source, sample.ts, label, held, len(packed)),
         ).lastrowid
-        self._db.execute("INSERT INTO payload VALUES (?,?)", (row, payload))
+        assert row is not None
+        self._db.execute("INSERT INTO payload VALUES (?,?)", (row, packed))
         return row
 
-    def add_prediction(self, row: int, label: str | None, body: bytes) -> None:
-        self._db.execute("INSERT INTO prediction VALUES (?,?,?)", (row, label, body))
-
-    def add_label(self, label: Label) -> tuple[LabelEvent, bool | None] | None:
-        """The label's event, and whether the stored prediction was right (None: not scored).
+    def add_label(self, label: Label, known: Known | None = None) -> Labelled | None:
+        """Log a label; known: what `known` says of its sample, if at hand.
 
         None where it changes nothing, or where its sample is not here (yet) and it waits.
         """
-        key = key_of(label.id)
-        found = self._db.execute(
-            "SELECT s.row, s.label, p.label FROM sample s LEFT JOIN prediction p ON p.row = s.row "
-            "WHERE s.key=?", (key,)
-        ).fetchone()
-        if found is None:
+        known = known or self.known(label.id)
+        if known.row is None:
             self._db.execute(
                 "INSERT OR REPLACE INTO pending VALUES (?,?,?,?,?)",
-                (key, label.id, label.label, label.source, time.time()),
+                (key_of(label.id), label.id, label.label, label.source, time.time()),
             )
             return None
-        row, previous, predicted = found
-        if label.redelivered and self._logged(row, label):
+        if label.redelivered and self._logged(known.row, label):
             return None
-        if previous == label.label:
+        if known.label == label.label:
             return None
-        return self._log_label(label, row, previous, predicted)
+        hit = None
+        if None not in (label.label, known.predicted) and not self._was_labelled(known.row):
+            hit = known.predicted == label.label
+        labelled = self._log_label(label, known.row, known.label, hit)
+        self._db.execute("UPDATE sample SET label=? WHERE row=?", (label.label, known.row))
+        return labelled
 
     def _log_label(
-        self, label: Label, row: int, previous: str | None, predicted: str | None
-    ) -> tuple[LabelEvent, bool | None]:
-        hit = None
-        if label.label is not None and predicted is not None and not self._was_labelled(row):
-            hit = predicted == label.label
+        self, label: Label, row: int, previous: str | None, hit: bool | None
+    ) -> Labelled:
         seq = self._db.execute(
             "INSERT INTO label (row, previous, label, source, ts, hit, mid) VALUES (?,?,?,?,?,?,?)",
             (row, previous, label.label, label.source, time.time(), hit, label.mid),
         ).lastrowid
-        self._db.execute("UPDATE sample SET label=? WHERE row=?", (label.label, row))
         assert seq is not None
-        return LabelEvent(seq, row, previous, label.label), hit
+        return Labelled(LabelEvent(seq, row, previous, label.label), hit)
 
     def _logged(self, row: int, label: Label) -> bool:
         """Whether this very packet is in the log: the label alone may have been given before."""
-        found = self._db.execute(
+        rows = self._db.execute(
             "SELECT 1 FROM label WHERE row=? AND label IS ? AND source=? AND mid=? LIMIT 1",
             (row, label.label, label.source, label.mid),
         )
-        return found.fetchone() is not None
+        return rows.fetchone() is not None
 
     def _was_labelled(self, row: int) -> bool:
-        found = self._db.execute("SELECT 1 FROM label WHERE row=? LIMIT 1", (row,))
-        return found.fetchone() is not None
-
-    def take_pending(self, identity: str) -> Label | None:
-        """The label that arrived before its sample, now due."""
-        found = self._db.execute(
-            "DELETE FROM pending WHERE key=? RETURNING id, label, source", (key_of(identity),)
-        ).fetchone()
-        return Label(*found) if found else None
+        rows = self._db.execute("SELECT 1 FROM label WHERE row=? LIMIT 1", (row,))
+        return rows.fetchone() is not None
 
     def quarantine(self, message: Inbound, reason: str) -> None:
         self._db.execute(

@@ -86,7 +86,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trunk, np.ndarray]:
     store = Store(folder / "log.sqlite")
     with store.transaction():
         for n in range(400):
-            store.add_sample(Sample(f"d-{n}", "t", 0.0, None, images[n][None]))
+            store.record(Sample(f"d-{n}", "t", 0.0, None, images[n][None]))
             store.add_label(Label(f"d-{n}", str(labels[n]), "t"))
     stem = stem_trunk(plan, spec, 0)
     (folder / "generations").mkdir()

@@ -75,7 +75,7 @@ def log(tmp_path: Path) -> Iterator[Log]:
     log = Log(Store(tmp_path / "log.sqlite"), Predictor(again), parent, tmp_path)
     with log.store.transaction():
         for n in range(LABELS + 100):
-            log.store.add_sample(Sample(f"d-{n}", "t", 0.0, None, images[n, None]))
+            log.store.record(Sample(f"d-{n}", "t", 0.0, None, images[n, None]))
     targets = load_digits().target
     log.label(*((f"d-{n}", str(targets[n])) for n in range(LABELS)))
     kept = sum(size for name, (_, size) in log.store.usage().items() if name)

@@ -22,7 +22,8 @@ from edgecc.checkpoint.chunks import Assembly
 from edgecc.checkpoint.manifest import CHUNK
 from edgecc.checkpoint.transfer import WINDOW, _Fetch
 from edgecc.errors import BrokerError, Corrupt, NotRunning, StoreError
-from edgecc.protocol.messages import PIECES, Inbound, decode
+from edgecc.protocol.decode import decode
+from edgecc.protocol.messages import PIECES, Inbound
 from edgecc.protocol.sample import Input
 from edgecc.protocol.topics import Topics
 
@@ -189,7 +190,7 @@ class Pull(RuleBasedStateMachine):
     def what_is_asked_for_is_what_a_node_understands_and_within_bounds(self) -> None:
         for payload in self.network.asked:
             message = Inbound(TOPICS / "checkpoint/get", payload)
-            request = decode(message, topics=TOPICS, spec=Input("image", (1, 8, 8)))
+            request = decode(message, TOPICS.levels(message.topic), Input("image", (1, 8, 8)))
             assert (request.file, request.size) == (NAME, self.piece)  # type: ignore[union-attr]
         assert len(self.fetch._asked) <= 2 * WINDOW
         self.network.asked.clear()

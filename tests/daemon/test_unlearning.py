@@ -95,7 +95,7 @@ def test_killed_at_any_transaction_it_ends_as_if_it_never_was(
         assert answer["samples"] == 10
         assert event(one)["samples"] == 10
         assert [one.store.row_of(identity) for identity in ids] == [None] * 10
-        assert [one.store.is_forgotten(identity) for identity in ids] == [True] * 10
+        assert [one.store.known(identity).unlearnt for identity in ids] == [True] * 10
         if deep:
             assert digests(one) == digests(pure)
             assert one.store.labels_after(0, 1000)[-1].seq == 90
@@ -170,7 +170,7 @@ def test_what_left_the_log_cannot_be_subtracted_and_deep_goes_back_before_it(
     leave(daemon)
     again = make_daemon(daemon.config.state.folder)
     assert knows(again) == knows(pure)
-    assert [again.store.is_forgotten(identity) for identity in ids] == [True] * 10
+    assert [again.store.known(identity).unlearnt for identity in ids] == [True] * 10
 
 
 def test_a_state_saved_by_the_node_is_read_without_it(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edgecc.config.schema import SourceConfig
 from edgecc.config.units import parse_rate
 from edgecc.errors import MessageError
-from edgecc.ingest.quotas import Admission
+from edgecc.ingest.quotas import Quotas
 
 DAY = 86400.0
 
@@ -22,8 +22,8 @@ class Clock:
         return self.now
 
 
-def admission(clock: Clock, state: str | None = None, **sources: Any) -> Admission:
-    return Admission({name.replace("others", "*"): source for name, source in sources.items()},
+def quotas(clock: Clock, state: str | None = None, **sources: Any) -> Quotas:
+    return Quotas({name.replace("others", "*"): source for name, source in sources.items()},
                      kept_for=DAY, state=state, clock=clock)
 
 
@@ -31,13 +31,13 @@ def rate(text: str) -> SourceConfig:
     return SourceConfig(rate=parse_rate(text))
 
 
-def let_in(found: Admission, source: str, count: int) -> int:
+def let_in(found: Quotas, source: str, count: int) -> int:
     return sum(found.over_rate(source) is None for _ in range(count))
 
 
 def test_a_bucket_holds_what_the_rate_says_and_fills_at_it() -> None:
     clock = Clock()
-    found = admission(clock, door=rate("60/min"))
+    found = quotas(clock, door=rate("60/min"))
     assert let_in(found, "door", 100) == 60
     assert found.refused == {"door": 40}
     clock.now += 10
@@ -48,10 +48,10 @@ def test_a_bucket_holds_what_the_rate_says_and_fills_at_it() -> None:
 
 
 def test_sources_without_a_rule_share_that_of_the_others_whatever_their_names() -> None:
-    found = admission(Clock(), door=rate("5/s"), others=rate("100/h"))
+    found = quotas(Clock(), door=rate("5/s"), others=rate("100/h"))
     assert sum(let_in(found, f"s{n}", 10) for n in range(1000)) == 100
     assert let_in(found, "door", 10) == 5
-    assert let_in(admission(Clock(), door=rate("5/s")), "garden", 1000) == 1000
+    assert let_in(quotas(Clock(), door=rate("5/s")), "garden", 1000) == 1000
 
 
 gaps = st.lists(st.floats(0, 20), max_size=60)
@@ -63,7 +63,7 @@ def test_a_source_that_keeps_to_its_rate_loses_nothing_however_late_it_arrives(
 ) -> None:
     """Sent as an honest bucket allows, queued in order, taken in whenever the node is there."""
     clock, start, limit = Clock(), 100.0, parse_rate("3/s")
-    found = admission(clock, door=SourceConfig(rate=limit))
+    found = quotas(clock, door=SourceConfig(rate=limit))
     queue: list[tuple[float, int, str]] = []
     now = level = 0.0
     level = float(limit.count)
@@ -92,7 +92,7 @@ def test_a_source_that_keeps_to_its_rate_loses_nothing_however_late_it_arrives(
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 200)), max_size=40))
 def test_a_flood_gets_no_more_than_its_rate_in_the_end(bursts: list[tuple[float, int]]) -> None:
     clock = Clock()
-    found, passed = admission(clock, door=rate("10/s")), 0
+    found, passed = quotas(clock, door=rate("10/s")), 0
     for pause, count in bursts:
         clock.now += pause
         passed += let_in(found, "door", count)
@@ -101,7 +101,7 @@ def test_a_flood_gets_no_more_than_its_rate_in_the_end(bursts: list[tuple[float,
 
 def test_after_a_mark_has_come_back_quiet_hours_are_no_licence_for_a_flood() -> None:
     clock = Clock()
-    found = admission(clock, door=rate("10/s"))
+    found = quotas(clock, door=rate("10/s"))
     clock.now += 3600
     token = found.mark()
     clock.now += 0.5
@@ -115,20 +115,20 @@ def test_what_is_left_survives_a_restart_and_grows_by_the_time_away(
 ) -> None:
     clock, wall = Clock(), 1e9
     monkeypatch.setattr("time.time", lambda: wall)
-    found = admission(clock, door=rate("10/s"))
+    found = quotas(clock, door=rate("10/s"))
     assert let_in(found, "door", 10) == 10
     state = found.state()
     wall += 20
-    assert let_in(admission(clock, state, door=rate("10/s")), "door", 1000) == 200
+    assert let_in(quotas(clock, state, door=rate("10/s")), "door", 1000) == 200
     wall -= 1000  # a clock that went back
-    assert let_in(admission(clock, state, door=rate("10/s")), "door", 1000) == 0
+    assert let_in(quotas(clock, state, door=rate("10/s")), "door", 1000) == 0
     wall += 10 * DAY
-    assert let_in(admission(clock, state, door=rate("1/min")), "door", 10**4) == DAY // 60
-    assert let_in(admission(clock, state, garden=rate("10/s")), "garden", 100) == 10
+    assert let_in(quotas(clock, state, door=rate("1/min")), "door", 10**4) == DAY // 60
+    assert let_in(quotas(clock, state, garden=rate("10/s")), "garden", 100) == 10
 
 
 def test_labels_are_those_on_the_list() -> None:
-    found = admission(
+    found = quotas(
         Clock(), door=SourceConfig(labels=("cat", "dog")), mute=SourceConfig(labels=()))
     for label in ("cat", "dog", None):
         found.check_label("door", label)

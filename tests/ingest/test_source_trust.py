@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgecc.ingest.source_trust import Sources
+from edgecc.ingest.source_trust import SourceTrust
 
 CLASSES = 10
 HARD = np.array([0.05, 0.05, 0.1, 0.1, 0.3, 0.05, 0.4, 0.05, 0.1, 0.05])  # missed by a grown model
@@ -11,13 +11,13 @@ HARD = np.array([0.05, 0.05, 0.1, 0.1, 0.3, 0.05, 0.4, 0.05, 0.1, 0.05])  # miss
 
 def follow(
     flips: dict[str, float], *, seed: int, labels: int = 6000
-) -> tuple[Sources, dict[str, int]]:
+) -> tuple[SourceTrust, dict[str, int]]:
     """Sources in random turns before a model that learns; who is distrusted, after how many labels.
 
     `hard` only meets the classes that are missed most.
     """
     draw, names = np.random.default_rng(seed), list(flips)
-    sources, found = Sources(tolerance=0.1, rate=1e-6), dict[str, int]()
+    sources, found = SourceTrust(tolerance=0.1, rate=1e-6), dict[str, int]()
     for t in range(labels):
         name = names[draw.integers(len(names))]
         if sources.distrusts(name):
@@ -65,20 +65,20 @@ def test_a_source_alone_is_never_compared_or_accused() -> None:
 
 
 def test_the_state_goes_on_bit_for_bit() -> None:
-    whole, parts = (Sources(tolerance=0.1, rate=1e-6) for _ in range(2))
+    whole, parts = (SourceTrust(tolerance=0.1, rate=1e-6) for _ in range(2))
     draw, saved = np.random.default_rng(0), dict[str, str]()
     for n in range(2000):
         said = f"s{n % 3}", str(draw.integers(4)), bool(draw.random() < 0.7)
         assert whole.score(*said) == parts.score(*said)
         if n % 97 == 0:
             saved |= parts.changed()
-            parts = Sources(tolerance=0.1, rate=1e-6, state=parts.state(), recent=saved)
+            parts = SourceTrust(tolerance=0.1, rate=1e-6, state=parts.state(), recent=saved)
     assert parts.state() == whole.state()
     assert saved | parts.changed() == whole.changed()
 
 
 def test_what_an_operator_decides_the_figures_do_not_change() -> None:
-    sources = Sources(tolerance=0.1, rate=1e-6)
+    sources = SourceTrust(tolerance=0.1, rate=1e-6)
     sources.decide("liar", distrusted=False, by_hand=True)
     for n in range(2000):
         sources.score("honest", str(n % 3), True)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from edgecc.errors import MessageError
 from edgecc.protocol import sample as samples
+from edgecc.protocol.decode import decode, id_of, source_of
 from edgecc.protocol.messages import (
     Canary,
     ChunkRequest,
@@ -23,9 +24,6 @@ from edgecc.protocol.messages import (
     Inbound,
     Label,
     content_id,
-    decode,
-    id_of,
-    source_of,
     to_json,
 )
 from edgecc.protocol.sample import Input, Sample
@@ -42,7 +40,7 @@ def message(rest: str, payload: bytes, **about: Any) -> Inbound:
 
 
 def meant(rest: str, payload: bytes, spec: Input = IMAGE, **about: Any) -> Any:
-    return decode(message(rest, payload, **about), topics=TOPICS, spec=spec)
+    return decode(message(rest, payload, **about), rest.split("/"), spec)
 
 
 def envelope(**fields: Any) -> dict[str, Any]:
@@ -183,10 +181,10 @@ def test_any_text_survives_as_a_label_in_the_topic(label: str) -> None:
     topic = TOPICS.sample("imu", label)
     taken = Inbound(topic, to_json(WINDOW))
     if len(label.encode()) <= 128:
-        assert decode(taken, topics=TOPICS, spec=SENSOR).label == label
+        assert decode(taken, TOPICS.levels(taken.topic), SENSOR).label == label
     else:
         with pytest.raises(MessageError, match="over 128"):
-            decode(taken, topics=TOPICS, spec=SENSOR)
+            decode(taken, TOPICS.levels(taken.topic), SENSOR)
 
 
 def test_labels_commands_chunks_and_the_canary_are_told_apart() -> None:
@@ -222,6 +220,6 @@ def test_without_an_id_it_is_the_documented_hash() -> None:
 def test_a_receipt_names_a_refused_sample_as_it_would_the_stored_one(
     rest: str, user: dict[str, str], body: Any
 ) -> None:
-    taken = message(rest, to_json(body), user=user)
-    assert id_of(taken, TOPICS) == decode(taken, topics=TOPICS, spec=SENSOR).id
-    assert source_of(taken, TOPICS) == "imu"
+    taken, levels = message(rest, to_json(body), user=user), rest.split("/")
+    assert id_of(taken, levels) == decode(taken, levels, SENSOR).id
+    assert source_of(levels) == "imu"

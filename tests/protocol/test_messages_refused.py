@@ -28,7 +28,8 @@ from protocol.test_messages import (
 
 from edgecc.errors import MessageError
 from edgecc.protocol import sample as samples
-from edgecc.protocol.messages import decode, id_of, source_of, to_json
+from edgecc.protocol.decode import decode, id_of, source_of
+from edgecc.protocol.messages import to_json
 from edgecc.protocol.sample import Input, Sample
 
 PIXELS = (np.arange(64, dtype=np.uint8) * 4).reshape(8, 8)
@@ -175,15 +176,15 @@ def test_a_bad_message_says_what_is_wrong(rest: str, payload: bytes, reason: str
 def check(taken: Any, spec: Input) -> None:
     """A decoded value or a MessageError; and always an id and a source for the receipt."""
     try:
-        found = decode(taken, topics=TOPICS, spec=spec)
+        found = decode(taken, TOPICS.levels(taken.topic), spec)
     except MessageError:
         found = None
     if isinstance(found, Sample):
         assert found.x.shape == spec.model_shape
         assert found.x.dtype == spec.dtype
         assert np.isfinite(found.x).all()
-        assert found.id == id_of(taken, TOPICS)
-    to_json([id_of(taken, TOPICS), source_of(taken, TOPICS)])
+        assert found.id == id_of(taken, TOPICS.levels(taken.topic))
+    to_json([id_of(taken, TOPICS.levels(taken.topic)), source_of(TOPICS.levels(taken.topic))])
 
 
 def seeds() -> list[bytes]:

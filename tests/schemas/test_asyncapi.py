@@ -13,7 +13,8 @@ from support.schemas import DOCUMENT, PROTOCOL, channel_of, channels, references
 from edgecc.checkpoint import manifest
 from edgecc.daemon.commands import LATER, VERBS
 from edgecc.protocol import messages
-from edgecc.protocol.messages import PIECES, Inbound, decode
+from edgecc.protocol.decode import decode
+from edgecc.protocol.messages import PIECES, Inbound
 from edgecc.protocol.sample import Input
 from edgecc.protocol.topics import Topics
 
@@ -113,7 +114,7 @@ def test_unknown_fields_are_ignored_by_schema_and_node(extra: dict[str, Any]) ->
     envelope = SAMPLE | extra
     validate(envelope, "schemas/sample.json", strict=False)
     message = Inbound(TOPICS.sample("door"), json.dumps(envelope | {"data": [0] * 64}).encode())
-    assert decode(message, topics=TOPICS, spec=Input("image", (1, 8, 8)))
+    assert decode(message, TOPICS.levels(message.topic), Input("image", (1, 8, 8)))
 
 
 @pytest.mark.parametrize(("reference", "value"), [

@@ -43,7 +43,7 @@ def fresh() -> Iterator[Store]:
 def write(store: Store, steps: list[Step]) -> None:
     with store.transaction():
         for identity, label in steps:
-            store.add_sample(sample(identity))
+            store.record(sample(identity))
             store.add_label(Label(identity, label, "hand"))
 
 
@@ -96,9 +96,8 @@ def test_a_log_that_forgot_deeply_is_one_that_never_held_them(
         known = {identity for identity, _ in before}
         with store.transaction():
             for identity in IDS:
-                assert store.is_forgotten(identity) == (identity in gone & known)
-                row = store.add_sample(sample(identity))
-                assert (row is None) == (identity in known)
+                assert store.known(identity).unlearnt == (identity in gone & known)
+                assert store.record(sample(identity)).new == (identity not in known)
             if set(IDS) - gone:
                 left = min(set(IDS) - gone)
                 store.add_label(Label(left, "cow", "hand"))
@@ -133,7 +132,7 @@ def fill(store: Store, name: str, count: int) -> dict[str, bytes]:
         for n in range(count):
             x = np.frombuffer(draw.randbytes(draw.randint(50, 600)), np.uint8)
             one = Sample(f"{name}-{n}", "door", 1.0, None, x.reshape(1, 1, -1))
-            store.add_sample(one)
+            store.record(one)
             if n % 5:
                 store.add_label(Label(one.id, draw.choice(["ant", "b" * 60]), "hand"))
             kept[one.id] = one.pack()
@@ -204,7 +203,7 @@ def test_selections_by_source_and_time_are_those_of_the_list(tmp_path: Path) -> 
     with fresh() as store:
         with store.transaction():
             for n in range(12):
-                store.add_sample(sample(IDS[n], "door" if n % 2 else "roof", float(n)))
+                store.record(sample(IDS[n], "door" if n % 2 else "roof", float(n)))
         listed = [one["id"] for one in store.samples(99, source="door", since=5.0)]
         assert listed == ["s11", "s9", "s7", "s5"]
         found = forget(store, Selection(source="door", since=5.0))

@@ -44,7 +44,7 @@ def fresh() -> Iterator[Store]:
 def take_in(store: Store, samples: Iterable[Arrival]) -> None:
     with store.transaction():
         for identity, label in samples:
-            assert store.add_sample(sample(identity)) is not None
+            assert store.record(sample(identity)).new
             if label is not None:
                 store.add_label(Label(identity, label, "hand"))
 
@@ -130,7 +130,7 @@ def test_a_class_that_may_not_shrink_yet_leaves_it_to_the_next_largest() -> None
         take_in(store, [*((f"s{i}", "ant") for i in range(4)), ("s4", "bee"), ("s5", "bee")])
         with store.transaction():
             for i in range(6, 12):
-                store.add_sample(sample(f"s{i}"))
+                store.record(sample(f"s{i}"))
                 store.add_label(Label(f"s{i}", "cow", "hand"))
         assert shrink(store, 12 * SIZE, learnt=6) == 3
         assert {label: rows for label, (rows, _) in store.usage().items()} == {
@@ -192,7 +192,7 @@ def test_an_evicted_id_stays_a_duplicate(label: str | None) -> None:
         shrink(store, 0)
         assert kept(store) == set()
         with store.transaction():
-            assert [store.add_sample(sample(f"s{i}")) for i in range(10)] == [None] * 10
+            assert [store.record(sample(f"s{i}")).new for i in range(10)] == [False] * 10
             assert store.add_label(Label("s3", "bee", "hand")) is None
         assert store.counts()["pending"] == 1
         assert store.class_counts(store.last_label()) == ({"ant": 10} if label else {})

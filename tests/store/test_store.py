@@ -14,7 +14,7 @@ from support.samples import sample
 
 from edgecc.protocol.messages import Inbound, Label
 from edgecc.store.reader import Growth
-from edgecc.store.writer import QUARANTINE_BYTES, QUARANTINE_ROWS, Store
+from edgecc.store.writer import QUARANTINE_BYTES, QUARANTINE_ROWS, Recorded, Store
 
 IDS = [f"s{i}" for i in range(6)]
 names = st.sampled_from(IDS)
@@ -46,21 +46,26 @@ class Log(RuleBasedStateMachine):
         self.store.close()
         self._folder.cleanup()
 
-    @rule(identity=names)
-    def send(self, identity: str) -> None:
+    @rule(identity=names, label=labels)
+    def send(self, identity: str, label: str | None) -> None:
         with self.store.transaction():
-            row = self.store.add_sample(sample(identity, size=2 + len(identity)))
-            waiting = self.store.take_pending(identity) if row is not None else None
-            logged = self.store.add_label(waiting) if waiting is not None else None
+            recorded = self.store.record(
+                sample(identity, size=2 + len(identity)), ("cat", b"{}"), label)
+            waiting = recorded.waiting
+            logged = None if waiting is None else self.store.add_label(waiting)
         if identity in self.rows:
-            assert row is None
+            row = self.rows[identity] if identity in self.kept else None
+            assert recorded == Recorded(row, new=False)
             return
-        assert row == len(self.rows) + 1
-        self.rows[identity], self.kept[identity] = row, None
+        assert (recorded.row, recorded.new) == (len(self.rows) + 1, True)
+        self.rows[identity], self.kept[identity] = len(self.rows) + 1, None
+        self._expect(identity, label, recorded.labelled)
+        assert recorded.labelled is None or recorded.labelled.hit == (label == "cat")
         if identity not in self.pending:
             assert waiting is None
             return
         assert waiting is not None
+        assert waiting.label == self.pending[identity]
         self._expect(identity, self.pending.pop(identity), logged)
 
     @rule(identity=names, label=labels)
@@ -95,7 +100,7 @@ class Log(RuleBasedStateMachine):
 
     def _fail(self, identity: str, label: str | None) -> None:
         with self.store.transaction():
-            self.store.add_sample(sample(identity))
+            self.store.record(sample(identity))
             self.store.add_label(Label(identity, label, "hand"))
             raise ZeroDivisionError
 
@@ -160,7 +165,7 @@ def test_the_held_out_share_is_one_in_twenty_and_depends_on_the_id_alone(tmp_pat
         store = Store(tmp_path / folder / "log.db")
         with store.transaction():
             for i in order:
-                store.add_sample(sample(f"id{i}"))
+                store.record(sample(f"id{i}"))
                 store.add_label(Label(f"id{i}", str(i), "hand"))
         shares.append({label for _, label, held in store.labelled(2000) if held})
         store.close()
@@ -172,22 +177,21 @@ def test_a_label_that_changes_again_while_it_waits_is_taken_as_it_was_last(store
     with store.transaction():
         for label in ("cat", "dog", "dog"):
             assert store.add_label(Label("early", label, "hand")) is None
-        assert store.take_pending("early") == Label("early", "dog", "hand")
-        assert store.take_pending("early") is None
+        assert store.counts()["pending"] == 1
+        assert store.record(sample("early")).waiting == Label("early", "dog", "hand")
+        assert store.counts()["pending"] == 0
 
 
 def test_only_the_first_label_scores_the_prediction(store: Store) -> None:
     with store.transaction():
         for identity, predicted in (("a", "cat"), ("b", "cat"), ("c", None)):
-            row = store.add_sample(sample(identity))
-            assert row is not None
-            store.add_prediction(row, predicted, identity.encode())
-        found = [store.add_label(Label(identity, label, "hand")) for identity, label in (
+            store.record(sample(identity), (predicted, identity.encode()))
+        logged = [store.add_label(Label(identity, label, "hand")) for identity, label in (
             ("a", "cat"), ("a", "dog"), ("a", "cat"), ("b", None), ("b", "dog"), ("c", "cat"))]
-    assert [None if one is None else one[1] for one in found] == [
+    assert [None if one is None else one.hit for one in logged] == [
         True, None, None, None, False, None]
     assert (store.hits(10), store.hit_counts()) == ([1, 0], (1, 2))
-    assert store.prediction_of("a") == b"a"
+    assert store.prediction(1) == b"a"
 
 
 def test_quarantine_keeps_the_newest_and_counts_them_all(store: Store) -> None:
@@ -243,8 +247,5 @@ def test_a_sample_at_a_time_writes_little_to_disk(store: Store, tmp_path: Path) 
     before = log.stat().st_size
     for n in range(100):
         with store.transaction():
-            row = store.add_sample(sample(f"s{n}"))
-            assert row is not None
-            store.add_prediction(row, "cat", b"{}")
-            store.add_label(Label(f"s{n}", "cat", "door"))
+            store.record(sample(f"s{n}"), ("cat", b"{}"), "cat")
     assert (log.stat().st_size - before) / 100 < 16_000

@@ -23,11 +23,11 @@ from support.samples import sample
 store = Store(Path(sys.argv[1]))
 with store.transaction():
     for i in range(50):
-        store.add_sample(sample(f"done{i}"))
+        store.record(sample(f"done{i}"))
         store.add_label(Label(f"done{i}", "cat", "hand"))
 with store.transaction():
     for i in range(50):
-        store.add_sample(sample(f"open{i}"))
+        store.record(sample(f"open{i}"))
         store.add_label(Label(f"done{i}", "dog", "hand"))
     store.put_outbox("t", b"x")
     os._exit(9)
@@ -44,8 +44,8 @@ def test_a_kill_loses_nothing_committed_and_keeps_nothing_else(tmp_path: Path) -
     assert store.usage()["cat"][0] == 50
     assert store.outbox(0, 10) == []
     with store.transaction():
-        assert store.add_sample(sample("done7")) is None
-        assert store.add_sample(sample("open7")) == 51
+        assert not store.record(sample("done7")).new
+        assert store.record(sample("open7")).row == 51
     store.close()
 
 

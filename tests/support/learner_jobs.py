@@ -54,7 +54,7 @@ def labelled(folder: Path, pictures: Digits, plan: Plan) -> Log:
     store = Store(folder / "log.sqlite")
     with store.transaction():
         for n, (image, label) in enumerate(zip(images, labels, strict=True)):
-            store.add_sample(Sample(f"d-{n}", "t", 0.0, None, image))
+            store.record(Sample(f"d-{n}", "t", 0.0, None, image))
             store.add_label(Label(f"d-{n}", str(label), "t"))
     trunk = stem_trunk(plan, spec, 0)
     (folder / "generations").mkdir()

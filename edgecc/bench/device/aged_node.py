@@ -19,11 +19,11 @@ from edgecc.checkpoint import generation
 from edgecc.checkpoint.keyring import Keys, open_or_make
 from edgecc.checkpoint.manifest import Manifest
 from edgecc.config.schema import Config
-from edgecc.ingest.monitor import Watch
+from edgecc.ingest.monitor import Monitor
 from edgecc.learn.readout import Features
 from edgecc.plan.budget import planned
 from edgecc.plan.plan import Plan
-from edgecc.protocol.messages import PREDICTION_SCHEMA, Label
+from edgecc.protocol.messages import PREDICTION_SCHEMA
 from edgecc.protocol.sample import Sample
 from edgecc.serving import predictor as predictors
 from edgecc.serving.generations import Serving
@@ -53,16 +53,15 @@ class Past:
         serving.open()
         predictor, before = serving.predictor, store.last_row()
         assert predictor is not None  # there is one from the start, for pictures
-        watch = Watch(config, store, lambda *_: None)
+        monitor = Monitor(config, store, lambda *_: None)
         features = [predictor.features(x) for x in self.images]
-        packed = [Sample("", SOURCE, 0.0, None, x).pack() for x in self.images]
         self._learn(predictor, features, before, samples)
-        said = [predictor.predict(f, 0.0) for f in features]
+        predictions = [predictor.predict(f, 0.0) for f in features]
         for first in range(before, samples, _AT_ONCE):
             with store.transaction():
                 for n in range(first, min(first + _AT_ONCE, samples)):
-                    self._log(store, watch, n, said[n % len(said)], packed[n % len(packed)])
-                watch.save()
+                    self._log(store, monitor, n, predictions[n % len(predictions)])
+                monitor.save()
         with store.transaction():
             predictor.cursor = store.last_label()
             serving.save_snapshot()
@@ -78,17 +77,15 @@ class Past:
             predictor.readout.learn(f, label, weight=float(weight))
         predictor.refresh()
 
-    def _log(self, store: Store, watch: Watch, n: int, said: Prediction, packed: bytes) -> None:
+    def _log(self, store: Store, monitor: Monitor, n: int, prediction: Prediction) -> None:
         position = n % len(self.images)
         sample = Sample(f"past-{n:07d}", SOURCE, float(n), None, self.images[position])
-        row = store.add_sample(sample, packed)
-        assert row is not None  # the id is new
-        store.add_prediction(row, said.label, predictors.to_message(
-            said, schema=PREDICTION_SCHEMA, sample_id=sample.id, ts=sample.ts))
-        logged = store.add_label(Label(sample.id, self.labels[position], SOURCE))
-        assert logged is not None
-        event, hit = logged
-        watch.scored(SOURCE, event, bool(hit))
+        body = predictors.to_message(
+            prediction, schema=PREDICTION_SCHEMA, sample_id=sample.id, ts=sample.ts)
+        labelled = store.record(
+            sample, (prediction.label, body), self.labels[position]).labelled
+        assert labelled is not None  # the id is new
+        monitor.scored(SOURCE, labelled.event, bool(labelled.hit))
 
 
 def with_blocks(config: Config, labels: int) -> Manifest:

@@ -25,7 +25,7 @@ POINTS = {
     "daemon": {
         "after receive": ("edgecc.mqtt.connection", "Link._on_message", "after"),
         "before write": ("edgecc.ingest.pipeline", "Ingest._log", "before"),
-        "mid-write": ("edgecc.store.writer", "Store.add_sample", "after"),
+        "mid-write": ("edgecc.store.writer", "Store.record", "after"),
         "after write": ("edgecc.store.writer", "Store.transaction", "within"),
         "after commit": ("edgecc.store.writer", "Store.transaction", "after"),
         "before ack": ("edgecc.mqtt.connection", "Link.ack", "before"),
