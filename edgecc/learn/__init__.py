@@ -1,1 +1,1 @@
-"""The learning core: tensors in, tensors out. It knows no MQTT, SQL, YAML or files."""
+"""The learning core: arrays in, arrays out; nothing of MQTT, SQL, YAML or files."""

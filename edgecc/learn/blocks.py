@@ -1,9 +1,9 @@
 """Blocks: what is trained, frozen and stacked. Shapes: B samples, C channels, H x W maps.
 
-A block knows its forward pass and, for a gradient at its own normalised pre-activation n, the
-gradients of its own parameters. It has no gradient to its input: nothing crosses a block boundary.
-A sensor window is a map of height one with kernels (1, k); a dense layer's output is a map of one
-cell, so that every method reads every block alike.
+A block has a forward pass and, from gradients at its output or its normalised pre-activation n,
+the gradients of its own parameters. It has none to its input: nothing crosses a block boundary.
+A sensor window is a map of height one with kernels (1, k), and a dense layer's output a map of one
+cell, so every method works on every block.
 """
 
 import math
@@ -32,23 +32,24 @@ Plane = int | tuple[int, int]  # (height, width), or one number for both
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass through a block: what the local update needs, and the output."""
+    """One pass through a block: its output, and what the local update needs of the way."""
 
-    u: Array  # what the weights see: (B, C_in, H, W), or (B, F) where dense
+    u: Array  # the weights' input: (B, C_in, H, W), or (B, F) where dense
     n: Array  # (B, C_out, H, W), normalised pre-activation
     a: Array  # (B, C_out, H', W'), the output
-    index: Array | None = None  # where each maximum was
+    index: Array | None = None  # where each maximum was; None without a pool above n
     pool: Sides = (1, 1)
     slope: float = 0.0  # of the activation below zero
-    normal: Normal | None = None  # by which n became what it is
+    normal: Normal | None = None  # the batch norm that made n; None for the other norms
 
     def back(self, da: Array | None, dn: Array | None = None) -> Array:
-        """∂L/∂ the pre-activation, of a gradient of the output, of one of n, or of both.
+        """∂L/∂ the pre-activation from ∂L/∂a, from ∂L/∂n, or from both.
 
-        Takes the place of da and n, so once. The sums that the way through a batch norm needs are
-        found above the pool: where n is a maximum, n da/dn is a.
+        Overwrites da and n, so it runs once. A batch norm's gradient needs Σ g and Σ g n of each
+        channel. Both are summed above the pool, where values are fewer: Σ g n is Σ da a there,
+        since the activation is linear on either side of zero.
         """
-        pulls, products = [], []  # g at n and where it stands, Σ g n of each channel
+        pulls, products = [], []  # gradients g at n with the index of maxima; Σ g n
         if da is not None:
             products.append(inner(da, self.a))
             pulls.append((self._active(da), self.index))
@@ -64,7 +65,7 @@ class Pass:
         return dz
 
     def _active(self, da: Array) -> Array:
-        """Through the activation, in da's place; at the maxima where there is a pool."""
+        """∂L/∂n at the maxima, or everywhere without a pool; in place of da."""
         if self.slope:
             return namespace(da).where(self.a > 0, da, self.slope * da)
         for part in tiles(len(da)):
@@ -79,11 +80,14 @@ class Pass:
 
 
 class Block(ABC):
-    """What the blocks share: norm, activation, max-pool. A kind of block is its `affine` map.
+    """Norm, activation and max-pool, which all blocks share; kinds of block differ in `affine`.
 
-    norm "batch": n = norm(W∗h) over the batch, a = maxpool(ReLU(n)); folded when frozen.
-    norm "input": u = maxpool(h) / rms, n = W∗u + b, a = ReLU(n) (Abbassi et al. 2025).
-    norm "length" divides by ‖h‖ instead (Somasundaram et al. 2025), "none" by nothing.
+        norm "batch"   n = norm(W∗h) over the batch, a = maxpool(ReLU(n)); folded when frozen
+        norm "input"   u = maxpool(h) / rms(h), n = W∗u + b, a = ReLU(n)   (Abbassi et al. 2025)
+        norm "length"  the same with ‖h‖ instead of rms(h)              (Somasundaram et al. 2025)
+        norm "none"    the same with u = maxpool(h)
+
+    slope: of the activation below zero; 0 is ReLU, 1 the identity.
     """
 
     def __init__(
@@ -113,38 +117,35 @@ class Block(ABC):
 
     @abstractmethod
     def weight_gradients(self, u: Array, dz: Array) -> list[Array]:
-        """∂L/∂ each weight of a gradient `dz` of z."""
+        """∂L/∂ each weight from ∂L/∂z."""
 
     def forward(self, h: Array) -> Pass:
-        """The training pass: a batch norm takes the batch's own statistics."""
+        """The training pass: batch norm by the batch's own statistics."""
         return self._pass(h, frozen=False)
 
     def frozen(self, h: Array) -> Pass:
-        """The serving pass: a batch norm takes the population's; samples do not mix."""
+        """The serving pass: batch norm by the population's, so that samples do not mix."""
         return self._pass(h, frozen=True)
 
     def __call__(self, h: Array) -> Array:
-        """The serving pass's output: (B, C_in, H, W) to (B, C_out, H/m, W/m), rounded down."""
+        """The serving pass's output (B, C_out, H/m, W/m), rounded down, of h (B, C_in, H, W)."""
         return self.frozen(h).a
 
     def gradients(
         self, done: Pass, da: Array | None, dn: Array | None = None
     ) -> list[Array]:
-        """∂L/∂ each of `parameters`, in their order, of gradients of the output and of n.
-
-        Uses the pass up.
-        """
+        """∂L/∂ each of `parameters`, in their order, from ∂L/∂a and ∂L/∂n; consumes the pass."""
         dz = done.back(da, dn)
         bias = [] if self.bias is None else [dz.sum((0, 2, 3))]
         return [*self.weight_gradients(done.u, dz), *bias]
 
     def calibrate(self, batches: Sequence[Array]) -> None:
-        """Measure the population of a batch norm on inputs, in batches; else nothing."""
+        """Measure a batch norm's population on inputs in batches; other norms need nothing."""
         if self.statistics is not None:
             self.statistics.measure(self.affine(h) for h in batches)
 
     def folded(self, mean: Array, variance: Array) -> tuple[list[Array], Array]:
-        """(weights, bias) of the frozen convolution, given z's statistics per channel."""
+        """(weights, bias) of the frozen convolution, the batch norm of z folded in."""
         normal, first, folded = Normal.by(mean, variance), 0, []
         for w in self.weights:
             scales = normal.inverse[first : first + len(w)]
@@ -155,21 +156,21 @@ class Block(ABC):
     @without_graph
     def _pass(self, h: Array, *, frozen: bool) -> Pass:
         if self.statistics is None:
-            u = _by_sample(self._max(h)[0], self.norm)
-            z = self.affine(u) + cast(Array, self.bias)[:, None, None]
-            return Pass(u, z, self._activated(z), slope=self.slope)
-        z = self.affine(h)
+            u = _by_sample(self._max(h)[0], self.norm)            # (B, C_in, H', W')
+            n = self.affine(u) + cast(Array, self.bias)[:, None, None]
+            return Pass(u, n, self._activated(n), slope=self.slope)
+        z = self.affine(h)                                        # (B, C_out, H, W)
         normal = self.statistics.population if frozen else Normal.of(z)
         n = normal.applied(z)
-        m, index = self._max(n)
-        return Pass(
-            h, n, self._activated(m, fresh=m is not n), index, self.pool, self.slope, normal)
+        m, index = self._max(n)                                   # (B, C_out, H', W')
+        a = self._activated(m, in_place=m is not n)
+        return Pass(h, n, a, index, self.pool, self.slope, normal)
 
-    def _activated(self, n: Array, *, fresh: bool = False) -> Array:
-        """After the pool, where values are fewer: it rises, so maxima stay maxima."""
+    def _activated(self, n: Array, *, in_place: bool = False) -> Array:
+        """Runs after the pool, on fewer values: the activation is monotone, so maxima stay."""
         if self.slope:
             return namespace(n).where(n > 0, n, self.slope * n)
-        return namespace(n).clip(n, 0, None, out=n if fresh else None)
+        return namespace(n).clip(n, 0, None, out=n if in_place else None)
 
     def _max(self, r: Array) -> tuple[Array, Array | None]:
         return (r, None) if self.pool == (1, 1) else of(r).max_pool(r, self.pool)
@@ -177,8 +178,6 @@ class Block(ABC):
 
 class PoolConv(Block):
     """One convolution; `m` the max-pool, `k` an odd kernel, padding k//2. ValueError if k is even.
-
-    "input", the default, pools first (Abbassi et al. 2025); "batch" last.
     """
 
     def __init__(
@@ -200,8 +199,8 @@ class PoolConv(Block):
 
 class CoConv(Block):
     """One k x k convolution per dilation d = 1..levels over all input channels, padding d·(k//2),
-    outputs concatenated in order: context in space at the cost of one plain convolution
-    (Duta, Georgescu, Ionescu 2021). ValueError if the splits of c_out do not sum to it.
+    outputs concatenated in order: spatial context at the cost of one plain convolution
+    (Duta, Georgescu, Ionescu, arXiv 2108.07387). ValueError if the splits do not sum to c_out.
     """
 
     def __init__(
@@ -223,12 +222,12 @@ class CoConv(Block):
         ], 1)
 
     def weight_gradients(self, u: Array, dz: Array) -> list[Array]:
-        found, first = [], 0
+        gradients, first = [], 0
         for d, w in enumerate(self.weights, start=1):
             part = dz[:, first : first + len(w)]
-            found.append(of(u).conv_gradient(u, w, part, padding=self._padding(d), dilation=d))
+            gradients.append(of(u).conv_gradient(u, w, part, padding=self._padding(d), dilation=d))
             first += len(w)
-        return found
+        return gradients
 
     def _padding(self, dilation: int) -> tuple[int, int]:
         return dilation * self._half[0], dilation * self._half[1]
@@ -247,10 +246,7 @@ def co_conv_splits(width: int, levels: int) -> tuple[int, ...]:
 
 
 class Linear(Block):
-    """A dense layer on flattened samples; its output (B, F, 1, 1) is a map of one cell.
-
-    slope: of the activation below zero: 0 is ReLU, 1 the identity.
-    """
+    """A dense layer on flattened samples; its output (B, F, 1, 1) is a map of one cell."""
 
     def __init__(
         self, f_in: int, f_out: int, *, norm: Norm = "length", slope: float = 0.0,

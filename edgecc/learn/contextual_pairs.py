@@ -1,7 +1,7 @@
-"""Contextual pairs: a sample with its true class is a positive, with any other a negative.
+"""Contextual pairs: a sample with its true class is a positive, with any other class a negative.
 
-Training inside this package never duplicates samples (both contexts share one convolution); these
-functions are for those who train with pairs.
+For scripts that train on pairs (Abbassi et al. 2025). Methods of this package never duplicate
+samples: both contexts share one convolution.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,10 @@ class DataGenConfig:
 def generate_data(
     batch: tuple[Array, Array], cfg: DataGenConfig, *, generator: Generator | None = None
 ) -> tuple[Array, Array]:
-    """Samples and contexts of a batch (images, labels), as cfg.data_gen_type says.
+    """Samples and contexts of a batch (images, labels), by cfg.data_gen_type.
 
     "contextual": pairs, see `generate_contextual_data`; "supervised": each sample once with its
-    true class. ValueError for another.
+    true class. ValueError for any other.
     """
     make = _TYPES.get(cfg.data_gen_type)
     if make is None:
@@ -46,9 +46,9 @@ def generate_contextual_data(
 def generate_wrong_labels(
     true_labels: Array, num_classes: int, generator: Generator | None = None
 ) -> Array:
-    """Uniform over the other classes, (B,). ValueError for less than two classes."""
+    """Uniform over the other classes, (B,). ValueError for fewer than two classes."""
     if num_classes < 2:
-        raise ValueError(f"{num_classes} class has no wrong label: two at least")
+        raise ValueError(f"num_classes={num_classes}: a wrong label needs at least two")
     shift = of(true_labels).integers(1, num_classes, tuple(true_labels.shape), generator)
     return (true_labels + shift) % num_classes
 

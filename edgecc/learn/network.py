@@ -1,5 +1,5 @@
-"""Blocks in order, each with its method. The one place where outputs become inputs, and where it
-is therefore true that no gradient crosses: what is handed on is a tensor without a history.
+"""Blocks in order, each with its method. Outputs become inputs here and nowhere else, always as
+arrays without a graph: so no gradient crosses a block boundary.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,19 +16,20 @@ class Network:
         self.methods = list(methods)
 
     def step(self, x: Array, y: Array, *, block: int, rate: float) -> Array:
-        """One local update of `block` on the frozen ones below it, calibrated; scores before it."""
+        """One local update of `block` on the calibrated, frozen ones below it; scores before it."""
         return self.methods[block].step(self.inputs(x, block), y, rate=rate)
 
     def sweep(self, x: Array, y: Array, *, rate: float) -> list[Array]:
-        """One local update of every block, on its predecessor's output of the same pass."""
+        """One local update of every block, each on the output of the one below in this same pass;
+        their scores before it."""
         scores = []
         for method in self.methods:
-            found, x = method.advance(x, y, rate=rate)
-            scores.append(found)
+            before, x = method.advance(x, y, rate=rate)
+            scores.append(before)
         return scores
 
     def calibrate(self, x: Array, *, first: int = 0, chunk: int = 100) -> None:
-        """Measure, on rows x, what block `first` and those above serve by; those below are."""
+        """Measure batch norms on samples x, from block `first` upwards; lower ones are measured."""
         batches = [x[start : start + chunk] for start in range(0, len(x), chunk)]
         for number, method in enumerate(self.methods):
             if number >= first:
@@ -36,7 +37,7 @@ class Network:
             batches = [method.block(u) for u in batches]
 
     def inputs(self, x: Array, block: int) -> Array:
-        """What `block` sees: x through the frozen blocks below it."""
+        """The input of `block`: x through the frozen blocks below it."""
         for method in self.methods[:block]:
             x = method.block(x)
         return x

@@ -1,10 +1,10 @@
 """The exact readout: ridge regression from features to classes, kept as sums.
 
-    A = Σ f fᵀ    B = Σ 1_y fᵀ    weights = (A + λ-penalty)⁻¹ Bᵀ
+    A = Σ f fᵀ    B = Σ 1_y fᵀ    weights = (A + λI)⁻¹ Bᵀ
 
-Features are whole numbers, so both sums are exact in float64 (up to 2⁵³): learning is the same
-bit for bit in any order, unlearning is its exact inverse, and two devices join by adding.
-A new class is a new row of B. The constant 1 stands first and is not penalised.
+Features are integers, so both sums are exact in float64 (up to 2⁵³): learning gives the same bits
+in any order, unlearning is its exact inverse, and the readouts of two devices join by addition.
+A new class is a new row of B. The constant feature 1 stands first and takes no part in the ridge.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 FEATURE_SCALE = 64  # features are rounded to 1/64 ...
 FEATURE_MAX = 2**14 - 1  # ... and clipped, so A is exact for at least 33 million samples
-ALPHAS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+ALPHAS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # ridge strengths to choose from, per sample
 PRIOR_POWER = 0.5  # how far class frequencies are corrected for; docs/experiments.md
-_PRIOR = 350.0  # of the belief that weights are small, over labels^1.5; docs/experiments.md
-_WAITING = 256  # learnt samples in one product: 256 · 255² < 2²⁴
+_EARLY = 350.0  # additional ridge strength times labels^1.5; docs/experiments.md
+_MINI_BATCH = 256  # learnt samples in one product: 256 · 255² < 2²⁴
 
 Floats = NDArray[np.float64]
-Features = NDArray[np.floating[Any]]  # whole numbers; float32 holds them exactly too
+Features = NDArray[np.floating[Any]]  # integers; float32 holds them exactly too
 
 
 def to_integers(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Features (..., d) as the whole numbers the sums are made of; zero has no sign."""
+    """Features (..., d) as the integers that the sums are made of; zero has no sign."""
     steps = np.rint(features * np.float32(FEATURE_SCALE))
     return np.asarray(np.clip(steps, -FEATURE_MAX, FEATURE_MAX) + 0.0, np.float32)
 
@@ -54,12 +54,12 @@ class Readout:
         return self.B[:, 0]
 
     def learn(self, features: Features, label: str, *, weight: float = 1.0) -> None:
-        """Add one sample's whole-number features (dim,)."""
+        """Add one sample's integer features (dim,)."""
         f = np.concatenate(([1.0], features))
         row = self._row(label)  # may grow B
         self.B[row] += weight * f
         self._waiting.append((f, weight))
-        if len(self._waiting) == _WAITING:
+        if len(self._waiting) == _MINI_BATCH:
             self._sum_up()
 
     def unlearn(self, features: Features, label: str, *, weight: float = 1.0) -> None:
@@ -77,14 +77,14 @@ class Readout:
             self.B[row] += learnt
 
     def arrange(self, classes: Sequence[str]) -> None:
-        """Rows in this order; those of other classes are dropped where nothing is left in them."""
+        """Order rows by `classes`; other classes are dropped if nothing is left in their row."""
         here = self.classes
         left = [k for k, name in enumerate(here) if name not in classes and self.B[k].any()]
         rows = [self._row(name) for name in classes] + left
         self.B, self.classes = self.B[rows], [self.classes[row] for row in rows]
 
     def prefix(self, dim: int) -> "Readout":
-        """The readout that only ever saw the first `dim` features."""
+        """What a readout over only the first `dim` features would have learnt."""
         self._sum_up()
         part = Readout(dim, list(self.classes))
         part.A, part.B = self.A[: dim + 1, : dim + 1].copy(), self.B[:, : dim + 1].copy()
@@ -94,10 +94,10 @@ class Readout:
         return self.prefix(self.dim)
 
     def weights(self, alpha: float, *, prior_power: float = PRIOR_POWER) -> Floats:
-        """(classes, dim+1): ridge over standardised features, penalty `alpha` per sample.
+        """(classes, dim+1): ridge regression on standardised features, strength `alpha` a sample.
 
-        Scores of class k are divided by its share of the samples to the `prior_power`, so that a
-        young or rare class is heard; with balanced classes this changes nothing.
+        Scores of class k are divided by its share of the samples to the power `prior_power`, so
+        that rare and new classes can win; with balanced classes this changes nothing.
         """
         self._sum_up()
         n = self.A[0, 0]
@@ -127,7 +127,7 @@ class Readout:
 
 
 def _fits_float32(f: Features, weight: Floats) -> bool:
-    """True where every sum of f fᵀ is a whole number that float32 holds, as with eight bits."""
+    """Whether float32 holds every integer in the sum of f fᵀ, as with features of eight bits."""
     return bool((np.abs(weight) == 1).all() and len(f) * float(np.abs(f).max()) ** 2 < 2**24)
 
 
@@ -144,7 +144,7 @@ def standardised(a: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def scores(weights: Features, features: Features) -> Floats:
-    """(..., classes) of features (..., dim); the highest names the class."""
+    """(..., classes) of features (..., dim); the largest names the class."""
     return np.asarray(features @ weights[:, 1:].T + weights[:, 0])
 
 
@@ -156,14 +156,15 @@ def probabilities(values: Floats, temperature: float) -> Floats:
 
 
 def early_ridge(labels: float) -> float:
-    """What a penalty is more while labels are few."""
-    return float(min(0.3, _PRIOR / max(1.0, labels) ** 1.5))
+    """Ridge strength to add while labels are few."""
+    return float(min(0.3, _EARLY / max(1.0, labels) ** 1.5))
 
 
 def best_alpha(
     readout: Readout, features: Features, labels: Sequence[str]
 ) -> tuple[float, float, Floats]:
-    """(alpha, accuracy, scores) of the penalty that does best on held-out samples (n, dim)."""
+    """(alpha, accuracy, scores) of the ridge strength with the best accuracy on held-out samples
+    (n, dim)."""
     tried = [(right, alpha, values) for alpha, right, values in _tried(readout, features, labels)]
     right, alpha, values = max(tried, key=lambda one: one[:2])
     return alpha, right, values
@@ -172,13 +173,14 @@ def best_alpha(
 def least_alpha(
     readout: Readout, features: Features, labels: Sequence[str]
 ) -> tuple[float, float, Floats]:
-    """The same of the penalty with the least squared error, which says more of few samples."""
+    """The same for the least squared error, which tells more where samples are few."""
     return min(_tried(readout, features, labels), key=lambda one: (
         float(squared_errors(readout, one[2], labels).sum()), one[0]))
 
 
 def squared_errors(readout: Readout, values: Floats, labels: Sequence[str]) -> Floats:
-    """(n,) of scores (n, classes) from 1 for the label and 0, as the ridge regression has them."""
+    """(n,) between scores (n, classes) and 1 for the label, 0 for others, as ridge regression has
+    them: the correction for class frequencies is taken out."""
     n = max(float(readout.counts.sum()), 1.0)
     plain = values * np.maximum(readout.counts / n, 1 / n) ** PRIOR_POWER
     wanted = np.array(labels, str)[:, None] == np.array(readout.classes, str)
@@ -188,7 +190,7 @@ def squared_errors(readout: Readout, values: Floats, labels: Sequence[str]) -> F
 def _tried(
     readout: Readout, features: Features, labels: Sequence[str]
 ) -> Iterator[tuple[float, float, Floats]]:
-    """(alpha, accuracy, scores) of each penalty."""
+    """(alpha, accuracy, scores) of each ridge strength."""
     classes = np.array(readout.classes)
     for alpha in ALPHAS:
         values = scores(readout.weights(alpha), features)
@@ -206,6 +208,6 @@ def best_temperature(values: Floats, targets: NDArray[np.int64]) -> float:
 
 
 def inverse(deviation: Floats) -> Floats:
-    """1 / deviation; 0 for features that never move."""
+    """1 / deviation; 0 for features that never vary."""
     floor = 1e-6 * max(float(deviation.max(initial=0.0)), 1.0)
     return np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > floor)

@@ -1,7 +1,7 @@
-"""One unit vector per class, all as far apart as the dimension allows, drawn once and kept.
+"""One fixed unit vector per class, as far apart as the dimension allows.
 
-For dim ≥ K - 1 they are the corners of a regular simplex, every cosine exactly -1/(K-1). For
-classes that are not known up front there are orthonormal rows, to which more can be appended.
+For dim ≥ K - 1 they are the corners of a regular simplex: all cosines are -1/(K-1). Where classes
+are not known up front, orthonormal rows can be appended one by one.
 """
 
 import math
@@ -18,8 +18,8 @@ def symmetric_vectors(classes: int, dim: int, *, generator: Generator) -> Array:
     if dim >= classes - 1:
         return simplex(classes, dim, generator=generator)
     warnings.warn(
-        f"{classes} classes in {dim} dimensions cannot be equally far apart: "
-        f"{classes - 1} are needed; spreading them", stacklevel=2,
+        f"{classes} classes cannot be equally far apart in {dim} dimensions, {classes - 1} are "
+        "needed: spreading them as far as they go", stacklevel=2,
     )
     return spread(classes, dim, generator=generator)
 
@@ -46,14 +46,14 @@ def _helmert(classes: int, xp: Any) -> Array:
 
 
 def _orthonormal_columns(rows: int, columns: int, generator: Generator) -> Array:
-    """Uniformly distributed: the signs of QR's diagonal are taken out."""
+    """Uniformly distributed, since the signs of QR's diagonal are taken out."""
     xp = namespace(generator)
     q, r = xp.linalg.qr(of(generator).normal((rows, columns), generator, xp.float64))
     return q * xp.sign(xp.diagonal(r))
 
 
 def spread(classes: int, dim: int, *, generator: Generator) -> Array:
-    """(K, dim) with the largest cosine made small: descent on a soft maximum that hardens."""
+    """(K, dim) with a small largest cosine: gradient descent on a soft maximum that hardens."""
     xp = namespace(generator)
     v = _units(of(generator).normal((classes, dim), generator, xp.float64))
     for step in range(_SPREAD_STEPS):
@@ -79,8 +79,8 @@ def orthonormal(classes: int, dim: int, *, generator: Generator) -> Array:
 def append(vectors: Array, count: int, *, generator: Generator) -> Array:
     """`vectors` (K, dim), unchanged, then `count` unit rows orthogonal to them and each other.
 
-    Row by row: what a row becomes does not depend on how many are appended with it.
-    ValueError where the dimension is used up.
+    Rows are made one after the other, so none depends on how many follow. ValueError where the
+    dimension is used up.
     """
     dim = vectors.shape[1]
     if len(vectors) + count > dim:

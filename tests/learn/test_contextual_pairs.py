@@ -27,7 +27,7 @@ def test_a_wrong_label_is_never_the_true_one_and_any_other_is_as_likely() -> Non
 
 def test_two_classes_leave_no_choice_and_one_is_refused() -> None:
     assert generate_wrong_labels(torch.tensor([0, 1, 1]), 2).tolist() == [1, 0, 0]
-    with pytest.raises(ValueError, match="two at least"):
+    with pytest.raises(ValueError, match="at least two"):
         generate_wrong_labels(torch.tensor([0]), 1)
 
 

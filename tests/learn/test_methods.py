@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgecc.bench.learning.published_recipe import CompatNetwork
 from edgecc.learn.blocks import CoConv, PoolConv
 from edgecc.learn.methods.base import Method
 from edgecc.learn.methods.contexts import goodness_of_biases
 from edgecc.learn.methods.contextual import Contextual
 from edgecc.learn.methods.optimisers import Adam, Sgd
-from edgecc.learn.methods.published import CompatNetwork
 from edgecc.learn.methods.similarity import label_similarity
 from edgecc.learn.methods.spela import Spela, SpelaChannels, surjection
 from edgecc.learn.methods.supervised import Supervised

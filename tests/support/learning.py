@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgecc.bench.learning.published_recipe import Goodness
 from edgecc.learn.backends import Backend, named
 from edgecc.learn.blocks import Block, CoConv, Linear, PoolConv
 from edgecc.learn.contextual_pairs import generate_wrong_labels
 from edgecc.learn.methods.base import Method
 from edgecc.learn.methods.contextual import Contextual
-from edgecc.learn.methods.published import Goodness
 from edgecc.learn.methods.spela import Spela, SpelaChannels
 from edgecc.learn.methods.supervised import Supervised
 from edgecc.learn.symmetric_vectors import symmetric_vectors

@@ -1,6 +1,6 @@
 """A block that learns by a method: forward, the method's local equations, one optimiser step.
 
-A method is its equations only: `local` while training, `scores` when serving. Both see one pass of
+A method adds its equations only: `local` while training, `scores` when serving. Both see a pass of
 their own block and nothing of any other; no graph is built.
 """
 
@@ -15,19 +15,19 @@ from edgecc.learn.norms import BatchNorm
 
 
 class Local(NamedTuple):
-    """The local equations on one batch; gradients are of the batch's mean loss."""
+    """A method's result on one batch; gradients are of the batch's mean loss."""
 
     scores: Array  # (B, K), before the step
-    own: list[Array]  # of the method's own parameters, in their order
-    da: Array | None = None  # at the block's output
-    dn: Array | None = None  # at its normalised pre-activation, beside that or instead
+    own: list[Array]  # ∂L/∂ the method's own parameters, in their order
+    da: Array | None = None  # ∂L/∂ the block's output
+    dn: Array | None = None  # ∂L/∂ its normalised pre-activation, as well or instead
 
 
 class Method(ABC):
     """Trains `block` and its own parameters. Everything it changes is in `state`.
 
-    own: the method's trainable parameters, by name; fixed: what is only kept, like class vectors;
-    generator: where the method draws, if it does, saved with the rest.
+    own: trainable parameters by name; fixed: what is only kept, like class vectors; generator: what
+    the method draws from, if it does, saved with the rest.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Method(ABC):
 
     @abstractmethod
     def scores(self, done: Pass) -> Array:
-        """(B, K), the largest for the likeliest class; without a label, and sample by sample."""
+        """(B, K) of a serving pass, the largest for the class predicted; samples do not mix."""
 
     def step(self, u: Array, y: Array, *, rate: float) -> Array:
         """One local update on inputs u (B, C, H, W) with classes y (B,); scores before it."""
@@ -68,7 +68,7 @@ class Method(ABC):
 
     @without_graph
     def calibrate(self, batches: Sequence[Array]) -> None:
-        """Measure, on the block's inputs, the population that batch norms serve by."""
+        """Measure the batch norms' population on the block's inputs."""
         self.block.calibrate(batches)
 
     def state(self) -> dict[str, Array]:
@@ -76,12 +76,12 @@ class Method(ABC):
         measured = {f"{name}.{part}": tensor for name, norm in self.norms().items()
                     for part, tensor in norm.state().items()}
         generator = self._generator
-        drawing = {} if generator is None else {
+        draws = {} if generator is None else {
             "generator": of(generator).generator_state(generator)}
-        return self._tensors | self._optimiser.state() | measured | drawing
+        return self._tensors | self._optimiser.state() | measured | draws
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """As it was when `state` was taken, perhaps in another kind of arrays."""
+        """Back to a `state`, which may be of the other backend."""
         asarray = namespace(self.block.weights[0]).asarray
         for name, array in (self._tensors | self._optimiser.state()).items():
             array[...] = asarray(state[name])
@@ -92,5 +92,5 @@ class Method(ABC):
             of(self._generator).set_generator_state(self._generator, state["generator"])
 
     def norms(self) -> dict[str, BatchNorm]:
-        """Batch norms that serve by measured statistics."""
+        """Batch norms with a measured population."""
         return {} if self.block.statistics is None else {"norm": self.block.statistics}

@@ -1,10 +1,10 @@
-"""What a class's context is, and how it scores one shared pass: every class at once, no label.
+"""What the context of a class is, and how one shared pass scores every class at once, no label.
 
     linear  ℓ_k = w_kᵀ norm(pool_g(a)) + c_k     the context of class k is the vector w_k
     bias    y^k = ReLU(n + β_k),  G_k = mean of (y^k)²       (Abbassi et al. 2025)
     scale   y^k = γ_k ⊙ a,        G_k = mean of (y^k)²
 
-with ℓ_k = τ (G_k - θ) for the last two. For errors e = ∂L/∂ℓ each has its gradient in closed form.
+with ℓ_k = τ (G_k - θ) for the last two. Each has its gradients in closed form from e = ∂L/∂ℓ.
 """
 
 import math
@@ -16,33 +16,33 @@ from edgecc.learn.blocks import Pass
 from edgecc.learn.grid_pool import GridPool
 from edgecc.learn.norms import BatchNorm, Normal, inner
 
-# e (B, K) to [∂L/∂own] and a gradient of the block's output, or of n
+# from e (B, K) to [∂L/∂own], and ∂L/∂ the block's output or its n
 Backward = Callable[[Array], tuple[list[Array], Array | None, Array | None]]
 THETA = 1.0
 
 
 class Context(ABC):
-    """own: its trainable parameters, by name."""
+    """Turns a pass into scores; `own` are its trainable parameters, by name."""
 
     own: dict[str, Array]
 
     @abstractmethod
     def forward(self, done: Pass) -> tuple[Array, Backward]:
-        """Scores (B, K) of a training pass, and the way back from their errors."""
+        """Scores (B, K) of a training pass, and its backward function."""
 
     def frozen(self, done: Pass) -> Array:
         """Scores (B, K) of a serving pass."""
         return self.forward(done)[0]
 
     def calibrate(self, passes: Iterable[Pass]) -> None:  # noqa: B027
-        """Measure what a norm of its own serves by; most have none."""
+        """Measure the population of a norm of its own; most have none."""
 
     def norms(self) -> dict[str, BatchNorm]:
         return {}
 
 
 class LinearContext(Context):
-    """w (K, C·gh·gw) and c (K,), from zero: before the first step every class scores alike."""
+    """w (K, C·gh·gw) and c (K,), from zero: before the first step all classes score the same."""
 
     def __init__(self, like: Array, *, classes: int, channels: int, pool: GridPool) -> None:
         xp = namespace(like)
@@ -52,7 +52,7 @@ class LinearContext(Context):
         self._pool, self._norm = pool, BatchNorm()
 
     def forward(self, done: Pass) -> tuple[Array, Backward]:
-        p = self._pool.forward(done.a)
+        p = self._pool.forward(done.a)                    # (B, C·gh·gw)
         normal = Normal.of(p)
         q = normal.applied(p)
 
@@ -75,7 +75,7 @@ class LinearContext(Context):
 
 
 class BiasContext(Context):
-    """β (K, C) ~ 0.1 N(0, 1). Logits are τ (G - θ) of G over the D values of n."""
+    """β (K, C) ~ 0.1 N(0, 1); ℓ_k = τ (G_k - θ), where G_k is a mean over the D values of n."""
 
     def __init__(
         self, like: Array, *, classes: int, channels: int, tau: float,
@@ -102,7 +102,7 @@ class BiasContext(Context):
 
 
 def _pulls(e: Array) -> Iterable[tuple[Array, Array]]:
-    """The non-zero errors (B,) with their classes (B,): a pair has two, cross-entropy K."""
+    """Non-zero errors (B,) with their classes (B,): two of a pair, K of cross-entropy."""
     count, rows = int((e != 0).sum(1).max()), range(len(e))
     largest = namespace(e).argsort(-abs(e))[:, :count]
     return [(e[rows, k], k) for k in largest.T]
@@ -131,13 +131,13 @@ def goodness_of_biases(n: Array, beta: Array) -> Array:
 
 
 def _sums_above(values: Array, place: Array, count: int) -> Array:
-    """(R, count): of each row, for each sorted threshold, the sum of the values above it."""
+    """(R, count): for each row and each sorted threshold, the sum of the values above it."""
     xp, bins = namespace(values), of(values).bin_sums(values, place, count + 1)
     return xp.flip(xp.cumsum(xp.flip(bins, (1,)), 1), (1,))[:, 1:]
 
 
 class ScaleContext(Context):
-    """γ (K, C) ~ 1 + 0.01 N(0, 1). All classes are one matrix product with s_c = mean of a²."""
+    """γ (K, C) ~ 1 + 0.01 N(0, 1); all classes are one matrix product with s_c = mean of a²."""
 
     def __init__(
         self, like: Array, *, classes: int, channels: int, tau: float,
@@ -149,8 +149,8 @@ class ScaleContext(Context):
 
     def forward(self, done: Pass) -> tuple[Array, Backward]:
         a, channels = done.a, done.a.shape[1]
-        s = (a * a).mean((2, 3))
-        square = self.gamma * self.gamma
+        s = (a * a).mean((2, 3))                          # (B, C)
+        square = self.gamma * self.gamma                  # (K, C)
 
         def backward(e: Array) -> tuple[list[Array], Array, None]:
             pull = e @ square * (2 * self.tau / math.prod(a.shape[1:]))

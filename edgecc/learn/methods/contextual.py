@@ -5,7 +5,7 @@ Positive and negative context share one convolution, and all classes are scored 
     L = softplus(-ℓ_y) + softplus(ℓ_n),   n a wrong class: the hardest, or random as published,
                                           or all of them: ℓ_n = log Σ_{k≠y} exp ℓ_k
 
-What a context is, is the `mode`: contexts.py. The update is the closed form of ∂L/∂W.
+The `mode` says what a context is: contexts.py. The update is the closed form of ∂L/∂W.
 """
 
 from typing import Literal
@@ -20,8 +20,8 @@ _NEVER = -1e9
 
 
 class Contextual(Scored):
-    """wrong: the negative is "all" wrong classes, the "hardest", or a "random" one drawn from
-    `generator`."""
+    """wrong: the negative is the "hardest" wrong class, a "random" one drawn from `generator`, or
+    "all" of them."""
 
     def __init__(
         self, block: Block, *, classes: int, size: tuple[int, int], grid: int = 4,
@@ -54,7 +54,7 @@ def pair_error(scores: Array, y: Array, wrong: Array | None = None) -> Array:
     e, sigmoid, rows = namespace(scores).zeros_like(scores), of(scores).sigmoid, range(len(y))
     if scores.shape[1] > 1:
         if wrong is None:
-            wrong = _but(scores, y).argmax(1)
+            wrong = _of_wrong(scores, y).argmax(1)
         e[rows, wrong] = sigmoid(scores[rows, wrong])
     e[rows, y] = sigmoid(scores[rows, y]) - 1
     return e
@@ -63,16 +63,16 @@ def pair_error(scores: Array, y: Array, wrong: Array | None = None) -> Array:
 def joint_error(scores: Array, y: Array) -> Array:
     """e of the pair whose negative is all wrong classes, ℓ_n = log Σ_{k≠y} exp ℓ_k; (B, K).
 
-    Each wrong class takes its share of σ(ℓ_n): the hardest most, but no class is forgotten.
+    Each wrong class gets its softmax share of σ(ℓ_n): the hardest most, but none nothing.
     """
-    ops, rows, others = of(scores), range(len(y)), _but(scores, y)
+    ops, rows, others = of(scores), range(len(y)), _of_wrong(scores, y)
     e = ops.softmax(others) * ops.sigmoid(ops.logsumexp(others))[:, None]
     e[rows, y] = ops.sigmoid(scores[rows, y]) - 1
     return e
 
 
-def _but(scores: Array, y: Array) -> Array:
-    """Scores of the wrong classes; that of the true one is as good as none."""
+def _of_wrong(scores: Array, y: Array) -> Array:
+    """Scores with the true class's set so low that it counts for nothing."""
     others = namespace(scores).asarray(scores, copy=True)
     others[range(len(y)), y] = _NEVER
     return others

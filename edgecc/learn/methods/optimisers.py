@@ -13,7 +13,7 @@ class Optimiser(Protocol):
         ...
 
     def state(self) -> dict[str, Array]:
-        """Everything that a later step depends on besides the parameters, by name."""
+        """By name, what a later step depends on besides the parameters."""
         ...
 
 

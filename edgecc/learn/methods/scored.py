@@ -1,4 +1,4 @@
-"""Methods that score classes by a context and differ in their error at the scores."""
+"""Methods that score classes by their contexts; they differ in the error at the scores."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ Mode = Literal["linear", "bias", "scale"]
 
 
 class Scored(Method):
-    """Trains `block` on maps of `size` (height, width) for classes known at its start.
+    """Trains `block` on maps of `size` (height, width) for a fixed number of classes.
 
-    mode: "linear" with a `grid`, or "bias" or "scale" with a `tau`, first drawn from `generator`;
-    similarity: weight of that loss beside the method's own.
+    mode: the context, "linear" with a `grid`, or "bias" or "scale" with a `tau`, initialised from
+    `generator`; similarity: weight of the similarity loss beside the method's own.
     """
 
     def __init__(

@@ -2,8 +2,8 @@
 
     x̂ = centred and normalised pooled activation,  S = x̂ x̂ᵀ,  L = mean of (S - S_y)²
 
-S_y is the same matrix of the one-hot labels: 1 within a class, -1/(K-1) across. No labels of other
-blocks and no weights of its own: a second local term beside a method's scores.
+S_y is the same matrix of the one-hot labels: 1 within a class, -1/(K-1) across. It has no weights
+of its own and needs no other block: a second local term beside a method's scores.
 """
 
 from edgecc.learn.backends import Array, namespace

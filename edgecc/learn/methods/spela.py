@@ -44,7 +44,7 @@ class Spela(Method):
         return Local(scores, [], dh.reshape(done.a.shape))
 
     def _towards(self, cosines: Array, y: Array) -> Array:
-        """u (B, D) of cosines (B, K)."""
+        """u (B, D) from cosines (B, K)."""
         if self._loss == "softmax":
             return -entropy_error(cosines / TEMPERATURE, y) / TEMPERATURE @ self.vectors
         own = cosines[range(len(y)), y][:, None]
@@ -113,8 +113,8 @@ def unit(h: Array) -> tuple[Array, Array]:
 
 
 def turn(h: Array, u: Array, inverse: Array) -> Array:
-    """∂L/∂ the unnormalised output, of its direction h, its 1/length, and u = -∂L/∂h as if h were
-    free: what of u is along h changes no cosine."""
+    """∂L/∂ the unnormalised output, from its direction h, 1/length, and u = -∂L/∂h: the part of u
+    along h changes no cosine and is taken out."""
     return -inverse * (u - (u * h).sum(-1)[..., None] * h)
 
 
@@ -136,5 +136,4 @@ def surjection(classes: int, groups: int, *, generator: Generator) -> Array:
 
 
 def _group_count(classes: int, generator: Generator) -> int:
-    drawn = int(of(generator).integers(2, 10, (), generator))
-    return min(drawn, classes)
+    return min(int(of(generator).integers(2, 10, (), generator)), classes)

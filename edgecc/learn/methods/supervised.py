@@ -10,7 +10,7 @@ from edgecc.learn.methods.scored import Scored
 
 
 class Supervised(Scored):
-    """Trains `block` to score as `Contextual` does, by another error."""
+    """As `Contextual`, with cross-entropy instead of the pair's loss."""
 
     def error(self, scores: Array, y: Array) -> Array:
         return entropy_error(scores, y)

@@ -1,9 +1,9 @@
 """The published recipe of contextual convolution, for comparison (Abbassi et al. 2025).
 
-Context is a bias in block 0 only; what differs by context from there on is the input. Each block
-tells positives from negatives by its goodness, logit = Σ a² - D, and is frozen before the next.
+Only block 0 has a context, a bias; further up, only the input depends on it. Each block separates
+positives from negatives by its goodness, logit = Σ a² - D, and is frozen before the next trains.
 As published: channels 8 to 128, kernel 3, Adam at 1e-3, batch 64, ten epochs a block. Unlike the
-released code, prediction sees no label: every class's context is tried.
+released code, prediction sees no label: it tries the context of every class.
 """
 
 import math
