@@ -47,7 +47,7 @@ def test_a_spread_comes_close_to_the_best_known(classes: int, dim: int, best: fl
 
 
 def test_fewer_dimensions_than_a_simplex_needs_are_warned_of() -> None:
-    with pytest.warns(UserWarning, match="10 classes in 3 dimensions.*9 are needed"):
+    with pytest.warns(UserWarning, match="10 classes .* in 3 dimensions, 9 are needed"):
         v = symmetric_vectors(10, 3, generator=generator())
     assert v.unique(dim=0).shape == (10, 3)
 
