@@ -35,7 +35,7 @@ arm: APT_PACKAGES += qemu-user-static debootstrap
 
 dist: setup  ## source distribution and wheel, into dist/
 	rm -rf build/lib dist
-	$(BIN)/python -m build
+	$(BIN)/python -m build --no-isolation
 
 setup: system $(VENV)/ready  ## a virtual environment in .venv with everything for development
 
