@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgecc.serving.load import load
 
 __all__ = ["Client", "Readout", "__version__", "configuration", "lab", "learn", "load"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Client": "edgecc.mqtt.client", "Readout": "edgecc.learn.readout",

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from support.event_types import event_types
 
+import edgecc
 from edgecc.cli.main import main
 from edgecc.config.loading import load
 from edgecc.config.reload import AT_RUN_TIME
@@ -111,6 +112,11 @@ def test_no_document_has_a_figure_left_to_fill_in(page: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_bytes()) < 8000
+
+
+def test_the_newest_section_of_the_changelog_is_this_version() -> None:
+    [newest, *_] = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert re.fullmatch(rf"{re.escape(edgecc.__version__)} – \d{{4}}-\d\d-\d\d", newest)
 
 
 def test_the_index_lists_every_page() -> None:
