@@ -1,16 +1,16 @@
-"""Everything that can go wrong, as one tree. Each message says the value, the place and what to do.
+"""Everything that can go wrong, as one tree. Each message names value and place, and what to do.
 
     EdgeccError                    exit code 1
     ├── ConfigError                78  the configuration or a command's input is wrong
     ├── BudgetError                78  memory_budget is too small for any plan
-    ├── MessageError                   a message is no sample, label or command: to quarantine
+    ├── MessageError                   a message is not a valid sample, label or command
     ├── StoreError                     the log cannot be opened, read or written
-    │   └── StorageFull            75  there is no room on its disk
+    │   └── StorageFull            75  its disk is full
     ├── BrokerError                75  the broker cannot be reached, or went away
-    │   ├── AuthError              77  it refuses these credentials or this client
+    │   ├── AuthError              77  it rejects these credentials or this client
     │   └── NotRunning             69  no edgecc answers for this node
     └── CheckpointError            76
-        ├── Corrupt                    bytes, digests or shapes do not fit together
+        ├── Corrupt                    bytes, digests or shapes do not match
         ├── Incompatible               a version or an architecture this edgecc cannot use
         └── Untrusted                  no valid signature by a known key
 """
@@ -71,7 +71,7 @@ class Untrusted(CheckpointError):
 
 
 def shown(value: Any) -> str:
-    """A foreign value, short and safe to print: some numbers have no decimal form."""
+    """A foreign value, short and safe to print: very large integers have no decimal form."""
     if isinstance(value, str | bytes):
         return repr(value[:80])
     short = type(value) is int and abs(value) < 2**63

@@ -1,6 +1,6 @@
 """`edgecc demo`: broker, daemon, stream, learning and retrieval, once, on real data, measured.
 
-Everything a user would do is done the way a user would do it: as commands and over MQTT.
+All of it as a user would do it: by commands and over MQTT.
 """
 
 import json
@@ -44,25 +44,25 @@ def run(out: Path, json_path: Path | None, count: int | None) -> None:
         out / "work", budget=BUDGET, first=first, mirror=clothes, shape=list(data.shape)
     ) as node:
         click.echo(f"daemon ready in {node.ready:.2f} s; {data.name}, {per_pair * 5} pictures")
-        found: dict[str, Any] = {"ready_s": node.ready}
+        results: dict[str, Any] = {"ready_s": node.ready}
         matrix = []
         for number, pair in enumerate(data.pairs):
             _stream(node, data, pair[:per_pair])
             if number == len(data.pairs) - 1:  # the last growth has just begun
-                found |= _counts(node, data)
-                found |= _label_probes(node, data)
+                results |= _counts(node, data)
+                results |= _label_probes(node, data)
             node.idle(labels=per_pair * (number + 1))
             matrix.append(_evaluate(node, data))
             click.echo(_row(number, matrix[-1], data))
-        found |= _accuracy_figures(np.array(matrix))
-        found |= _retrieval(node, data)
-        found |= _memory(node)
-    found["control_accuracy"] = _control(node, data, found["generation"])
-    found["seconds"] = time.monotonic() - started
+        results |= _accuracy_figures(np.array(matrix))
+        results |= _retrieval(node, data)
+        results |= _memory(node)
+    results["control_accuracy"] = _control(node, data, results["generation"])
+    results["seconds"] = time.monotonic() - started
     plot.demo(out / "demo.png", node.config, np.array(matrix), data.groups, node.events, per_pair)
     for path in {out / "figures.json", json_path or out / "figures.json"}:
-        figures.write(path, "demo", found)
-    _table(found, np.array(matrix), data, out)
+        figures.write(path, "demo", results)
+    _table(results, np.array(matrix), data, out)
 
 
 def _stream(node: Node, data: Data, chosen: NDArray[np.int64]) -> None:
@@ -79,7 +79,7 @@ def _stream(node: Node, data: Data, chosen: NDArray[np.int64]) -> None:
 
 
 def _evaluate(node: Node, data: Data) -> list[float]:
-    """Accuracy of what now serves on each pair's test images, unseen classes included."""
+    """Accuracy on each pair's test images of what serves now, classes not yet seen included."""
     predict = live(node.config).predict
     named = [predict(x)[0] for x in data.test_images]
     right = np.array(named) == np.array(data.test_labels)
@@ -87,7 +87,7 @@ def _evaluate(node: Node, data: Data) -> list[float]:
 
 
 def _accuracy_figures(matrix: NDArray[np.float64]) -> dict[str, Any]:
-    """Final accuracy, per group, forgetting and average incremental of R[i][j]."""
+    """Final accuracy, per pair, forgetting and the average, of R[i][j]: pair j once i is learnt."""
     last = len(matrix) - 1
     best = matrix[:-1, :-1].max(axis=0) if last else matrix[0, :0]
     seen = [matrix[i, : i + 1].mean() for i in range(last + 1)]
@@ -100,7 +100,7 @@ def _accuracy_figures(matrix: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def _counts(node: Node, data: Data) -> dict[str, Any]:
-    """Every sample sent, and what became of it, by the node's own count."""
+    """How many samples were sent, and what became of them, as the node counts."""
     sent = data.streamed["sent"]
     health = node.health()
     while health["log"]["samples"] < sent or health["acked"] < sent:
@@ -115,7 +115,7 @@ def _counts(node: Node, data: Data) -> dict[str, Any]:
 
 
 def _label_probes(node: Node, data: Data) -> dict[str, Any]:
-    """Seconds from a label to the first prediction it changed: while a block trains, and idle."""
+    """Seconds from a label to the first prediction it changes: while a block trains, and idle."""
     spare = iter(data.spare)
     with Client(node.config) as client:
         asking = probe.Probe(client, node.config, data)
@@ -133,7 +133,7 @@ def _label_probes(node: Node, data: Data) -> dict[str, Any]:
 
 
 def _retrieval(node: Node, data: Data) -> dict[str, Any]:
-    """Ask the daemon over MQTT, pull its checkpoint elsewhere, and ask that."""
+    """Ask the daemon over MQTT; pull its checkpoint to another folder, and ask that."""
     saved = json.loads(node.command("checkpoint", "save").stdout)
     with Client(node.config) as client:
         asking = probe.Probe(client, node.config, data)
@@ -202,25 +202,25 @@ def _row(number: int, row: list[float], data: Data) -> str:
     return f"after pair {number + 1}: {seen}"
 
 
-def _table(found: dict[str, Any], matrix: NDArray[np.float64], data: Data, out: Path) -> None:
+def _table(results: dict[str, Any], matrix: NDArray[np.float64], data: Data, out: Path) -> None:
     click.echo()
     for group, accuracy in zip(data.groups, matrix[-1], strict=True):
         click.echo(f"  {' '.join(group):24} {accuracy:.4f}")
     shown = {
-        "accuracy on all test images": f"{found['heldout_accuracy']:.4f}",
-        "control, random frozen blocks": f"{found['control_accuracy']:.4f}",
-        "forgetting": f"{found['forgetting']:.4f}",
-        "prequential accuracy": f"{found['prequential_accuracy']:.4f}",
+        "accuracy on all test images": f"{results['heldout_accuracy']:.4f}",
+        "control, random frozen blocks": f"{results['control_accuracy']:.4f}",
+        "forgetting": f"{results['forgetting']:.4f}",
+        "prequential accuracy": f"{results['prequential_accuracy']:.4f}",
         "sent / stored / acked / receipted": " / ".join(
-            str(found[name]) for name in ("sent", "stored", "acked", "receipted")),
-        "peak memory, daemon + learner": f"{found['peak_memory_mib']:.0f} MiB of {BUDGET}",
-        "prediction over MQTT, p50 / p95": f"{found['prediction_p50_ms']:.1f} / "
-                                           f"{found['prediction_p95_ms']:.1f} ms",
-        "label to changed prediction, p95": f"{found['label_to_prediction_p95_s']:.2f} s",
-        "pulled checkpoint agrees": f"{found['pulled_agreement']:.4f} of "
-                                    f"{found['pulled_samples']}",
-        "checkpoint": f"{found['blocks']} blocks, {format_size(found['checkpoint_bytes'])}",
+            str(results[name]) for name in ("sent", "stored", "acked", "receipted")),
+        "peak memory, daemon + learner": f"{results['peak_memory_mib']:.0f} MiB of {BUDGET}",
+        "prediction over MQTT, p50 / p95": f"{results['prediction_p50_ms']:.1f} / "
+                                           f"{results['prediction_p95_ms']:.1f} ms",
+        "label to changed prediction, p95": f"{results['label_to_prediction_p95_s']:.2f} s",
+        "pulled checkpoint agrees": f"{results['pulled_agreement']:.4f} of "
+                                    f"{results['pulled_samples']}",
+        "checkpoint": f"{results['blocks']} blocks, {format_size(results['checkpoint_bytes'])}",
     }
     for name, value in shown.items():
         click.echo(f"{name:34} {value}")
-    click.echo(f"{found['seconds']:.0f} s; figures and plot in {out}/")
+    click.echo(f"{results['seconds']:.0f} s; figures and plot in {out}/")

@@ -40,6 +40,6 @@ def when(ts: float) -> str:
 
 
 def refuse_offline(client: Client, config: Config) -> None:
-    """NotRunning where the node has said that it is offline; only its daemon writes to its log."""
+    """NotRunning where the node is offline: only its daemon writes to its log."""
     if client.retained(config.topics / "status") == b"offline":
         raise NotRunning(f"{config.node} is offline: run `edgecc start` there, then this again")

@@ -1,14 +1,28 @@
-"""`edgecc`: the root command. A sub-command's file is imported when the command is asked for."""
+"""`edgecc`, the root command, and `edgecc start`.
 
+The file of every other command is imported when the command is asked for.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import edgecc
 from edgecc.errors import EdgeccError
 from edgecc.host import logs
+
+if TYPE_CHECKING:
+    from edgecc.config.schema import Config
+
+log = logging.getLogger(__name__)
 
 # Name: where it is declared, and the first line of its help, which `edgecc --help` prints.
 COMMANDS = {
@@ -26,7 +40,7 @@ COMMANDS = {
                  "Manage the messages that the broker retains for this node."),
     "samples": ("edgecc.cli.samples:samples", "List, unlearn and retry what is in the log."),
     "sources": ("edgecc.cli.labels:sources", "Show who labels, and whom the node trusts."),
-    "start": ("edgecc.cli.start:start", "Run the daemon: receive, store, predict, learn, publish."),
+    "start": ("edgecc.cli.main:start", "Run the daemon: receive, store, predict, learn, publish."),
     "status": ("edgecc.cli.status:status", "Show the node's status."),
     "stream": ("edgecc.cli.stream:stream", "Publish samples and wait for the node's receipts."),
 }
@@ -70,3 +84,35 @@ def main(ctx: click.Context, path: Path | None, log_level: str, log_format: str)
     """Learns on the device from what you stream to it over MQTT."""
     logs.to_stderr(log_level, log_format)
     ctx.obj = path
+
+
+@click.command()
+@click.option("--with-broker", is_flag=True, help="Run a local broker too, for a first try.")
+@click.pass_obj
+def start(path: Path | None, with_broker: bool) -> None:
+    """Run the daemon: receive, store, predict, learn, publish."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy; one core stays free
+    from edgecc.config.loading import configuration
+    from edgecc.daemon.daemon import Daemon
+    from edgecc.host import allocator
+
+    def read() -> "Config":
+        config = configuration(path)
+        return replace(config, mqtt=replace(config.mqtt, host="127.0.0.1")) if (
+            with_broker) else config
+
+    allocator.frugal()
+    config = read()
+    with ExitStack() as stack:
+        if with_broker:
+            stack.callback(_start_broker(config))
+        sys.exit(Daemon(config, read).run())
+
+
+def _start_broker(config: "Config") -> Callable[[], None]:
+    """Start a broker for this configuration; returns what stops it."""
+    from edgecc.mqtt.local_broker import start_local
+
+    broker = start_local(config.state.broker, config.mqtt.port)
+    log.info("%s listens on 127.0.0.1:%d", broker.name, config.mqtt.port)
+    return broker.stop

@@ -1,4 +1,4 @@
-"""The configuration found, read and checked: environment (`EDGECC_MQTT__PORT`) > file > default.
+"""Finds, reads and checks the configuration: environment (`EDGECC_MQTT__PORT`) > file > default.
 
 An unknown key or a wrong value is an error with file, line and, where one is close, a suggestion.
 Secrets come from `!secret name` or `${VAR:?message}`.

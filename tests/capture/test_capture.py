@@ -99,8 +99,8 @@ def test_p11_equal_pictures_under_different_names_stay_two_samples(tmp_path: Pat
 def test_each_suffix_has_its_content_type_in_any_case(tmp_path: Path) -> None:
     for name in ("a.JPG", "b.jpeg", "c.png", "d.npy"):
         (tmp_path / name).write_bytes(b"content")
-    found = {item.id: item.content_type for item in open_items(str(tmp_path))}
-    assert found == {
+    types = {item.id: item.content_type for item in open_items(str(tmp_path))}
+    assert types == {
         "a.JPG": "image/jpeg",
         "b.jpeg": "image/jpeg",
         "c.png": "image/png",

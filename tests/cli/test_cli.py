@@ -1,4 +1,4 @@
-"""Commands without a node: exit codes and what is said."""
+"""Commands without a node: exit codes and messages."""
 
 import json
 import subprocess
@@ -71,9 +71,9 @@ def test_init_overwrites_nothing_unasked(nowhere: Path) -> None:
 
 @pytest.mark.usefixtures("nowhere")
 def test_plan_shows_where_every_byte_goes() -> None:
-    found = json.loads(_run("plan", "--json", env={"EDGECC_MEMORY_BUDGET": "512MiB"}).output)
-    assert sum(found["where"].values()) == found["total"] <= found["budget"] == 512 * 2**20
-    assert found["blocks"]
+    plan = json.loads(_run("plan", "--json", env={"EDGECC_MEMORY_BUDGET": "512MiB"}).output)
+    assert sum(plan["where"].values()) == plan["total"] <= plan["budget"] == 512 * 2**20
+    assert plan["blocks"]
     narrow = {"EDGECC_MEMORY_BUDGET": "320MiB", "EDGECC_INPUT__SHAPE": "[1, 28, 28]"}
     chosen = [json.loads(_run("plan", "--json", env=narrow | more).output) for more in (
         {}, {"EDGECC_GROW__BACKEND": "torch"})]

@@ -1,4 +1,4 @@
-"""The configuration: where values come from, and what is said of wrong ones."""
+"""The configuration: where values come from, and the errors for wrong ones."""
 
 from pathlib import Path
 
@@ -30,12 +30,12 @@ def test_an_override_beats_environment_beats_file_beats_default(tmp_path: Path) 
 
 
 def test_environment_alone_is_enough() -> None:
-    found = load(None, environ={
+    config = load(None, environ={
         "EDGECC_NODE": "cam1", "EDGECC_INPUT__SHAPE": "[1, 28, 28]",
         "EDGECC_MEMORY_BUDGET": "300MiB",
     })
-    assert (found.node, found.input.shape) == ("cam1", (1, 28, 28))
-    assert found.memory_budget == 300 * 2**20
+    assert (config.node, config.input.shape) == ("cam1", (1, 28, 28))
+    assert config.memory_budget == 300 * 2**20
 
 
 @pytest.mark.parametrize(

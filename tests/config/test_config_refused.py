@@ -76,13 +76,13 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, text: str, says: str) -> N
 
 def test_what_sources_may_send_is_read_as_it_is_written(tmp_path: Path) -> None:
     text = 'sources: {door: {labels: [no, 007, cat], rate: 10/s}, "*": {rate: 600/min}, x: {}}'
-    found = load(tmp_path, text).sources
-    assert found == {"door": SourceConfig(("no", "007", "cat"), units.Rate(10, "s")),
+    sources = load(tmp_path, text).sources
+    assert sources == {"door": SourceConfig(("no", "007", "cat"), units.Rate(10, "s")),
                      "*": SourceConfig(None, units.Rate(600, "min"))}
     same = loading.load(None, environ={
         "EDGECC_SOURCES": '{door: {labels: [no, 007, cat]}, "*": {rate: 600/min}}',
         "EDGECC_SOURCES__DOOR__RATE": "10/s"})
-    assert same.sources == found
+    assert same.sources == sources
     shown = show(same)["sources"]
     assert shown["door"] == {"labels": ["no", "007", "cat"], "rate": "10/s"}
     assert shown["*"] == {"labels": None, "rate": "600/min"}
@@ -98,7 +98,7 @@ def test_a_password_is_taken_as_it_is_written(tmp_path: Path, word: str) -> None
     assert load(tmp_path, "", EDGECC_MQTT__PASSWORD=word).mqtt.password == word
 
 
-# --- what is said of a broken file repeats no secret ---
+# --- errors about a broken file repeat no secret ---
 
 
 @pytest.mark.parametrize("text", [
@@ -111,7 +111,7 @@ def test_a_password_is_taken_as_it_is_written(tmp_path: Path, word: str) -> None
 ])
 def test_no_error_repeats_a_secret(tmp_path: Path, text: str) -> None:
     (tmp_path / "secrets.yaml").write_text(text)
-    told = []
+    shown = []
     for attempt in (
         lambda: load(tmp_path, text),
         lambda: load(tmp_path, "mqtt: {password: !secret pw}"),
@@ -119,12 +119,12 @@ def test_no_error_repeats_a_secret(tmp_path: Path, text: str) -> None:
         lambda: load(tmp_path, "", EDGECC_MQTT__PASSWORD=text),
     ):
         try:
-            found = attempt()
+            config = attempt()
         except ConfigError as error:
-            told += [str(error), str(error.__cause__)]
+            shown += [str(error), str(error.__cause__)]
         else:
-            told += [repr(found), str(show(found))]
-    assert HUSH not in "\n".join(told)
+            shown += [repr(config), str(show(config))]
+    assert HUSH not in "\n".join(shown)
 
 
 # --- any text ---
@@ -153,8 +153,8 @@ def test_any_text_gives_a_configuration_or_a_config_error(
     for path, environ in ((folder / "any.yaml", {}), (None, {"EDGECC_MQTT": text}),
                           (None, {"EDGECC_SEED": text}), (None, {"EDGECC_SOURCES": text})):
         try:
-            found = loading.load(path, environ=environ)
+            config = loading.load(path, environ=environ)
         except ConfigError:
             continue
-        assert show(found)
+        assert show(config)
     assert time.process_time() - started < 2  # seconds

@@ -44,8 +44,8 @@ class Stemmed:
     model_bytes: int
 
 
-def run(path: Path | None, *, quick: bool, stems: Sequence[str]) -> None:
-    """Fetch, measure, print the table; write the figures to `path`."""
+def run(*, quick: bool, stems: Sequence[str], json_path: Path | None) -> None:
+    """Fetch, measure, print the table; write the figures."""
     data = emoji.load(SIDE)
     taught, asked = split(data)
     found: dict[str, Any] = {"pictures": len(data.labels) * len(STYLES), "asked": len(asked)}
@@ -64,8 +64,8 @@ def run(path: Path | None, *, quick: bool, stems: Sequence[str]) -> None:
             "model_bytes": stemmed.model_bytes, "features": stemmed.features[STYLES[0]].shape[1],
         }
         _print(name, rows, stemmed)
-    if path is not None:
-        figures.write(path, "few-shot", found)
+    if json_path is not None:
+        figures.write(json_path, "few-shot", found)
 
 
 def split(data: Emoji) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
