@@ -15,11 +15,12 @@ import yaml
 from support.event_types import event_types
 
 import edgecc
+from edgecc.bench.house import measure
 from edgecc.cli.main import main
 from edgecc.config.loading import load
 from edgecc.config.reload import AT_RUN_TIME
 from edgecc.config.schema import keys, show
-from edgecc.daemon.commands import LATER, VERBS
+from edgecc.daemon.commands import VERBS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")),
@@ -153,10 +154,17 @@ def test_the_protocol_lists_every_event() -> None:
     assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == event_types()
 
 
+def test_rooms_import_downwards_without_circles_and_nothing_takes_the_daemon() -> None:
+    """Imports for type checking counted."""
+    figures = measure(ROOT)
+    assert (figures["places"]["back_edges"], figures["places"]["cycles"]) == ([], [])
+    assert figures["daemon_takers"] == 0
+
+
 def test_the_protocol_lists_every_verb() -> None:
     table = _page("protocol").split("## Commands")[1].split("## ")[0]
     rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
-    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == {*VERBS, *LATER}
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(VERBS)
 
 
 def test_the_architecture_has_the_layers_of_the_import_contract() -> None:

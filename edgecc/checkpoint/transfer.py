@@ -19,11 +19,10 @@ from edgecc.checkpoint import generation, manifest, signing
 from edgecc.checkpoint.chunks import Assembly
 from edgecc.checkpoint.generation import MANIFEST
 from edgecc.checkpoint.manifest import CHUNK, FILES, Manifest
-from edgecc.errors import BrokerError, CheckpointError, Corrupt, MessageError, NotRunning, Untrusted
+from edgecc.errors import BrokerError, CheckpointError, Corrupt, NotRunning, Untrusted
 from edgecc.host import files
 from edgecc.mqtt.client import Client
-from edgecc.mqtt.outbox import Outbox
-from edgecc.protocol.messages import PIECES, ChunkRequest, to_json
+from edgecc.protocol.messages import PIECES, to_json
 from edgecc.protocol.topics import Topics
 
 WINDOW = 16  # chunks asked for and not here yet
@@ -32,17 +31,6 @@ _TRIES = 6
 _EXPIRY = 60  # seconds after which the broker may drop a chunk
 
 Progress = Callable[[int, int], None]
-
-
-def serve(request: ChunkRequest, folder: Path, topics: Topics, outbox: Outbox) -> None:
-    """Send the chunks, or pieces of chunks, asked for out of the generation in `folder`."""
-    if request.file not in FILES or not (folder / request.file).exists():
-        raise MessageError(f"no file {request.file!r} in generation {request.generation}")
-    with (folder / request.file).open("rb") as file:
-        for index in request.chunks:
-            file.seek(index * request.size)
-            topic = topics.chunk(request.client, request.transfer, index)
-            outbox.send(topic, file.read(request.size))
 
 
 def pull(

@@ -93,7 +93,7 @@ def start(path: Path | None, with_broker: bool) -> None:
     """Run the daemon: receive, store, predict, learn, publish."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy; one core stays free
     from edgecc.config.loading import configuration
-    from edgecc.daemon.daemon import Daemon
+    from edgecc.daemon import daemon
     from edgecc.host import allocator
 
     def read() -> "Config":
@@ -106,7 +106,7 @@ def start(path: Path | None, with_broker: bool) -> None:
     with ExitStack() as stack:
         if with_broker:
             stack.callback(_start_broker(config))
-        sys.exit(Daemon(config, read).run())
+        sys.exit(daemon.run(config, read))
 
 
 def _start_broker(config: "Config") -> Callable[[], None]:

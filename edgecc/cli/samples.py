@@ -210,14 +210,14 @@ def _left(outcome: dict[str, Any]) -> list[str]:
     parts = {
         "trained": "blocks were trained on some of them",
         "scaled": "the sensor's scale was measured on some of them",
-        "judged": "some, held out, were only used to evaluate and to choose ridge strength and "
-                  "temperature",
+        "evaluated": "some, held out, were only used to evaluate and to choose ridge strength and "
+                     "temperature",
         "readout": "the saved readout has learnt them (it is not served again)",
     }
     for part, what in parts.items():
         if by[part]:
             lines.append(f"{_generations(by[part], outcome['serving'])}: {what}")
-    if by["trained"] or by["scaled"] or by["judged"]:
+    if by["trained"] or by["scaled"] or by["evaluated"]:
         lines.append("--deep deletes these generations, and grows again without the samples")
     return lines
 

@@ -130,7 +130,7 @@ def _print(node: dict[str, Any], as_json: bool) -> None:
     click.echo(f"{info.get('node', '?')}: {node['status']}, generation "
                f"{health.get('generation', '?')}, {len(health.get('classes', []))} classes")
     click.echo(f"  samples {log.get('samples', 0)}, label events {log.get('labels', 0)}, "
-               f"quarantined {log.get('quarantined', 0)}, backlog {health.get('backlog', 0)}")
+               f"quarantined {log.get('quarantined', 0)}, lag {health.get('lag', 0)}")
     for line in _figures(health, train):
         click.echo(f"  {line}")
 
@@ -141,11 +141,12 @@ def _figures(health: dict[str, Any], train: dict[str, Any]) -> Iterator[str]:
         yield (f"prequential accuracy: {accuracy['window']:.3f} of the last 1000 labelled, "
                f"{accuracy['cumulative']:.3f} of all {accuracy['labelled_predictions']}")
     if train:
-        block = f", block {train['block']}" if "block" in train else ""
+        block = f", block {train['block']} of {train['blocks']}" if "block" in train else (
+            f", {train['blocks']} blocks" if "blocks" in train else "")
         step = f", step {train['step']} of {train['steps']}" if "step" in train else ""
         yield f"learner: {train['phase']}, growth {train['growth']}{block}{step}"
-    if waits := health.get("waits"):
-        yield f"training paused since {when(waits['since'])}: {waits['text']}"
+    if pause := health.get("training_paused"):
+        yield f"training paused since {when(pause['since'])}: {pause['text']}"
     if energy := health.get("energy"):
         each = energy["joules_per_sample"]
         yield (f"energy since the start {energy['joules']:.0f} J, of {energy['of']}"

@@ -1,73 +1,24 @@
 """The state folder: the names under which a node keeps what it has on disk."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True)
 class State:
-    folder: Path
-
-    @property
-    def log(self) -> Path:
-        """The log, an SQLite file."""
-        return self.folder / "log.sqlite"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the edgecc that writes here."""
-        return self.folder / "lock"
-
-    @property
-    def key(self) -> Path:
-        """The secret key that signs now."""
-        return self.folder / "node.key"
-
-    @property
-    def next_key(self) -> Path:
-        """The key that a rotation under way will sign with."""
-        return self.folder / "next.key"
-
-    @property
-    def key_statements(self) -> Path:
-        """The first key, and what has been signed about the later ones."""
-        return self.folder / "keys.json"
-
-    @property
-    def generations(self) -> Path:
-        """One folder for each generation, by number."""
-        return self.folder / "generations"
-
-    @property
-    def part(self) -> Path:
-        """A generation that is being written."""
-        return self.folder / "generation.part"
-
-    @property
-    def growths(self) -> Path:
-        """Where the learner works, one folder for each open growth."""
-        return self.folder / "growth"
-
-    @property
-    def pushed(self) -> Path:
-        """A generation that an operator sends."""
-        return self.folder / "pushed"
-
-    @property
-    def broker(self) -> Path:
-        """The broker that `edgecc start --with-broker` runs."""
-        return self.folder / "broker"
-
-    @property
-    def streams(self) -> Path:
-        """How far each `edgecc stream` has come."""
-        return self.folder / "streams"
-
-    @property
-    def costs(self) -> Path:
-        """What `edgecc bench costs` has measured on this machine."""
-        return self.folder / "costs.json"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lock = folder / "lock"  # held by the edgecc that writes here
+        self.log = folder / "log.sqlite"
+        self.key = folder / "node.key"  # the secret key that signs now
+        self.next_key = folder / "next.key"  # that a rotation under way will sign with
+        self.key_statements = folder / "keys.json"  # the first key, and signed ones about later
+        self.generations = folder / "generations"  # a folder for each, by number
+        self.part = folder / "generation.part"  # one that is being written
+        self.growths = folder / "growth"  # where the learner works: a folder for each open growth
+        self.pushed = folder / "pushed"  # a generation that an operator sends
+        self.broker = folder / "broker"  # of `edgecc start --with-broker`
+        self.streams = folder / "streams"  # how far each `edgecc stream` has come
+        self.costs = folder / "costs.json"  # what `edgecc bench costs` has measured here
 
     def live_readout(self, renumbered: int) -> Path:
         """The readout that serves, saved while labels had been renumbered so many times."""
@@ -78,7 +29,7 @@ class State:
         return self.folder.glob("live*.safetensors")
 
     def make(self) -> None:
-        """The folder, for its owner only."""
+        """Make the folder, for its owner only."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def __str__(self) -> str:

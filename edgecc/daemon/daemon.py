@@ -1,4 +1,4 @@
-"""`edgecc start`: wires the parts, then turns: messages in, learner followed, messages out.
+"""`edgecc start`: opens what a node has, then turns: messages in, learner followed, messages out.
 
 Everything here runs in one thread. The network has a thread of its own that only queues events,
 the learner a process of its own. Nothing acknowledged is lost, whatever is killed and when.
@@ -11,39 +11,36 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from edgecc.checkpoint.keyring import open_or_make
-from edgecc.checkpoint.transfer import serve
+from edgecc.checkpoint.offers import Offers
+from edgecc.config.reload import AT_RUN_TIME, differences, taken_over
 from edgecc.config.schema import Config
-from edgecc.daemon.commands import answer
-from edgecc.daemon.disk_full import Shortage, is_full
 from edgecc.daemon.governor import Governor
-from edgecc.daemon.growths import Orders
-from edgecc.daemon.push import Pushing
-from edgecc.daemon.session import Session
-from edgecc.daemon.status import Announcer
-from edgecc.daemon.trial import Trial
-from edgecc.daemon.unlearning import Forgetting
-from edgecc.daemon.upkeep import Upkeep
+from edgecc.daemon.node import Node
+from edgecc.daemon.parts import Parts
+from edgecc.daemon.status import Status
 from edgecc.errors import MessageError, StorageFull
 from edgecc.host import allocator
+from edgecc.host.files import is_full
 from edgecc.host.lock import locked
+from edgecc.host.memory import peak_memory, resident_memory
 from edgecc.host.systemd import notify
 from edgecc.host.watchdog import Watchdog
-from edgecc.ingest.monitor import Monitor
-from edgecc.ingest.pipeline import Ingest
-from edgecc.ingest.prequential import WINDOW, Prequential
 from edgecc.mqtt.connection import Event, Link, Said, Will
+from edgecc.mqtt.events import Events
 from edgecc.mqtt.outbox import Outbox
+from edgecc.mqtt.session import Session
 from edgecc.plan import budget
 from edgecc.plan.budget import planned
-from edgecc.plan.plan import most_classes
+from edgecc.protocol.health import Dropped, Health, MemoryUse
 from edgecc.protocol.messages import Canary, Chunk, ChunkRequest, Command, Inbound
-from edgecc.serving import unknown
-from edgecc.serving.generations import Serving
+from edgecc.serving.generations import Generations
 from edgecc.serving.input_check import check_input
-from edgecc.store import meta
+from edgecc.serving.serving import Serving
+from edgecc.serving.stems import Stems
 from edgecc.store.writer import Store
 from edgecc.training.supervisor import Supervisor
 
@@ -52,111 +49,49 @@ log = logging.getLogger(__name__)
 _REFRESH = 0.2  # seconds between two solves of the readout while labels stream in
 _PATIENCE = 0.05  # seconds to wait for messages when there is nothing else to do
 _SNAPSHOT_LABELS = 5000
-_FAREWELL = 5.0  # seconds for the last messages to leave
+_GOODBYE = 5.0  # seconds for the last messages to leave
+_LOOK_FOR_ROOM = 1.0  # seconds
+
+
+def run(config: Config, reread: Callable[[], Config]) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code. reread: the configuration as it is."""
+    config.state.make()
+    with locked(config.state.lock, "give this one its own state_dir"):
+        with allocator.little_code():
+            daemon = Daemon(config, reread)
+            daemon.start()
+        daemon.serve()
+    return 0
 
 
 class Daemon:
     def __init__(self, config: Config, reread: Callable[[], Config]) -> None:
-        self.config = self.given = config
-        self.reread = reread  # the configuration as it is now
-        self.paused = False
+        """Open the log and rebuild what follows from it; the network is silent until `start`."""
+        self._given, self._reread = config, reread
+        self.budget = budget.of(config)
+        self.plan, self._stem = planned(config)
+        self.config = replace(config, grow=replace(config.grow, blocks=len(self.plan.blocks)))
+        self.keys = open_or_make(config.state)
+        self.store = Store(config.state.log)
+        self.link = self._make_link()
+        self.outbox = Outbox(self.link, self.store)
+        self.events = Events(self.outbox, config.topics)
+        self.supervisor = Supervisor(
+            limit=self.plan.learner_limit, idle=config.grow.idle_exit, wake=self.link.wake)
+        self.governor = Governor(
+            Path(config.governor.sysfs), self.store, self.events, self.supervisor)
+        self.status = Status(config, self.keys, self.outbox, self.governor, self.supervisor)
+        self.session = Session(
+            config, self.link, self.outbox, self.store, self.events, self._publish_all)
+        self.watchdog = Watchdog(lambda: self.link.rounds, self.supervisor.progress)
+        self.store.on_progress(self.watchdog.feed)
+        self.full_since: float | None = None  # seconds since 1970; None: the disk has room
         self.stopping = False
         self._refreshed = 0.0
         self._announced = -1  # number of the generation last announced as serving
-        self._said: deque[Said] = deque()  # heard from the network, not yet taken in
+        self._unheard: deque[Said] = deque()  # events of the connection, not yet followed
         self._messages: list[Inbound] = []
-
-    def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; returns the exit code."""
-        self.config.state.make()
-        with locked(self.config.state.lock, "give this one its own state_dir"):
-            with allocator.little_code():
-                self._start()
-            while not self.stopping:
-                try:
-                    self._turn()
-                except (StorageFull, OSError) as error:
-                    self.shortage.sit_out(error)
-                self.watchdog.feed()
-            self._stop()
-        return 0
-
-    # --- start ---
-
-    def _start(self) -> None:
-        self._open()
-        self.revive()
-        with self.store.transaction():
-            self.announcer.limited(self.budget)
-        for what in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(what, self._on_signal)
-        self.governor.start()
-        self.link.start()
-        allocator.let_go()
-        notify("READY=1")
-
-    def _open(self) -> None:
-        """What there is once in a process."""
-        config = self.config
-        self.budget = budget.of(config)
-        self.plan, stem = planned(config)
-        grow = replace(config.grow, blocks=len(self.plan.blocks))  # none where none fits
-        config = self.config = replace(config, grow=grow)
-        self.keys = open_or_make(config.state)
-        self.store = Store(config.state.log)
-        self._stem = stem
-        check_input(config, self.store)
-        self.link = self._make_link()
-        self.outbox = Outbox(self.link, self.store)
-        self.announcer = Announcer(self)
-        self.supervisor = Supervisor(
-            limit=self.plan.learner_limit, idle=config.grow.idle_exit, wake=self.link.wake
-        )
-        self.session, self.shortage = Session(self), Shortage(self)
-        self.governor = Governor(self)
-        self.trial, self.pushing = Trial(self), Pushing(self)
-        self.watchdog = Watchdog(lambda: self.link.rounds, self.supervisor.progress)
-        self.store.on_progress(self.watchdog.feed)
-
-    def revive(self) -> None:
-        """What the node knows, from its log and its generations."""
-        config, before = self.config, getattr(self, "ingest", None)
-        self.trial.interrupt()
-        self.serving = Serving(config, self.plan, self.store, self.keys, self._stem)
-        self.serving.open()
-        right, total = self.store.hit_counts()
-        prequential = Prequential(right=right, total=total, newest=self.store.hits(WINDOW))
-        self.watch = Monitor(config, self.store, self.announcer.event)
-        self.ingest = Ingest(
-            config, self.link, self.store, self.outbox, self.serving, prequential, self.watch,
-            unknown.Unknown(config.unknown.rate),
-            most_classes(self.plan, config.input_spec, config.max_classes),
-        )
-        if before is not None:
-            self.ingest.acked, self.ingest.taken = before.acked, before.taken
-        for body in self.store.right_predictions(unknown.WINDOW):
-            self.ingest.note_right(body)
-        self.upkeep, self.forgetting, self.orders = Upkeep(self), Forgetting(self), Orders(self)
-        self._record_start()
-        self.orders.sweep()
-
-    def _record_start(self) -> None:
-        with self.store.transaction():
-            if self.store.meta(meta.SERVING) is None and self.serving.predictor is not None:
-                self.store.set_meta(meta.SERVING, self.serving.number)
-            self.store.set_meta(meta.STEM, self.serving.stem)
-            if self.serving.stem_changed:
-                self._follow_stem()
-            for number, reason in self.serving.unusable.items():
-                self.announcer.event(
-                    "generation-unusable", "error", {"generation": number, "reason": reason})
-
-    def _follow_stem(self) -> None:
-        """The configured stem is the next to serve; what is being grown stands on the other one."""
-        assert self.serving.successor is not None
-        self.serving.set_next(self.serving.successor.generation.manifest.number)
-        for growth in self.store.open_growths():
-            self.store.close_growth(growth.number)
+        self.parts = self._rebuilt(None)
 
     def _make_link(self) -> Link:
         will = Will(self.config.topics / "status", b"offline")
@@ -165,47 +100,238 @@ class Daemon:
             receive_maximum=self.plan.receive_maximum, hold=self.plan.hold,
         )
 
+    def _rebuilt(self, before: Parts | None) -> Parts:
+        """What follows from the log, in place of `before`."""
+        if before is not None:
+            before.close()
+        config, store = self.config, self.store
+        generations = Generations(config, store, self.keys)
+        check_input(config, store, generations)
+        stems = Stems(config, self.plan, store, generations, self._stem)
+        serving = Serving(config, store, generations, stems)
+        serving.open()
+        node = Node(
+            config, self.budget, self.plan, self.keys, store, self.outbox, self.events,
+            generations, stems, serving, Offers(generations.folder, config.topics, self.outbox))
+        parts = Parts(
+            node, before, link=self.link, supervisor=self.supervisor, governor=self.governor,
+            status=self.status, health=self.publish_health, reload=self._reload)
+        with store.transaction():
+            for number, reason in serving.unusable.items():
+                self.events.record(
+                    "generation-unusable", "error", {"generation": number, "reason": reason})
+        return parts
+
+    # --- start ---
+
+    def start(self) -> None:
+        """Connect to the broker."""
+        self._report_budget()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self.governor.start()
+        self.link.start()
+        allocator.let_go()
+        notify("READY=1")
+
+    def serve(self) -> None:
+        """Turn until a signal comes, then say goodbye."""
+        while not self.stopping:
+            try:
+                self.turn()
+            except (StorageFull, OSError) as error:
+                self._wait_for_room(error)
+            self.watchdog.feed()
+        self._stop()
+
+    def _report_budget(self) -> None:
+        """Record an event if a control group allows less than memory_budget."""
+        limit, size, given = self.budget.limit, self.budget.size, self.config.memory_budget
+        if limit is None:
+            return
+        log.warning("memory_budget is %d bytes, but %s allows no more than %d: planning for that",
+                    given, limit, size)
+        with self.store.transaction():
+            self.events.record("memory-limited", "warning", {
+                "memory_budget": given, "limit": size, "by": str(limit)})
+
     def _on_signal(self, _number: int, _frame: Any) -> None:
         self.stopping = True
         self.link.wake()
 
     # --- one turn ---
 
-    def _turn(self) -> None:
-        busy = self.serving.catch_up()
-        most = 1 if self.serving.predictor is None else 256  # the second sample is predicted
-        self._take_in(self.link.take(most, 0.0 if busy else _PATIENCE))
-        self.orders.follow()
+    def turn(self) -> None:
+        serving = self.parts.serving
+        busy = serving.catch_up()
+        most = 1 if serving.predictor is None else 256  # the second sample is predicted
+        self.take_in(self.link.take(most, 0.0 if busy else _PATIENCE))
+        parts = self.parts  # a reload has replaced them
+        parts.growths.follow()
         self._swap()
-        self.trial.step()
-        self.forgetting.step()
-        self.governor.turn()
-        self.orders.give()
+        parts.trial.step()
+        parts.unlearning.step()
+        self._govern()
+        if self.governor.allows:
+            parts.growths.give()
         self._announce()
         self.session.turn()
-        self.upkeep.turn()
+        parts.upkeep.turn()
         self.outbox.pump()
-        self._refresh()  # what is said by now need not wait for it
+        self._refresh()  # the messages sent by now need not wait for it
         if not self.link.alive:
             raise RuntimeError("the network thread has died")
 
-    def _take_in(self, events: list[Event]) -> None:
+    def take_in(self, events: list[Event]) -> None:
+        """Follow the session, take in the messages and answer what is asked."""
         self._hear(events)
         if self._messages:
-            for item in self.ingest.batch(self._messages):
+            for item in self.parts.ingest.batch(self._messages):
                 self._answer(item)
 
     def _hear(self, events: list[Event]) -> None:
         messages = [event for event in events if isinstance(event, Inbound)]
         self._messages += messages
         self.session.heard(message.topic for message in messages)
-        self._said += [event for event in events if not isinstance(event, Inbound)]
-        while self._said:
-            self.session.take(self._said[0])
-            self._said.popleft()
+        self._unheard += [event for event in events if not isinstance(event, Inbound)]
+        while self._unheard:
+            self.session.take(self._unheard[0])
+            self._unheard.popleft()
 
-    def hear(self) -> None:
-        """Follow the session, but take no message in; of those the broker sends again, keep one."""
+    def _answer(self, item: Command | ChunkRequest | Chunk | Canary) -> None:
+        parts = self.parts
+        if isinstance(item, Command):
+            parts.commands.answer(item)
+        elif isinstance(item, Chunk):
+            parts.push.take(item.payload)
+        elif isinstance(item, Canary):
+            if not parts.quotas.returned(item.token):
+                self.session.returned(item.token)
+        else:
+            try:
+                parts.node.offers.send(item)
+            except MessageError as error:
+                log.warning("chunk request of %s: %s", item.client, error)
+
+    def _reload(self) -> dict[str, Any]:
+        """Take over what can change at run time; what was, and what needs a restart."""
+        fresh = self._reread()
+        changed = differences(self._given, fresh)
+        taken = [key for key in changed if key in AT_RUN_TIME]
+        self._given = taken_over(self._given, fresh, taken)
+        self.config = taken_over(self.config, fresh, taken)
+        if taken:
+            self.parts.serving.snapshot()
+            self.parts = self._rebuilt(self.parts)
+        return {"taken_up": taken, "needs_restart": [key for key in changed if key not in taken]}
+
+    def _swap(self) -> None:
+        serving = self.parts.serving
+        manifest = serving.swap()
+        if manifest is None:
+            return
+        serving.snapshot()  # before it counts as serving: a start after a crash goes on from there
+        with self.store.transaction():
+            serving.set_serving(manifest.number)
+            self.events.record("generation", "info", {
+                "generation": manifest.number, "digest": manifest.digest,
+                "blocks": len(manifest.blocks) - 1, "metrics": dict(manifest.metrics),
+                "labels": self.store.last_label(),
+            })
+
+    def _govern(self) -> None:
+        """Pause or resume training, and publish it."""
+        if self.governor.turn(self.config.governor):
+            due = self.governor.waiting
+            self.status.training(None if due is None else {"phase": "due", "growth": due})
+            self.publish_health()
+
+    def _announce(self) -> None:
+        """Publish that another generation serves, whatever the cause."""
+        number = self.parts.serving.number
+        if number != self._announced and self.outbox.window:
+            self._announced = number
+            log.info("generation %d serves", number)
+            self.parts.offer()
+            self.publish_health()
+
+    def _refresh(self) -> None:
+        serving, now = self.parts.serving, time.monotonic()
+        predictor = serving.predictor
+        if predictor is not None and predictor.stale and now - self._refreshed > _REFRESH:
+            predictor.refresh()
+            self._refreshed = time.monotonic()
+            if predictor.cursor - serving.snapshot_cursor >= _SNAPSHOT_LABELS:
+                serving.snapshot()
+
+    # --- retained messages ---
+
+    def _publish_all(self) -> None:
+        """After every connect: everything that is retained of this node."""
+        self.status.online()
+        self.parts.offer()
+        self.publish_health()
+
+    def publish_health(self) -> None:
+        self.status.health(self._health())
+
+    def _health(self) -> Health:
+        parts, governor, outbox = self.parts, self.governor, self.outbox
+        serving, ingest, store = parts.serving, parts.ingest, self.store
+        predictor = serving.predictor
+        return Health(
+            ts=time.time(), generation=serving.number,
+            readout=0 if predictor is None else predictor.cursor, lag=serving.lag,
+            classes=[] if predictor is None else predictor.readout.classes,
+            log=store.counts(), acked=ingest.acked, taken=dict(ingest.taken),
+            refused=dict(parts.quotas.refused), distrusted=parts.monitor.distrusted,
+            prequential=parts.prequential.accuracies(),
+            growths_open=len(store.open_growths()), swapping=serving.successor is not None,
+            unlearning=parts.unlearning.busy, paused=governor.stopped,
+            training_paused=governor.pause, connections=self.link.connection,
+            canary=self.session.canary, denied=outbox.denied,
+            dropped=Dropped(outbox.dropped, self.link.dropped, outbox.too_large),
+            storage_full_since=self.full_since, memory=self._memory(),
+            temperature=governor.reading.celsius, throttled=governor.reading.throttled,
+            energy=governor.energy(ingest.taken["stored"]),
+        )
+
+    def _memory(self) -> MemoryUse:
+        daemon, learner = peak_memory(), self.supervisor.peak
+        return MemoryUse(
+            budget=self.budget.size, plan=self.plan.total, steps_down=self.parts.growths.steps,
+            peak=daemon + learner, daemon_peak=daemon, learner_peak=learner,
+            daemon=resident_memory())
+
+    # --- a full disk ---
+
+    def _wait_for_room(self, error: Exception) -> None:
+        """Acknowledge nothing until the log can be written again, then rebuild from it.
+
+        The broker keeps what is sent meanwhile, since the window of messages not acknowledged is
+        full. Nothing is deleted.
+        """
+        if not is_full(error):
+            raise error
+        self.full_since = time.time()
+        log.error("%s: nothing is acknowledged until there is room", error)
+        self.supervisor.drop()
+        self.events.alert("storage-full", "error", {"what": str(error)})
+        look, published = time.monotonic() + _LOOK_FOR_ROOM, 0.0
+        while not self.stopping and self.full_since is not None:
+            self._only_hear()
+            now = time.monotonic()
+            if self.outbox.window and now - published > Status.HEALTH_EVERY:
+                published = now
+                self.publish_health()
+            self.outbox.pump()
+            self.watchdog.feed()
+            if now >= look:
+                self._try_to_go_on()
+                look = time.monotonic() + _LOOK_FOR_ROOM
+
+    def _only_hear(self) -> None:
+        """Follow the session, but take no message in; keep one of each that comes again."""
         with suppress(StorageFull):
             self._hear(self.link.take(256, _PATIENCE))
         stale = [m for m in self._messages if m.qos and m.connection != self.link.connection]
@@ -213,65 +339,21 @@ class Daemon:
             self.link.ack(message)
             self._messages.remove(message)
 
-    def _answer(self, item: Command | ChunkRequest | Chunk | Canary) -> None:
-        if isinstance(item, Command):
-            answer(self, item)
-        elif isinstance(item, Chunk):
-            self.pushing.take(item.payload)
-        elif isinstance(item, Canary):
-            if not self.ingest.quotas.returned(item.token):
-                self.session.returned(item.token)
-        else:
-            try:
-                serve(item, self.serving.path(item.generation), self.config.topics, self.outbox)
-            except MessageError as error:
-                log.warning("chunk request of %s: %s", item.client, error)
-
-    # --- readout ---
-
-    def _refresh(self) -> None:
-        predictor, now = self.serving.predictor, time.monotonic()
-        if predictor is not None and predictor.stale and now - self._refreshed > _REFRESH:
-            predictor.refresh()
-            self._refreshed = time.monotonic()
-            if predictor.cursor - self.snapshot_cursor >= _SNAPSHOT_LABELS:
-                self.snapshot()
-
-    def snapshot(self) -> None:
-        """Save the live readout: the next start goes on from it, and what it has may be evicted."""
-        with self.store.transaction():
-            self.write_snapshot()
-
-    def write_snapshot(self) -> None:
-        """The same, inside a transaction."""
-        predictor = self.serving.predictor
-        self.serving.save_snapshot()
-        self.store.set_meta(meta.SNAPSHOT, 0 if predictor is None else predictor.cursor)
-
-    @property
-    def snapshot_cursor(self) -> int:
-        return self.store.meta(meta.SNAPSHOT)
-
-    def _swap(self) -> None:
-        manifest = self.serving.swap()
-        if manifest is None:
+    def _try_to_go_on(self) -> None:
+        if not self.store.has_room():
             return
-        self.snapshot()  # before it counts as serving, and goes on from there after a crash
-        with self.store.transaction():
-            self.serving.set_serving(manifest.number)
-            self.announcer.event("generation", "info", {
-                "generation": manifest.number, "digest": manifest.digest,
-                "blocks": len(manifest.blocks) - 1, "metrics": dict(manifest.metrics),
-                "labels": self.store.last_label(),
-            })
+        try:
+            self.parts = self._rebuilt(self.parts)
+            with self.store.transaction():
+                self.events.record("storage-back", "info", {"since": self.full_since})
+        except (StorageFull, OSError) as error:
+            if not is_full(error):
+                raise
+            return
+        self.full_since = None
+        log.info("there is room again")
 
-    def _announce(self) -> None:
-        """Whatever made another generation serve, the broker hears of it."""
-        if self.serving.number != self._announced and self.outbox.window:
-            self._announced = self.serving.number
-            log.info("generation %d serves", self._announced)
-            self.announcer.checkpoints()
-            self.announcer.health()
+    # --- stop ---
 
     def _stop(self) -> None:
         """Drain, save, say goodbye."""
@@ -280,7 +362,7 @@ class Daemon:
         self.supervisor.stop()
         try:
             self._say_goodbye()
-            self.snapshot()  # the broker may have sent more samples until now
+            self.parts.serving.snapshot()  # the broker may have sent more samples until now
             with self.store.transaction():
                 self.outbox.settle()
         except (StorageFull, OSError) as error:
@@ -291,14 +373,14 @@ class Daemon:
         self.store.close()
 
     def _say_goodbye(self) -> None:
-        if self.shortage.since is None:
-            self._take_in(self.link.take(1024, 0.0))
+        if self.full_since is None:
+            self.take_in(self.link.take(1024, 0.0))
         self.outbox.drop_volatile()
-        self.announcer.offline()
-        deadline = time.monotonic() + _FAREWELL
+        self.status.offline()
+        deadline = time.monotonic() + _GOODBYE
         while not self.outbox.idle and self.outbox.window and time.monotonic() < deadline:
             self.outbox.pump()
-            if self.shortage.since is None:
-                self._take_in(self.link.take(64, 0.05))
+            if self.full_since is None:
+                self.take_in(self.link.take(64, 0.05))
             else:
-                self.hear()
+                self._only_hear()

@@ -1,41 +1,42 @@
-"""When blocks may train: not while the board is hot or slowed down, nor in quiet hours, and else
-for their share of the time.
+"""When blocks may train: not while the board is hot or throttled, nor in quiet hours, and else for
+their share of the time.
 
-Predictions and labels never wait for it. A learner at work is stopped where it is and goes on to
-the same bytes; where the board says nothing of its heat, heat governs nothing.
+Predictions and labels never wait for it. A learner at work is stopped where it is, and goes on to
+the same bytes. A board without sensors for heat or throttling has no such limits.
 """
-
-from __future__ import annotations
 
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgecc.config.schema import GovernorConfig
 from edgecc.host.board import Reading, Sensors
+from edgecc.mqtt.events import Events
+from edgecc.protocol.health import Pause, Reason
 from edgecc.store.reader import Growth
-
-if TYPE_CHECKING:
-    from edgecc.daemon.daemon import Daemon
+from edgecc.store.writer import Store
+from edgecc.training.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-COOLER = 5.0  # degrees Celsius below the limit at which learning goes on
-CALM = 30.0  # seconds after the board was last slowed down
+COOLER = 5.0  # degrees Celsius below the limit at which training resumes
+CALM = 30.0  # seconds without throttling after which training resumes
 _EVERY = 2.0  # seconds between two looks at the sensors
 
 
 @dataclass(frozen=True)
-class Wait:
-    why: str  # heat, throttling or quiet-hours
+class Limit:
+    """What forbids training now."""
+
+    reason: Reason
     text: str
 
 
 class Limits:
-    """What forbids learning now; remembers what keeps it from flapping."""
+    """What forbids training now, with the hysteresis that keeps it from flapping."""
 
     def __init__(self) -> None:
         self._hot, self._slowed = False, ""
@@ -43,42 +44,45 @@ class Limits:
 
     def forbid(
         self, config: GovernorConfig, reading: Reading, *, now: float, minute: int
-    ) -> Wait | None:
-        """now: seconds of a clock that only goes on; minute: of the local day."""
+    ) -> Limit | None:
+        """now: monotonic seconds; minute: of the local day."""
         return (self._heat(config, reading.celsius) or self._throttling(config, reading, now)
                 or _quiet(config, minute))
 
-    def _heat(self, config: GovernorConfig, celsius: float | None) -> Wait | None:
+    def _heat(self, config: GovernorConfig, celsius: float | None) -> Limit | None:
         limit = config.max_celsius - (COOLER if self._hot else 0)
         self._hot = celsius is not None and celsius >= limit
         if celsius is None or not self._hot:
             return None
-        return Wait("heat", f"too hot, {celsius:.1f} °C of {config.max_celsius:g}")
+        return Limit("heat", f"too hot, {celsius:.1f} °C of {config.max_celsius:g}")
 
-    def _throttling(self, config: GovernorConfig, reading: Reading, now: float) -> Wait | None:
+    def _throttling(self, config: GovernorConfig, reading: Reading, now: float) -> Limit | None:
         if reading.throttled:
             self._slowed, self._calm_at = reading.throttled, now + CALM
         if not config.heed_throttling or now >= self._calm_at:
             return None
-        return Wait("throttling", f"throttled, as {self._slowed}")
+        return Limit("throttling", f"throttled, as {self._slowed}")
 
 
-def _quiet(config: GovernorConfig, minute: int) -> Wait | None:
+def _quiet(config: GovernorConfig, minute: int) -> Limit | None:
     for hours in config.quiet_hours:
         if hours.cover(minute):
-            return Wait("quiet-hours", f"quiet hours until {hours.until}")
+            return Limit("quiet-hours", f"quiet hours until {hours.until}")
     return None
 
 
 class Governor:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon, self._limits = daemon, Limits()
-        self._sensors = Sensors(Path(daemon.config.governor.sysfs))
-        self._thread = threading.Thread(target=self._follow, name="sensors", daemon=True)
+    def __init__(
+        self, sysfs: Path, store: Store, events: Events, supervisor: Supervisor
+    ) -> None:
+        self._store, self._events, self._supervisor = store, events, supervisor
+        self._limits, self._sensors = Limits(), Sensors(sysfs)
+        self._thread = threading.Thread(target=self._read_sensors, name="sensors", daemon=True)
         self._newest: Reading | None = None  # None until the first is there
-        self._forbidden: Wait | None = None
-        self._waits: Wait | None = None  # what a growth waits for
-        self._since = 0.0
+        self._forbidden: Limit | None = None
+        self.pause: Pause | None = None  # of a growth that is due
+        self._due: int | None = None
+        self.stopped = False  # by an operator: no growth starts
 
     def start(self) -> None:
         self._thread.start()
@@ -89,62 +93,63 @@ class Governor:
 
     @property
     def allows(self) -> bool:
-        """True where a growth may begin."""
-        return self._newest is not None and self._forbidden is None
+        """True if a growth may start."""
+        return not self.stopped and self._newest is not None and self._forbidden is None
 
-    @property
-    def waits(self) -> dict[str, Any] | None:
-        """What a growth that is due waits for."""
-        if self._waits is None:
-            return None
-        return {"why": self._waits.why, "text": self._waits.text, "since": self._since}
+    def stop_growths(self, stop: bool) -> None:
+        """Start no growth until told otherwise; one that trains goes on."""
+        self.stopped = stop
 
-    @property
-    def energy(self) -> dict[str, Any] | None:
-        """Since the start, of all that the board measures; None where it measures nothing."""
-        joules, samples = self.reading.joules, self._daemon.ingest.taken["stored"]
+    def energy(self, samples: int) -> dict[str, Any] | None:
+        """Joules since the start, for so many samples; None where the board measures none."""
+        joules = self.reading.joules
         if joules is None:
             return None
         return {"of": self.reading.powered, "joules": round(joules, 3),
                 "joules_per_sample": round(joules / samples, 4) if samples else None}
 
-    def turn(self) -> None:
-        """Stop the learner or let it go on, and say so."""
+    def turn(self, config: GovernorConfig) -> bool:
+        """Stop the learner or let it go on; True where a pause has begun or ended."""
         if not self._thread.is_alive():
             raise RuntimeError("the sensors' thread has died")
-        daemon, local = self._daemon, time.localtime()
-        config = daemon.config.governor
+        local = time.localtime()
         self._forbidden = self._limits.forbid(
             config, self.reading, now=time.monotonic(), minute=local.tm_hour * 60 + local.tm_min)
-        daemon.supervisor.allow(config.cpu_share if self._forbidden is None else 0.0)
-        due = daemon.store.open_growths() if self._forbidden else []
-        waits = self._forbidden if due else None
-        if (waits and waits.why) == (self._waits and self._waits.why):
-            self._waits = waits
-        else:
-            self._change(waits, due)
+        self._supervisor.allow(config.cpu_share if self._forbidden is None else 0.0)
+        due = self._store.open_growths() if self._forbidden else []
+        limit = self._forbidden if due else None
+        if (limit and limit.reason) == (self.pause and self.pause.reason):
+            if limit is not None and self.pause is not None:
+                self.pause = replace(self.pause, text=limit.text)
+            return False
+        self._change(limit, due)
+        return True
 
-    def _change(self, waits: Wait | None, due: list[Growth]) -> None:
-        daemon, now = self._daemon, time.time()
-        with daemon.store.transaction():
-            if waits is None:
-                daemon.announcer.event("learning-goes-on", "info", {
-                    "waited": round(now - self._since, 1)})
+    @property
+    def waiting(self) -> int | None:
+        """Number of the growth that is due and may not start."""
+        return self._due if self.pause and self._supervisor.order is None else None
+
+    def _change(self, limit: Limit | None, due: list[Growth]) -> None:
+        now, before = time.time(), self.pause
+        with self._store.transaction():
+            if limit is None:
+                assert before is not None
+                self._events.record(
+                    "training-resumed", "info", {"waited": round(now - before.since, 1)})
             else:
-                daemon.announcer.event("learning-waits", "info", {
-                    "why": waits.why, "text": waits.text, "growth": due[0].number})
-        log.info("learning %s", "goes on" if waits is None else f"waits: {waits.text}")
-        self._since = self._since if waits and self._waits else now
-        self._waits = waits
-        idle = waits is not None and daemon.supervisor.order is None
-        daemon.announcer.train({"phase": "due", "growth": due[0].number} if idle else None)
-        daemon.announcer.health()
+                self._events.record("training-paused", "info", {
+                    "reason": limit.reason, "text": limit.text, "growth": due[0].number})
+        log.info("training %s", "resumed" if limit is None else f"paused: {limit.text}")
+        self._due = due[0].number if due else None
+        since = now if before is None else before.since
+        self.pause = None if limit is None else Pause(limit.reason, limit.text, since)
 
-    def _follow(self) -> None:
+    def _read_sensors(self) -> None:
         pause = threading.Event()  # never set
         while True:
             reading, first = self._sensors.read(), self._newest is None
             self._newest = reading
             if first and reading.celsius is None and reading.throttled is None:
-                log.info("this board tells neither heat nor throttling: they govern nothing")
+                log.info("No temperature or throttling sensor; thermal limits are off")
             pause.wait(_EVERY)

@@ -1,258 +1,264 @@
-"""What the learner is asked to do, and what becomes of its answers."""
-
-from __future__ import annotations
+"""One growth at a time: what the learner is asked to do, and what becomes of its answers."""
 
 import json
 import logging
 import math
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgecc.checkpoint import generation
-from edgecc.checkpoint import snapshot as known
+from edgecc.checkpoint import snapshot as snapshots
+from edgecc.daemon.node import Node
 from edgecc.errors import StorageFull
 from edgecc.host import files
-from edgecc.plan import fallback as steps
+from edgecc.plan import fallback
 from edgecc.plan.plan import Plan
 from edgecc.store import meta
 from edgecc.store.reader import Growth
 from edgecc.training.orders import KNOWN, Order
-
-if TYPE_CHECKING:
-    from edgecc.daemon.daemon import Daemon
+from edgecc.training.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
 _GIVE_UP = 5  # failures in one growth after which it is given up
 
 
-class Orders:
-    """One growth at a time, in the order of their labels."""
+@dataclass(frozen=True)
+class Origin:
+    """What a growth started from, written into its folder once; a restart of the node keeps it."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    parent: int  # generation
+    plan: dict[str, Any]
+    threads: int
+    known: int | None  # newest label that the readout in its folder knows, where there is one
+
+
+class Growths:
+    def __init__(
+        self, node: Node, supervisor: Supervisor, progress: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """progress: publishes what the learner says of its work."""
+        self._node, self._supervisor, self._progress = node, supervisor, progress
+        self._store, self._serving = node.store, node.serving
         self._endings: Counter[str] = Counter()
-        self._of = json.dumps(daemon.plan.describe())
+        self._full_plan = json.dumps(node.plan.describe())
 
     # --- how much of the plan there is memory for ---
 
     @property
     def steps(self) -> int:
-        """Steps down since memory ran out under what is planned now; a restart keeps them."""
-        found: int = json.loads(self._daemon.store.meta(meta.STEPS_DOWN)).get(self._of, 0)
-        return found
+        """Steps down since memory ran out under today's plan; a restart keeps them."""
+        steps: int = json.loads(self._store.meta(meta.STEPS_DOWN)).get(self._full_plan, 0)
+        return steps
 
     @property
     def plan(self) -> Plan:
-        """What growths that begin now are planned with."""
-        config = self._daemon.config
-        return steps.down(
-            self._daemon.plan, self.steps, config.input_spec,
-            max_payload=config.mqtt.max_payload, costs=self._daemon.budget.costs,
+        """The plan of growths that start now."""
+        config = self._node.config
+        return fallback.down(
+            self._node.plan, self.steps, config.input_spec,
+            max_payload=config.mqtt.max_payload, costs=self._node.budget.costs,
             classes=config.max_classes, backend=config.grow.backend)
 
     def _step_down(self, growth: int) -> None:
-        """Begin it anew with the next smaller plan; without blocks, where none is left."""
-        daemon, before = self._daemon, self.plan
-        with daemon.store.transaction():
-            daemon.store.set_meta(meta.STEPS_DOWN, json.dumps({self._of: self.steps + 1}))
+        """Restart a growth with the next smaller plan; without blocks, if none is left."""
+        before = self.plan
+        with self._store.transaction():
+            self._store.set_meta(meta.STEPS_DOWN, json.dumps({self._full_plan: self.steps + 1}))
             now = self.plan
-            daemon.announcer.event("plan-smaller", "warning", {
-                "growth": growth, "steps": self.steps, "before": _told(before), "now": _told(now)})
-        log.warning("growth %d begins anew with a smaller plan: %s", growth, _told(now))
-        self.begin_anew([growth])
+            self._node.events.record("plan-smaller", "warning", {
+                "growth": growth, "steps": self.steps,
+                "before": _summary(before), "now": _summary(now)})
+        log.warning("growth %d restarts with a smaller plan: %s", growth, _summary(now))
+        self.restart([growth])
 
-    # --- orders ---
+    # --- orders to the learner ---
 
     def give(self) -> None:
-        """Ask for the next open growth, once what serves is settled."""
-        daemon = self._daemon
-        if daemon.paused or not daemon.supervisor.ready or daemon.serving.successor is not None:
+        """Ask for the next open growth, once what serves is settled and knows its labels."""
+        node, live = self._node, self._serving.predictor
+        if not self._supervisor.ready or self._serving.changing or node.store.requests.busy:
             return
-        if daemon.forgetting.busy or daemon.trial.busy or not daemon.governor.allows:
-            return
-        live = daemon.serving.predictor
-        for growth in daemon.store.open_growths()[:1]:
+        for growth in self._store.open_growths()[:1]:
             if live is None or live.cursor < growth.cursor:
                 return
             if self.plan.blocks:
-                daemon.supervisor.give(self._order(growth))
+                self._supervisor.give(self.order(growth))
             else:
                 log.warning("growth %d is left out: there is no memory for blocks", growth.number)
-                self._close(growth.number)
+                self.close(growth.number)
 
     def follow(self) -> None:
-        """Take in what the learner has said, once no trial needs what serves to stay."""
-        supervisor = self._daemon.supervisor
-        supervisor.look()
-        while not self._daemon.trial.busy and not supervisor.messages.empty():
-            message = supervisor.messages.get()
+        """Take in the learner's messages; during a trial what serves stays, and they wait."""
+        self._supervisor.look()
+        while self._serving.candidate is None and not self._supervisor.messages.empty():
+            message = self._supervisor.messages.get()
             if message is None:
                 self._ended()
             elif message["type"] == "train":
-                self._daemon.announcer.train(message)
+                self._progress(message)
             elif message["type"] == "verdict":
-                self._verdict(message)
+                self.take_verdict(message)
             elif message["type"] == "done":
-                self._close(message["growth"])
+                self.close(message["growth"])
             else:
                 log.error("learner: %s", message["reason"])
 
-    def _order(self, growth: Growth) -> Order:
-        """The order of a growth; what it started from is written down once."""
-        config, folder = self._daemon.config, self._folder(growth.number)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "order.json"
-        if not path.exists():
-            started = {
-                "parent": self._daemon.serving.number, "plan": self.plan.describe(),
-                "threads": config.grow.threads, "known": self._keep_known(growth),
-            }
-            files.replace(path, json.dumps(started).encode())
-        started = json.loads(path.read_text())
+    def order(self, growth: Growth) -> Order:
+        """The order for a growth, from what it started from."""
+        config, folder = self._node.config, self._folder(growth.number)
+        origin = self._origin(growth.number) or self._start(growth)
         return Order(
             growth=growth.number, cursor=growth.cursor, recipe=growth.recipe,
-            parent=str(self._daemon.serving.path(started["parent"])),
-            keys=[key.encode().hex() for key in self._daemon.keys.trusted],
+            parent=str(self._node.generations.path(origin.parent)),
+            keys=[key.encode().hex() for key in self._node.keys.trusted],
             log=str(config.state.log), folder=str(folder), input=asdict(config.input),
-            plan=started["plan"], seed=growth.recipe["seed"], threads=started["threads"],
+            plan=origin.plan, seed=growth.recipe["seed"], threads=origin.threads,
         )
 
-    def _keep_known(self, growth: Growth) -> int | None:
-        """Where rows were evicted, or are another node's: save what serves knows of them; at which
-        label it does.
+    def _start(self, growth: Growth) -> Origin:
+        folder = self._folder(growth.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        origin = Origin(
+            parent=self._serving.number, plan=self.plan.describe(),
+            threads=self._node.config.grow.threads, known=self._save_known(growth))
+        files.replace(folder / "order.json", json.dumps(asdict(origin)).encode())
+        return origin
 
-        The live readout, or that of its generation where rows have left that were labelled after
-        the growth's cursor (it is grown anew): of these the growth must know nothing.
+    def _save_known(self, growth: Growth) -> int | None:
+        """Snapshot the serving readout for the learner, where rows were evicted or are another
+        node's; returns its cursor.
+
+        The generation's own readout is taken where rows have left that were labelled after the
+        growth's cursor, as in a growth that runs again: it must know nothing of these.
         """
-        serving, store = self._daemon.serving, self._daemon.store
+        store, predictor = self._store, self._serving.predictor
         path = self._folder(growth.number) / KNOWN
         path.unlink(missing_ok=True)
-        if serving.predictor is None:
+        if predictor is None or not (predictor.manifest.others or store.evicted_after(0)):
             return None
-        now = serving.predictor.generation.manifest
-        if not (now.others or store.evicted_after(0)):
-            return None
-        digest = now.digest
-        readout, cursor = serving.predictor.readout, serving.predictor.cursor
+        readout, cursor = predictor.readout, predictor.cursor
         if store.evicted_after(growth.cursor):
-            saved = serving.load(serving.number)
+            saved = self._node.generations.load(self._serving.number)
             readout, cursor = saved.readout, saved.manifest.cursor
             if cursor > growth.cursor or store.knows_forgotten(cursor):
                 return None
-        known.write(path, digest, readout, cursor)
+        snapshots.write(path, predictor.manifest.digest, readout, cursor)
         return cursor
 
-    def _verdict(self, verdict: dict[str, Any]) -> None:
-        """Record it once; an accepted candidate then takes its turn, over a crash as well."""
-        daemon, candidate, number = self._daemon, verdict.pop("candidate", None), None
+    # --- what comes of them ---
+
+    def take_verdict(self, verdict: dict[str, Any]) -> None:
+        """Record it once; an accepted candidate then serves next, after a crash too."""
+        node, candidate, number = self._node, verdict.pop("candidate", None), None
         verdict = {name: _finite(value) for name, value in verdict.items()}
         if candidate is not None:
-            number = daemon.serving.adopt(Path(candidate), verdict["digest"])
-        with daemon.store.transaction():
-            new = daemon.store.add_verdict(verdict["growth"], verdict["block"], verdict)
+            number = node.generations.take_in_once(Path(candidate), verdict["digest"])
+        with self._store.transaction():
+            new = self._store.add_verdict(verdict["growth"], verdict["block"], verdict)
             if new:
-                daemon.announcer.event("verdict", "info", verdict)
+                node.events.record("verdict", "info", verdict)
             if new and number is not None:
-                daemon.serving.set_next(number)
+                self._serving.set_next(number)
         log.info("growth %(growth)d block %(block)d: held-out %(held_out)s against "
                  "%(held_out_serving)s, accepted: %(accepted)s", verdict)
         if new and number is not None:
-            daemon.serving.roll_to(number)  # once it has caught up
+            self._serving.roll_to(number)
 
-    def _close(self, number: int) -> None:
-        daemon = self._daemon
-        with daemon.store.transaction():
-            daemon.store.close_growth(number)
+    def close(self, number: int) -> None:
+        with self._store.transaction():
+            self._store.close_growth(number)
         shutil.rmtree(self._folder(number), ignore_errors=True)
-        daemon.supervisor.done()
+        self._supervisor.done()
         self._endings.clear()
-        daemon.announcer.train({"phase": "idle", "growth": number})
+        self._progress({"phase": "idle", "growth": number})
 
     def _ended(self) -> None:
         """The learner's process is gone: idle, killed, out of memory, or at fault."""
-        daemon, order = self._daemon, self._daemon.supervisor.order
-        why = daemon.supervisor.ended()
+        order, why = self._supervisor.order, self._supervisor.ended()
         if why is None or why == "killed" or order is None:
             return
-        if not daemon.store.has_room():
-            raise StorageFull(f"{daemon.config.state}: no room for what the learner writes")
+        if not self._store.has_room():
+            raise StorageFull(f"{self._node.config.state}: no room for what the learner writes")
         self._endings[why] += 1
-        with daemon.store.transaction():
-            daemon.announcer.event(f"learner-{why}", "warning", {
+        with self._store.transaction():
+            self._node.events.record(f"learner-{why}", "warning", {
                 "growth": order.growth, "times": self._endings[why],
-                "limit": daemon.plan.learner_limit,
+                "limit": self._node.plan.learner_limit,
             })
         if why == "memory":
             self._step_down(order.growth)
         elif self._endings[why] == _GIVE_UP:
             log.error("growth %d given up; predictions and labels go on", order.growth)
-            self._close(order.growth)
+            self.close(order.growth)
+
+    # --- growths cut short ---
 
     def abandon(self, trunk: int) -> None:
         """Close every open growth: an operator wants the trunk that growth `trunk` made."""
-        self._daemon.supervisor.drop()
-        for growth in self._daemon.store.open_growths():
-            self._close(growth.number)
-        with self._daemon.store.transaction():
-            self._daemon.store.set_growths_aside(trunk)
+        self._supervisor.drop()
+        for growth in self._store.open_growths():
+            self.close(growth.number)
+        with self._store.transaction():
+            self._store.set_growths_aside(trunk)
 
-    def begin_anew(self, numbers: Collection[int]) -> None:
-        """What these growths have done so far is deleted, and not heard of any more."""
-        order = self._daemon.supervisor.order
+    def restart(self, numbers: Collection[int]) -> None:
+        """Delete what these growths have done so far; messages about it are dropped."""
+        order = self._supervisor.order
         if order is not None and order.growth in numbers:
-            self._daemon.supervisor.drop()
+            self._supervisor.drop()
         for number in numbers:
             shutil.rmtree(self._folder(number), ignore_errors=True)
         self._endings.clear()
 
     def sweep(self) -> None:
-        """Remove what closed growths left behind when a crash came in between, and what open ones
-        have done on a generation that cannot be used any more: they begin anew."""
-        unusable = self._daemon.serving.unusable
-        self.begin_anew([n for n, parent in self.started.items() if parent in unusable])
-        open_now = {growth.number for growth in self._daemon.store.open_growths()}
-        root = self._daemon.config.state.growths
+        """After a start: restart growths on generations that cannot be used any more, and delete
+        what closed growths left behind in a crash."""
+        unusable = self._serving.unusable
+        self.restart([n for n, parent in self.parents.items() if parent in unusable])
+        open_now = {growth.number for growth in self._store.open_growths()}
+        root = self._node.config.state.growths
         for folder in root.iterdir() if root.exists() else ():
             if folder.name.isdigit() and int(folder.name) not in open_now:
                 shutil.rmtree(folder)
 
-    @property
-    def parents(self) -> set[int]:
-        """Generations that open growths start from, which must not be pruned."""
-        return set(self.started.values())
+    # --- open growths ---
 
     @property
-    def started(self) -> dict[int, int]:
-        """Open growths that have begun, each with the generation it starts from."""
-        return {growth.number: begun["parent"] for growth, begun in self._begun()}
+    def parents(self) -> dict[int, int]:
+        """Generation that each growth under way started from."""
+        return {growth.number: origin.parent for growth, origin in self._under_way()}
 
     @property
     def reached(self) -> dict[int, int]:
-        """Open growths, each with the newest label that anything in its folder knows of."""
-        found = {growth.number: growth.cursor for growth in self._daemon.store.open_growths()}
-        return found | {growth.number: max(growth.cursor, begun.get("known") or 0)
-                        for growth, begun in self._begun()}
+        """Newest label that anything in each open growth's folder knows."""
+        cursors = {growth.number: growth.cursor for growth in self._store.open_growths()}
+        return cursors | {growth.number: max(growth.cursor, origin.known or 0)
+                          for growth, origin in self._under_way()}
 
-    def _begun(self) -> Iterator[tuple[Growth, dict[str, Any]]]:
-        for growth in self._daemon.store.open_growths():
-            path = self._folder(growth.number) / "order.json"
-            if path.exists():
-                yield growth, json.loads(path.read_text())
+    def _under_way(self) -> Iterator[tuple[Growth, Origin]]:
+        for growth in self._store.open_growths():
+            origin = self._origin(growth.number)
+            if origin is not None:
+                yield growth, origin
+
+    def _origin(self, number: int) -> Origin | None:
+        path = self._folder(number) / "order.json"
+        return Origin(**{"known": None} | json.loads(path.read_text())) if path.exists() else None
 
     def _folder(self, number: int) -> Path:
-        return self._daemon.config.state.growths / generation.name_of(number)
+        return self._node.config.state.growths / generation.name_of(number)
 
 
-def _told(plan: Plan) -> dict[str, Any]:
+def _summary(plan: Plan) -> dict[str, Any]:
     return {"channels": [block.channels for block in plan.blocks], "batch": plan.batch,
             "backend": plan.backend}
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity, as comparisons of no or one held-out row come to."""
+    """JSON has no NaN and no infinity, which comparisons on no or one held-out row come to."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

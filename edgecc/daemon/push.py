@@ -1,10 +1,8 @@
 """A generation that an operator sends: staged chunk by chunk, verified whole, then tried.
 
-Of what comes over the wire only the manifest's signature is believed, and what it vouches for: a
-chunk belongs where its digest says, and nowhere if nothing asks for it. At most one is staged.
+Only the signed manifest is believed, and what it vouches for: a chunk goes where its digest
+belongs, and is dropped if the manifest does not name it. At most one generation is staged.
 """
-
-from __future__ import annotations
 
 import hashlib
 import logging
@@ -12,7 +10,7 @@ import shutil
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from nacl.signing import VerifyKey
@@ -25,7 +23,8 @@ from edgecc.checkpoint.manifest import ELSEWHERE, Manifest
 from edgecc.checkpoint.signing import key_id
 from edgecc.checkpoint.transfer import WINDOW
 from edgecc.config.units import format_size
-from edgecc.daemon.trial import Wanted
+from edgecc.daemon.node import Node
+from edgecc.daemon.trial import Trial, Wanted
 from edgecc.errors import (
     CheckpointError,
     Corrupt,
@@ -38,11 +37,8 @@ from edgecc.host import files
 from edgecc.learn.readout import Readout
 from edgecc.plan.plan import readout_dim
 from edgecc.protocol.messages import Command
-from edgecc.serving.catch_up import forget
+from edgecc.serving.catch_up import restart_if_unlearnt
 from edgecc.serving.predictor import Predictor
-
-if TYPE_CHECKING:
-    from edgecc.daemon.daemon import Daemon
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +55,7 @@ class Staged:
                        for name, file in sorted(offered.files.items())]
 
     def keep(self, chunk: bytes) -> None:
-        """Write it wherever it is missing."""
+        """Write a chunk wherever it is missing."""
         digest = hashlib.sha256(chunk).hexdigest()
         for file in self._files:
             for index in file.missing():
@@ -68,8 +64,8 @@ class Staged:
 
     def missing(self) -> list[str]:
         """Digests of the chunks that are not here yet."""
-        found = [file.file.chunks[index] for file in self._files for index in file.missing()]
-        return list(dict.fromkeys(found))
+        digests = [file.file.chunks[index] for file in self._files for index in file.missing()]
+        return list(dict.fromkeys(digests))
 
     def finish(self) -> None:
         """All chunks are here: durable once it returns."""
@@ -81,36 +77,41 @@ class Staged:
         self._open.close()
 
 
-class Pushing:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
-        self._root = daemon.config.state.pushed
+class Push:
+    def __init__(self, node: Node, trial: Trial) -> None:
+        self._node, self._trial = node, trial
+        self._root = node.config.state.pushed
         self._staged: Staged | None = None
-        self._full: StoreError | None = None  # why the newest chunk could not be kept
+        self._failure: StoreError | None = None  # why the newest chunk could not be kept
 
     def take(self, chunk: bytes) -> None:
+        """A chunk has come; whether it could be kept is told in the next answer."""
         if self._staged is not None:
             try:
                 self._staged.keep(chunk)
             except StoreError as error:
-                self._full = error
+                self._failure = error
 
     def answer(self, command: Command) -> dict[str, Any] | None:
-        """The chunks that are wanted next; None once it is tried: the trial answers."""
-        self._daemon.trial.check_free()
+        """The chunks that are wanted next; None once all are here: the trial answers."""
+        self._trial.check_free()
         try:
             return self._answer(command)
         except CheckpointError as error:
-            with self._daemon.store.transaction():
-                self._daemon.announcer.event("push-refused", "warning", {"reason": str(error)})
+            with self._node.store.transaction():
+                self._node.events.record("push-refused", "warning", {"reason": str(error)})
             raise
 
     def clear(self) -> None:
-        """Nothing is staged, in memory or on disk."""
+        """Delete what is staged."""
+        self.close()
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def close(self) -> None:
+        """Close what is staged; it stays on disk, and a later push goes on with it."""
         if self._staged is not None:
             self._staged.close()
         self._staged = None
-        shutil.rmtree(self._root, ignore_errors=True)
 
     def _answer(self, command: Command) -> dict[str, Any] | None:
         text = command.args.get("manifest")
@@ -119,8 +120,8 @@ class Pushing:
         envelope = text.encode()
         offered, signer = self._opened(envelope)
         staged = self._stage(offered)
-        if self._full is not None:
-            error, self._full = self._full, None
+        if self._failure is not None:
+            error, self._failure = self._failure, None
             raise error
         if missing := staged.missing():
             return {"wants": missing[:WINDOW], "missing": len(missing)}
@@ -128,15 +129,15 @@ class Pushing:
         self._staged = None
         with files.store_errors(staged.folder):
             files.write(staged.folder / MANIFEST, envelope)
-        self._daemon.trial.begin(self._wanted(command, staged.folder, signer))
+        self._trial.begin(self._wanted(command, staged.folder, signer))
         return None
 
     # --- what is trusted ---
 
     def _opened(self, envelope: bytes) -> tuple[Manifest, VerifyKey]:
-        """What the manifest says and who vouches for it: this node, or one that it trusts."""
-        keys = self._daemon.keys
-        others = [signing.parse_key(key) for key in self._daemon.config.trusted_keys]
+        """The manifest, and the key that signed it: of this node, or one that it trusts."""
+        keys = self._node.keys
+        others = [signing.parse_key(key) for key in self._node.config.trusted_keys]
         for key in [*keys.trusted, *(key for key in others if key not in keys.chain.keys)]:
             try:
                 return manifest.parse(signing.open_envelope(envelope, [key])), key
@@ -145,10 +146,10 @@ class Pushing:
         raise Untrusted("no valid signature by a key of this node, nor by one in its trusted_keys")
 
     def _stage(self, offered: Manifest) -> Staged:
-        """Go on with what was staged of it, or begin; whatever else was staged is deleted."""
+        """Go on with what is staged of this generation, or delete what is and begin."""
         if self._staged is not None and self._staged.digest == offered.digest:
             return self._staged
-        size, config = sum(file.size for file in offered.files.values()), self._daemon.config
+        size, config = sum(file.size for file in offered.files.values()), self._node.config
         most = min(config.disk_budget, config.memory_budget // 4)  # it is read into memory
         if size > most:
             raise Incompatible(
@@ -157,75 +158,73 @@ class Pushing:
         folder = self._root / offered.digest
         if not folder.exists():
             self.clear()
-        self._full = None
+        self._failure = None
         self._staged = Staged(folder, offered)
         return self._staged
 
     # --- what is tried ---
 
     def _wanted(self, command: Command, folder: Path, signer: VerifyKey) -> Wanted:
-        daemon, spec = self._daemon, self._daemon.config.input_spec
-        most = readout_dim(daemon.plan, spec)
-        found = generation.load(folder, [signer], spec, most=most)
-        _run(found, np.zeros(spec.model_shape, np.uint8))
+        node, spec = self._node, self._node.config.input_spec
+        pushed = generation.load(folder, [signer], spec, most=readout_dim(node.plan, spec))
+        _run(pushed, np.zeros(spec.model_shape, np.uint8))
         about = {"pushed": {
-            "node": found.manifest.node, "generation": found.manifest.number,
-            "digest": found.manifest.digest, "signed_by": key_id(signer)}}
-        if signer in daemon.keys.chain.keys:
-            self._check_own(found.manifest)
+            "node": pushed.manifest.node, "generation": pushed.manifest.number,
+            "digest": pushed.manifest.digest, "signed_by": key_id(signer)}}
+        if signer in node.keys.chain.keys:
+            self._check_own(pushed.manifest)
         else:
-            folder, found = self._translated(found, signer)
-        candidate = Predictor(found)
-        forget(candidate, daemon.store)
+            folder, pushed = self._translated(pushed, signer)
+        candidate = Predictor(pushed)
+        restart_if_unlearnt(candidate, node.store)
         return Wanted(command, candidate, lambda: self._adopt(folder), about)
 
     def _adopt(self, folder: Path) -> Manifest:
         with files.store_errors(folder):
-            adopted = self._daemon.serving.take_in(folder)
+            adopted = self._node.generations.take_in(folder)
         self.clear()
         return adopted
 
     def _check_own(self, pushed: Manifest) -> None:
-        """Its cursor counts labels, so they must be those of this log."""
-        serving = self._daemon.serving
-        here = generation.find(serving.folder, pushed.digest) is not None
-        if not here and not serving.counts_as_now(pushed.digest):
+        """Incompatible unless its cursor, a number of labels, counts those of this log."""
+        mine = self._node.generations
+        if not mine.has(pushed.digest) and not mine.counts_as_now(pushed.digest):
             raise Incompatible(
                 f"this node signed generation {pushed.number}, but not on the log that it has now: "
-                "that was begun anew, or its labels were numbered anew by `unlearn --deep`")
+                "that is a new one, or its labels were renumbered by `unlearn --deep`")
 
-    def _translated(self, found: Generation, signer: VerifyKey) -> tuple[Path, Generation]:
-        """Another node's generation as one of this node, that knows none of its labels yet.
+    def _translated(self, pushed: Generation, signer: VerifyKey) -> tuple[Path, Generation]:
+        """Another node's generation as one of this node, before it learns this node's labels.
 
-        What it has learnt elsewhere stays in the sums, unless samples of this node are among it,
-        which would count twice.
+        What it has learnt elsewhere stays in its readout, unless samples of this node are among
+        it: they would count twice.
         """
-        config, pushed = self._daemon.config, found.manifest
-        stem = found.trunk.stem
-        if (stem and stem.digest) != self._daemon.serving.stem_digest:
+        config, about = self._node.config, pushed.manifest
+        stem = pushed.trunk.stem
+        if (stem and stem.digest) != self._node.stems.digest:
             raise Incompatible(f"its stem is {stem.name if stem else 'patches'}, this node has "
                                f"`stem: {config.stem}`: both must have the same")
-        theirs, mine = {key_id(signer), *pushed.others}, self._daemon.keys.chain.keys
-        readout = found.readout
+        theirs, mine = {key_id(signer), *about.others}, self._node.keys.chain.keys
+        readout = pushed.readout
         if theirs & {key_id(key) for key in mine}:
-            readout, theirs = Readout(found.trunk.dim), set()
-        bare = not pushed.growth and config.input.kind == "image"
+            readout, theirs = Readout(pushed.trunk.dim), set()
+        bare = not about.growth and config.input.kind == "image"
         about = replace(
-            pushed, node=config.node, cursor=0, growth=0 if bare else ELSEWHERE,
-            parent=pushed.digest, others=sorted(theirs))
+            about, node=config.node, cursor=0, growth=0 if bare else ELSEWHERE,
+            parent=about.digest, others=sorted(theirs))
         folder = self._root / "translated"
         with files.store_errors(folder):
             about = generation.write(
-                folder, manifest=about, trunk=found.trunk, readout=readout, model=found.model)
-        return folder, replace(found, manifest=about, readout=readout)
+                folder, manifest=about, trunk=pushed.trunk, readout=readout, model=pushed.model)
+        return folder, replace(pushed, manifest=about, readout=readout)
 
 
-def _run(found: Generation, x: NDArray[np.uint8]) -> None:
-    """Corrupt where its model does not make the features that its blocks have."""
+def _run(pushed: Generation, x: NDArray[np.uint8]) -> None:
+    """Corrupt unless its model makes the features that its blocks have."""
     try:
-        features = Predictor(found).features(x)
+        features = Predictor(pushed).features(x)
     except (ValueError, RuntimeError, IndexError) as error:
         raise Corrupt(f"trunk.tflite does not run: {error}") from error
-    if features.shape != (found.trunk.dim,) or not np.isfinite(features).all():
+    if features.shape != (pushed.trunk.dim,) or not np.isfinite(features).all():
         raise Corrupt(f"trunk.tflite makes {features.shape} features, or some that are not finite; "
-                      f"its blocks make {found.trunk.dim}")
+                      f"its blocks make {pushed.trunk.dim}")

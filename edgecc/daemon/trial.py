@@ -1,44 +1,40 @@
-"""A generation that an operator wants is tried in shadow first: it learns the log beside what
-serves, both answer the held-out samples without having learnt them, and it serves if it is not
-worse, or by force. Whatever stops a trial, what serves goes on.
+"""A generation that an operator wants is tried beside what serves: both learn the log, and both
+answer the held-out samples without having learnt them. It serves if it is not worse, or by force.
+Whatever stops a trial, what serves goes on.
 """
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecc.checkpoint.manifest import Manifest
+from edgecc.daemon.growths import Growths
+from edgecc.daemon.node import Node
 from edgecc.errors import Corrupt, EdgeccError, MessageError
 from edgecc.learn.readout import scores
-from edgecc.mqtt.reply import refuse, reply
 from edgecc.protocol.messages import Command
-from edgecc.serving.predictor import Predictor, penalty
-
-if TYPE_CHECKING:
-    from edgecc.daemon.daemon import Daemon
+from edgecc.serving.predictor import Predictor, ridge_strength
 
 log = logging.getLogger(__name__)
 
-JUDGES = 1000  # held-out samples that judge at most
+VALIDATION = 1000  # held-out samples at most that both answer
 _SLICE = 32  # samples a turn, so that none takes long
 
-Whole = NDArray[np.int16]  # features, whole numbers up to 2¹⁴
+Features = NDArray[np.int16]  # integers up to 2¹⁴
 
 
-@dataclass
+@dataclass(frozen=True)
 class Wanted:
-    """What is tried, for whom, and how it gets its place among the generations."""
+    """What is tried, for whom, and how it becomes one of the node's generations."""
 
     command: Command
     candidate: Predictor
     adopt: Callable[[], Manifest]
-    about: dict[str, Any]  # what the answer says of it beside the figures
+    about: dict[str, Any]  # put into the answer
 
     @property
     def forced(self) -> bool:
@@ -46,20 +42,37 @@ class Wanted:
 
 
 @dataclass
-class Held:
-    """Features of the held-out samples, by row, as two predictors see them."""
+class Validation:
+    """Features of the held-out samples, by row, as the two predictors compute them."""
 
     serving: Predictor | None
-    features: dict[int, tuple[Whole, Whole]] = field(default_factory=dict)
+    features: dict[int, tuple[Features, Features]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The share of held-out samples that each gets right; None without any."""
+
+    held_out: float | None
+    held_out_serving: float | None
+    held_rows: int
+
+    @property
+    def better(self) -> bool:
+        """True unless the candidate is worse than what serves."""
+        if self.held_out_serving is None:
+            return True
+        return self.held_out is not None and self.held_out >= self.held_out_serving
 
 
 class Trial:
     """At most one at a time."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, node: Node, growths: Growths) -> None:
+        self._node, self._growths = node, growths
+        self._store, self._serving = node.store, node.serving
         self._wanted: Wanted | None = None
-        self._held = Held(None)
+        self._validation = Validation(None)
 
     @property
     def busy(self) -> bool:
@@ -67,109 +80,103 @@ class Trial:
 
     def check_free(self) -> None:
         """MessageError while something else is about to change what serves."""
-        if self._daemon.forgetting.busy:
-            raise MessageError("samples are being unlearnt; ask again in a moment")
-        if self.busy or self._daemon.serving.successor is not None:
+        self._node.check_not_unlearning()
+        if self._serving.changing:
             raise MessageError("a new generation is about to serve; ask again in a moment")
 
     def begin(self, wanted: Wanted) -> None:
-        """Its command is answered when it is over."""
+        """The command of `wanted` is answered when the trial is over."""
         self.check_free()
-        self._wanted, self._held = wanted, Held(self._daemon.serving.predictor)
-        self._daemon.serving.candidate = wanted.candidate
+        self._wanted, self._validation = wanted, Validation(self._serving.predictor)
+        self._serving.begin_trial(wanted.candidate)
 
     def step(self) -> None:
-        """Go on a little; in every turn, before anything of a request to unlearn is done."""
-        wanted, daemon = self._wanted, self._daemon
+        """Go on a little: in every turn, before any step of unlearning."""
+        wanted = self._wanted
         if wanted is None:
             return
         try:
-            if daemon.forgetting.busy:
-                raise MessageError("samples are being unlearnt; ask again in a moment")
-            if not daemon.serving.behind and self._all_seen(wanted):
+            self._node.check_not_unlearning()
+            if not self._serving.lagging and self._all_seen(wanted):
                 self._decide(wanted)
                 self._end()
         except EdgeccError as error:
             self._end()
-            refuse(daemon.outbox, daemon.config.topics, wanted.command, error)
+            self._node.refuse(wanted.command, error)
 
     def interrupt(self) -> None:
-        """The node goes on from its log: what was under way is over, and its command answered."""
+        """End what is under way, and answer its command: the node restarts from its log."""
         if self._wanted is not None:
             command = self._wanted.command
             self._end()
-            refuse(self._daemon.outbox, self._daemon.config.topics, command,
-                   MessageError("the node began anew from its log; ask again"))
+            self._node.refuse(
+                command, MessageError("the node restarted from its log; ask again"))
 
     def _end(self) -> None:
-        self._wanted = self._daemon.serving.candidate = None
-        self._held = Held(None)
+        self._wanted, self._validation = None, Validation(None)
+        self._serving.end_trial()
 
     # --- the held-out samples ---
 
     def _all_seen(self, wanted: Wanted) -> bool:
-        """True once both have seen every sample that is held out now; some more otherwise."""
-        daemon = self._daemon
-        if self._held.serving is not daemon.serving.predictor:  # a sensor's was scaled anew
-            self._held = Held(daemon.serving.predictor)
-        serving, known = self._held.serving or wanted.candidate, self._held.features
-        missing = [row for row, _ in daemon.store.held_out(JUDGES) if row not in known]
+        """Show both some more held-out samples; True once they have seen all of them."""
+        if self._validation.serving is not self._serving.predictor:  # a sensor's, scaled again
+            self._validation = Validation(self._serving.predictor)
+        serving = self._validation.serving or wanted.candidate
+        known, spec = self._validation.features, self._node.config.input_spec
+        missing = [row for row, _ in self._store.held_out(VALIDATION) if row not in known]
         for row in missing[:_SLICE]:
-            packed = daemon.store.payload(row)
+            packed = self._store.payload(row)
             assert packed is not None, "nothing is evicted during a trial"
-            x = daemon.config.input_spec.unpack(packed)
+            x = spec.unpack(packed)
             known[row] = (serving.features(x).astype(np.int16),
                           wanted.candidate.features(x).astype(np.int16))
         return not missing
 
-    def _figures(self, wanted: Wanted) -> dict[str, Any]:
-        """The share of held-out samples that each gets right; None where there is none."""
-        rows = self._daemon.store.held_out(JUDGES)
+    def _result(self, wanted: Wanted) -> Result:
+        rows, serving = self._store.held_out(VALIDATION), self._validation.serving
         if not rows:
-            return {"held_out": None, "held_out_serving": None, "held_rows": 0}
-        seen, labels = [self._held.features[row] for row, _ in rows], [label for _, label in rows]
-        serving = self._held.serving
-        return {
-            "held_out": accuracy(wanted.candidate, [mine for _, mine in seen], labels),
-            "held_out_serving": None if serving is None else accuracy(
-                serving, [its for its, _ in seen], labels),
-            "held_rows": len(rows),
-        }
+            return Result(None, None, 0)
+        labels = [label for _, label in rows]
+        here, there = zip(*(self._validation.features[row] for row, _ in rows), strict=True)
+        return Result(
+            held_out=accuracy(wanted.candidate, there, labels),
+            held_out_serving=None if serving is None else accuracy(serving, here, labels),
+            held_rows=len(rows))
 
     # --- the verdict ---
 
     def _decide(self, wanted: Wanted) -> None:
-        """Swap or not, say so in an event, answer."""
-        daemon, found = self._daemon, self._figures(wanted)
-        serving, its = found["held_out_serving"], found["held_out"]
-        swaps = wanted.forced or serving is None or its >= serving
-        answer = wanted.about | found | {"swapped": swaps, "forced": wanted.forced}
+        """Swap or not, record an event, answer."""
+        result = self._result(wanted)
+        swaps = wanted.forced or result.better
+        answer = wanted.about | asdict(result) | {"swapped": swaps, "forced": wanted.forced}
         if swaps:
             manifest = wanted.adopt()
             answer |= {"generation": manifest.number, "digest": manifest.digest}
-            daemon.orders.abandon(manifest.growth)
-        with daemon.store.transaction():
+            self._growths.abandon(manifest.growth)
+        with self._store.transaction():
             if swaps:
-                daemon.serving.set_next(manifest.number)
-            daemon.announcer.event(
+                self._serving.set_next(manifest.number)
+            self._node.events.record(
                 "trial", "info" if swaps else "warning", {"asked": wanted.command.verb} | answer)
         if swaps:
-            daemon.serving.take_turn(wanted.candidate, manifest)
+            self._serving.succeed(wanted.candidate, manifest)
         log.info("%s: held-out %s against %s, swapped: %s",
-                 wanted.command.verb, its, serving, swaps)
-        reply(daemon.outbox, daemon.config.topics, wanted.command, answer)
+                 wanted.command.verb, result.held_out, result.held_out_serving, swaps)
+        self._node.reply(wanted.command, answer)
 
 
-def accuracy(predictor: Predictor, features: list[Whole], labels: list[str]) -> float:
-    """The share of samples it gets right, which it has learnt, once it has not.
+def accuracy(predictor: Predictor, features: Sequence[Features], labels: list[str]) -> float:
+    """The share of samples that it gets right while it has unlearnt them.
 
-    Its sums are whole numbers, so they are the same to the bit again afterwards.
+    Its sums are integers, so afterwards they are the same again to the bit.
     """
     readout, held = predictor.readout, np.stack(features).astype(np.float32)
     for f, label in zip(held, labels, strict=True):
         readout.unlearn(f, label)
     try:
-        weights = readout.weights(penalty(predictor.generation.manifest, readout))
+        weights = readout.weights(ridge_strength(predictor.manifest, readout))
     except np.linalg.LinAlgError as error:
         raise Corrupt(f"its readout cannot be solved: {error}") from error
     finally:

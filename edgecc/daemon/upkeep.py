@@ -1,82 +1,82 @@
-"""What is done now and then: settle the outbox, say how it goes, keep the log within its budget."""
-
-from __future__ import annotations
+"""What is done now and then: settle the outbox, publish health, keep the log within its budget."""
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
+from edgecc.daemon.node import Node
+from edgecc.daemon.status import Status
 from edgecc.host import allocator
+from edgecc.ingest.quotas import Quotas
+from edgecc.mqtt.connection import Link
 from edgecc.store.retention import evict, over_budget
-
-if TYPE_CHECKING:
-    from edgecc.daemon.daemon import Daemon
 
 log = logging.getLogger(__name__)
 
 _SETTLE = 1.0  # seconds after which arrived outbox rows are deleted even without traffic
-_AGAIN = 5.0  # seconds between two tries of what the broker refuses
-_RETAIN_EVERY = 500  # samples
+_RETRY = 5.0  # seconds between two tries of what the broker refuses
+_RETENTION_EVERY = 500  # samples
 _EVICT_AT_ONCE = 500  # samples a turn, so that none takes long
-_FORGET_EVERY = 3600.0  # seconds
-_MARK = 10.0  # seconds; see admission.py
+_FORGET = 3600.0  # seconds
+_MARK = 10.0  # seconds; see quotas.py
 _LET_GO = 20.0  # seconds
 
 
 class Upkeep:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
-        self._last = dict.fromkeys(("settle", "health", "forget", "again", "mark", "let go"), 0.0)
+    def __init__(
+        self, node: Node, link: Link, quotas: Quotas, health: Callable[[], None]
+    ) -> None:
+        """health: publishes it."""
+        self._node, self._link, self._quotas, self._health = node, link, quotas, health
+        self._last = dict.fromkeys(("settle", "retry", "health", "mark", "let go", "forget"), 0.0)
         self._looked_at = 0  # samples stored when retention last ran
 
     def turn(self) -> None:
-        daemon = self._daemon
-        if daemon.outbox.unsettled and self._due("settle", _SETTLE):
-            with daemon.store.transaction():
-                daemon.outbox.settle()
-        if daemon.outbox.denied and self._due("again", _AGAIN):
-            daemon.outbox.again()
-        if daemon.outbox.window and self._due("health", daemon.announcer.HEALTH_EVERY):
-            daemon.announcer.health()
-        if daemon.ingest.quotas.limits and daemon.outbox.window and self._due("mark", _MARK):
-            daemon.link.publish(
-                daemon.config.topics / "in/canary", daemon.ingest.quotas.mark().encode())
-        if not daemon.forgetting.busy:
+        node, outbox, store = self._node, self._node.outbox, self._node.store
+        if outbox.unsettled and self._due("settle", _SETTLE):
+            with store.transaction():
+                outbox.settle()
+        if outbox.denied and self._due("retry", _RETRY):
+            outbox.again()
+        if outbox.window and self._due("health", Status.HEALTH_EVERY):
+            self._health()
+        if self._quotas.limits and outbox.window and self._due("mark", _MARK):
+            self._link.publish(
+                node.config.topics / "in/canary", self._quotas.mark().encode())
+        if not store.requests.busy:
             self._retain()
         if self._due("let go", _LET_GO):
             allocator.let_go()
-        if self._due("forget", _FORGET_EVERY):
-            with daemon.store.transaction():
-                daemon.store.forget_ids(time.time() - daemon.config.mqtt.session_expiry)
+        if self._due("forget", _FORGET):
+            with store.transaction():
+                store.forget_ids(time.time() - node.config.mqtt.session_expiry)
 
-    def _due(self, what: str, every: float) -> bool:
+    def _due(self, task: str, every: float) -> bool:
         now = time.monotonic()
-        if now - self._last[what] <= every:
+        if now - self._last[task] <= every:
             return False
-        self._last[what] = now
+        self._last[task] = now
         return True
 
     def _retain(self) -> None:
         """Keep the log under disk_budget, looking every so many samples."""
-        daemon = self._daemon
-        rows, budget = daemon.store.last_row(), daemon.config.disk_budget
-        if rows - self._looked_at < _RETAIN_EVERY:
+        store, serving = self._node.store, self._node.serving
+        rows, budget = store.last_row(), self._node.config.disk_budget
+        if rows - self._looked_at < _RETENTION_EVERY:
             return
-        if not over_budget(daemon.store, budget):
+        if not over_budget(store, budget):
             self._looked_at = rows
             return
-        predictor = daemon.serving.predictor
-        if predictor and predictor.cursor > daemon.snapshot_cursor:
-            daemon.snapshot()
-        learnt = 0 if self._unsettled() else daemon.snapshot_cursor
-        with daemon.store.transaction():
-            gone = evict(daemon.store, budget=budget, learnt=learnt, limit=_EVICT_AT_ONCE)
-        if not gone:
+        if serving.predictor and serving.predictor.cursor > serving.snapshot_cursor:
+            serving.snapshot()
+        learnt = 0 if self.past_is_needed else serving.snapshot_cursor
+        with store.transaction():
+            evicted = evict(store, budget=budget, learnt=learnt, limit=_EVICT_AT_ONCE)
+        if not evicted:
             self._looked_at = rows
-        log.debug("%d samples evicted to stay within disk_budget", gone)
+        log.debug("%d samples evicted to stay within disk_budget", evicted)
 
-    def _unsettled(self) -> bool:
-        """True while a growth or a generation in waiting still reads the log's past."""
-        daemon = self._daemon
-        waiting = daemon.serving.successor is not None or daemon.trial.busy
-        return waiting or bool(daemon.store.open_growths())
+    @property
+    def past_is_needed(self) -> bool:
+        """True while a growth, a successor or a candidate still reads the log's past."""
+        return self._node.serving.changing or bool(self._node.store.open_growths())

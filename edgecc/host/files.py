@@ -1,12 +1,13 @@
 """Durable files: what is written here survives a power cut, whole or as it was before."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from edgecc.errors import StoreError
+from edgecc.errors import StorageFull, StoreError
 
 
 def write(path: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -53,3 +54,9 @@ def store_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}; what has arrived so far is kept: free some "
                          "space or check the permissions, then repeat the command") from error
+
+
+def is_full(error: Exception) -> bool:
+    """True if an error says that there is no room on the disk."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or isinstance(error, StorageFull)

@@ -22,8 +22,8 @@ from edgecc.protocol.decode import names_of, source_of
 from edgecc.protocol.messages import Command, Inbound, Label, to_json
 from edgecc.protocol.sample import Sample
 from edgecc.protocol.selection import asked_by, parse
-from edgecc.serving.generations import Serving
 from edgecc.serving.predictor import Prediction, distance_of
+from edgecc.serving.serving import Serving
 from edgecc.serving.unknown import Unknown
 from edgecc.store import meta
 from edgecc.store.reader import LabelEvent
@@ -79,7 +79,7 @@ class Committer:
             self.store.erasure.drop_quarantined(
                 seq for (seq, _, _), bad in zip(out_of, rejected, strict=False) if not bad)
             if changes.to_unlearn:
-                self.store.erasure.ask(
+                self.store.requests.ask(
                     None, {"args": {"ids": changes.to_unlearn, "unseen": True}})
             if any(rejected):
                 self.store.trim_quarantine()
@@ -194,7 +194,7 @@ class Committer:
         """Durable before its ack: what was asked to be unlearnt is, whatever is killed."""
         with suppress(MessageError):  # the answer names what is wrong with it
             if not command.args.get("preview") and parse(command.args):
-                self.store.erasure.ask(command.id, asked_by(command))
+                self.store.requests.ask(command.id, asked_by(command))
 
     def _put_receipts(self, changes: Changes) -> None:
         for source, receipts in changes.receipts.items():

@@ -10,12 +10,13 @@ from typing import Any
 from edgecc.config.schema import Config
 from edgecc.ingest.drift import Adwin
 from edgecc.ingest.source_trust import SourceTrust
+from edgecc.mqtt.events import Severity
 from edgecc.plan.schedule import open_drift_growth, open_growth
 from edgecc.store import meta
 from edgecc.store.reader import LabelEvent
 from edgecc.store.writer import Store
 
-Say = Callable[[str, str, dict[str, Any]], None]  # an event: its kind, severity and figures
+Say = Callable[[str, Severity, dict[str, Any]], None]  # an event: its kind, severity and figures
 
 
 class Monitor:
@@ -26,6 +27,11 @@ class Monitor:
             state=store.meta(meta.SOURCES), recent=store.misses())
         self._adwin = Adwin(delta=config.drift.delta, state=store.meta(meta.DRIFT))
         self._changed = False
+
+    @property
+    def distrusted(self) -> list[str]:
+        """Sources whose labels are not learnt."""
+        return self.trust.distrusted
 
     # --- inside the transaction of a batch ---
 

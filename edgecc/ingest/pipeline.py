@@ -24,10 +24,9 @@ from edgecc.protocol.messages import (
     Inbound,
 )
 from edgecc.protocol.sample import Sample
-from edgecc.serving.generations import Serving
 from edgecc.serving.predictor import distance_of, to_message
+from edgecc.serving.serving import Serving
 from edgecc.serving.unknown import Unknown
-from edgecc.store import meta
 from edgecc.store.writer import Store
 
 _AT_ONCE = 32  # samples predicted in one call
@@ -44,18 +43,20 @@ class Ingest:
     monitor: Monitor
     unknown: Unknown
     most_classes: int
+    quotas: Quotas
     acked: int = 0  # samples whose PUBACK was handed over since the start
     taken: Counter[str] = field(default_factory=Counter)  # what became of messages, since then
 
     def __post_init__(self) -> None:
-        self.quotas = Quotas(
-            self.config.sources, kept_for=self.config.mqtt.session_expiry,
-            state=self.store.meta(meta.ADMISSION))
         self._decoder = Decoder(
             self.config, self.quotas, self.store.labels_named(), self.most_classes)
         self._committer = Committer(
             self.config, self.store, self.outbox, self.serving, self.prequential, self.monitor,
             self.unknown, self.quotas)
+
+    def count_on(self, before: "Ingest") -> None:
+        """Go on from the counters of the ingest that this one replaces."""
+        self.acked, self.taken = before.acked, before.taken
 
     def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Chunk | Canary]:
         """Take in `messages`; returns those that are not about samples, for the daemon.

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgecc.checkpoint import snapshot as known
+from edgecc.checkpoint import snapshot as snapshots
 from edgecc.checkpoint.generation import Generation
 from edgecc.config.state import State
 from edgecc.errors import Corrupt
@@ -17,56 +17,59 @@ from edgecc.store.reader import LabelEvent, Reader
 log = logging.getLogger(__name__)
 
 
-def snapshot(state: State, store: Reader) -> Path:
-    """The saved live readout; it has another name once labels were renumbered."""
+def snapshot_path(state: State, store: Reader) -> Path:
+    """Where the live readout is saved; it has another name once labels were renumbered."""
     return state.live_readout(store.meta(meta.RENUMBERED))
 
 
-def revive(state: State, predictor: Predictor, store: Reader) -> None:
-    """Go on from what the node knew last, and from nothing that was unlearnt since."""
+def resume(state: State, predictor: Predictor, store: Reader) -> None:
+    """Go on from the live readout that was saved last, unless labels in it were unlearnt since."""
     _restore_snapshot(state, predictor, store)
-    forget(predictor, store)
+    restart_if_unlearnt(predictor, store)
 
 
-def forget(predictor: Predictor, store: Reader) -> None:
-    """Begin anew where this readout has learnt what was unlearnt, and erased, after it was saved.
+def restart_if_unlearnt(predictor: Predictor, store: Reader) -> None:
+    """Empty a readout that was saved before some of its labels were unlearnt and erased.
 
-    Its trunk then learns all that is stored.
+    It then learns every label that is stored.
     """
     if store.knows_forgotten(predictor.cursor):
         predictor.restore(Readout(predictor.readout.dim), 0)
 
 
 def _restore_snapshot(state: State, predictor: Predictor, store: Reader) -> None:
-    """Take the saved live readout, where it is one of this generation."""
-    path = snapshot(state, store)
+    """Take the saved live readout if it is of this generation."""
+    path = snapshot_path(state, store)
     if not path.exists():
         return
     try:
-        digest, readout, cursor = known.read(path, predictor.readout.dim)
+        digest, readout, cursor = snapshots.read(path, predictor.readout.dim)
     except Corrupt as error:
         log.warning("%s; replaying the log instead", error)
         return
-    if digest == predictor.generation.manifest.digest and not store.knows_forgotten(cursor):
+    if digest == predictor.manifest.digest and not store.knows_forgotten(cursor):
         predictor.restore(readout, cursor)
 
 
 def learn_event(
     predictor: Predictor, event: LabelEvent, features: Features | None, store: Reader, spec: Input
 ) -> None:
-    """One label of the log; features are computed again where they are not at hand."""
+    """Learn one label of the log; features are computed again if they are not at hand."""
     if features is None:
         packed = store.payload(event.row)
         if packed is None:  # evicted: a saved readout has it
-            predictor.cursor = event.seq
+            predictor.skip(event.seq)
             return
         features = predictor.features(spec.unpack(packed))
     predictor.learn(features, event.label, event.previous, event.seq)
 
 
 def moved(path: Path, parent: Generation, store: Reader, spec: Input, *, to: int) -> Readout:
-    """What the readout in `path`, of `parent`, knows at label `to`, earlier or later."""
-    digest, readout, cursor = known.read(path, parent.readout.dim)
+    """The readout saved in `path`, of generation `parent`, as it is at label `to`.
+
+    That may be earlier or later than the label it was saved at.
+    """
+    digest, readout, cursor = snapshots.read(path, parent.readout.dim)
     if digest != parent.manifest.digest:
         raise Corrupt(f"{path} is of generation {digest[:16]}…, not {parent.manifest.digest[:16]}…")
     features = Predictor(parent).features

@@ -1,16 +1,16 @@
-"""A log holds samples of one kind and shape; while it holds none, another may be chosen."""
+"""A log holds samples of one kind and shape; while it holds none, another input may be chosen."""
 
 import json
-import shutil
 
-from edgecc.checkpoint import generation
 from edgecc.config.schema import Config
 from edgecc.errors import ConfigError
+from edgecc.serving.generations import Generations
 from edgecc.store import meta
 from edgecc.store.writer import Store
 
 
-def check_input(config: Config, store: Store) -> None:
+def check_input(config: Config, store: Store, generations: Generations) -> None:
+    """ConfigError if samples of another kind or shape than configured are stored."""
     wanted = json.dumps([config.input.kind, config.input.shape])
     known = store.meta(meta.INPUT)
     if known == wanted:
@@ -20,20 +20,12 @@ def check_input(config: Config, store: Store) -> None:
             f"input.kind and input.shape are {wanted}, the log in {config.state} holds "
             f"{known}: change them back, or give this node a new state_dir"
         )
+    stems = generations.numbers()  # for another input, and nothing was stored for that
+    generations.remove(stems)
     with store.transaction():
-        if known is not None:
-            _begin_anew(config, store)
+        for number in stems:
+            store.put_outbox(config.topics.manifest(number), b"", retain=True)
+        generations.note_removed(stems)
+        store.set_meta(meta.SERVING, None)
+        store.set_meta(meta.SUCCESSOR, None)
         store.set_meta(meta.INPUT, wanted)
-
-
-def _begin_anew(config: Config, store: Store) -> None:
-    """Nothing was stored under another input: what there is of it is a bare stem."""
-    folder = config.state.generations
-    numbers = generation.numbers(folder) if folder.exists() else []
-    for number in numbers:
-        shutil.rmtree(folder / generation.name_of(number))
-        store.put_outbox(config.topics.manifest(number), b"", retain=True)
-    through = max([store.meta(meta.REMOVED_THROUGH), *numbers])
-    store.set_meta(meta.REMOVED_THROUGH, through)
-    for key in (meta.SERVING, meta.SUCCESSOR):
-        store.set_meta(key, None)

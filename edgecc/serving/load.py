@@ -13,7 +13,7 @@ from edgecc.config.schema import Config
 from edgecc.errors import CheckpointError
 from edgecc.protocol import sample
 from edgecc.protocol.sample import Input
-from edgecc.serving.catch_up import learn_event, revive
+from edgecc.serving.catch_up import learn_event, resume
 from edgecc.serving.predictor import Prediction, Predictor
 from edgecc.store import meta
 from edgecc.store.reader import Reader
@@ -72,7 +72,7 @@ def live(config: Config) -> Classifier:
         number = max(generation.numbers(state.generations), default=0)
     predictor = Predictor(generation.load(
         state.generations / generation.name_of(number), Keys(state).trusted, config.input_spec))
-    revive(state, predictor, store)
+    resume(state, predictor, store)
     while events := store.labels_after(predictor.cursor, 256):
         for event in events:
             learn_event(predictor, event, None, store, config.input_spec)

@@ -1,4 +1,4 @@
-"""A sample to class scores: the trunk on LiteRT, then the exact readout. No torch."""
+"""From samples to class scores: the trunk on LiteRT, then the exact readout. No torch."""
 
 import json
 import time
@@ -26,15 +26,15 @@ class Prediction:
     label: str | None
     score: float  # calibrated probability
     top: list[tuple[str, float]]
-    distance: float  # from the class named; beyond some bound it is unknown
+    distance: float  # from the class named; beyond a bound the sample is unknown
     unknown: bool
     generation: int
-    readout: int  # newest label that this prediction knows of
-    seconds: float  # since the samples predicted together were begun
+    readout: int  # newest label that the prediction knows
+    seconds: float  # from the start of the batch
 
 
 class Predictor:
-    """Serves one generation, its readout kept up to date label by label."""
+    """One generation, and a readout of its own that learns label by label."""
 
     def __init__(self, generation: Generation, *, threads: int = 1) -> None:
         self.generation = generation
@@ -46,12 +46,16 @@ class Predictor:
         self._weights_cursor = 0
         self._novelty: Novelty | None = None
 
+    @property
+    def manifest(self) -> Manifest:
+        return self.generation.manifest
+
     def features(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        """Whole-number features (dim,) of a stored sample (C, H, W)."""
+        """Integer features (dim,) of a stored sample (C, H, W)."""
         return np.asarray(self.features_of([x])[0])
 
     def features_of(self, samples: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-        """The same (n, dim) of n samples."""
+        """Integer features (n, dim) of n stored samples."""
         run, scale = self._interpreter.run, self.generation.trunk.scale
         return to_integers(np.array([run(scale(x)) for x in samples]))
 
@@ -63,41 +67,60 @@ class Predictor:
             self.readout.learn(features, label)
         self.cursor, self._stale = seq, True
 
+    def skip(self, seq: int) -> None:
+        """Count label event `seq` as learnt: its sample was evicted."""
+        self.cursor = seq
+
     def restore(self, readout: Readout, cursor: int) -> None:
         """Go on from a saved state of the live readout."""
         self.generation = replace(self.generation, readout=readout)
         self.readout, self.cursor, self._stale = readout, cursor, True
 
+    def renumber(self, cursor: int) -> None:
+        """The newest label that it knows has this number now."""
+        self.cursor = cursor
+        self.refresh()
+
+    def renumber_generation(self, manifest: Manifest) -> None:
+        """Its generation has the number that `manifest` says."""
+        self.generation = replace(self.generation, manifest=manifest)
+
+    def arrange(self, classes: Sequence[str]) -> None:
+        """Keep exactly these classes, in this order."""
+        self.readout.arrange(list(classes))
+        self.refresh()
+
     @property
     def stale(self) -> bool:
-        """True while `predict` does not yet know every label learnt."""
+        """True while labels were learnt that `predict` does not know yet."""
         return self._stale
 
     def refresh(self) -> None:
-        """Solve for the weights that know every label learnt so far."""
-        weights = self.readout.weights(penalty(self.generation.manifest, self.readout))
+        """Solve for the weights: predictions know every label learnt so far."""
+        weights = self.readout.weights(ridge_strength(self.manifest, self.readout))
         self._novelty, self._weights = Novelty.of(self.readout, weights), light(weights)
         self._weights_cursor, self._stale = self.cursor, False
 
     def predict(
         self, features: Features, started: float, *, far: float = float("inf")
     ) -> Prediction:
-        """Scores of all classes for one sample, `started` on time.perf_counter.
+        """The prediction for the features (dim,) of one sample.
 
-        Further than `far` from the class it names, the sample is unknown.
+        started: time.perf_counter() at the start of the batch. far: the distance beyond which the
+        sample is unknown.
         """
         return self.predict_all(features[None], started, far=far)[0]
 
     def predict_all(
         self, features: Features, started: float, *, far: float = float("inf")
     ) -> list[Prediction]:
-        """The same for samples (n, dim); to the last bit what `predict` says of each."""
+        """The predictions for n samples (n, dim): to the last bit what `predict` gives for each."""
         classes = self.readout.classes[: len(self._weights)]
         if not classes or self._novelty is None:
             return [self._prediction([], 0.0, far, started) for _ in features]
         # Row by row, [:, None]: the product of all rows would round otherwise than that of one.
         values = np.asarray(scores(self._weights, features[:, None])[:, 0], np.float64)
-        chances = probabilities(values, self.generation.manifest.temperature)
+        chances = probabilities(values, self.manifest.temperature)
         best = np.argsort(chances)[:, : -TOP - 1 : -1]
         distances = self._novelty.distances(values, best[:, 0]).tolist()
         names = ([classes[k] for k in ks] for ks in best.tolist())
@@ -116,21 +139,21 @@ class Predictor:
             top=top,
             distance=distance,
             unknown=not top or distance > far,
-            generation=self.generation.manifest.number,
+            generation=self.manifest.number,
             readout=self._weights_cursor,
             seconds=time.perf_counter() - started,
         )
 
 
-def penalty(manifest: Manifest, readout: Readout) -> float:
-    """Alpha as a growth has judged it; before any, a stronger one while labels are few."""
+def ridge_strength(manifest: Manifest, readout: Readout) -> float:
+    """Alpha as a growth has chosen it; before any growth, a stronger one while labels are few."""
     if manifest.growth:
         return manifest.alpha
     return manifest.alpha + early_ridge(float(readout.counts.sum()))
 
 
 def to_message(prediction: Prediction, *, schema: str, sample_id: str, ts: float) -> bytes:
-    """The prediction as published on `out/<source>/prediction`."""
+    """The message on `out/<source>/prediction`."""
     body = {
         "schema": schema,
         "sample_id": sample_id,
@@ -148,9 +171,9 @@ def to_message(prediction: Prediction, *, schema: str, sample_id: str, ts: float
 
 
 def distance_of(body: bytes) -> tuple[int, float]:
-    """Generation and distance of a prediction as published."""
-    said = json.loads(body)
-    return said["generation"], said.get("distance", 0.0)
+    """Generation and distance in a message of `to_message`."""
+    message = json.loads(body)
+    return message["generation"], message.get("distance", 0.0)
 
 
 def _short(score: float) -> float:

@@ -1,7 +1,7 @@
-"""Is this none of the classes learnt? It is where it lies further out than right answers do.
+"""Which samples are of no class learnt: those further out than right answers lie.
 
-The bound is a quantile of the newest right answers' distances, as predicted before their labels
-were learnt: held-out by construction, and there as soon as labels come. It is one generation's.
+The bound is a quantile of the distances of the newest right answers, each predicted before its
+label was learnt. It is there as soon as labels come, and belongs to one generation.
 """
 
 from collections import deque
@@ -17,7 +17,7 @@ class Unknown:
         self._rate = rate
         self._generation = -1
         self._distances: deque[float] = deque(maxlen=WINDOW)
-        self._far: float | None = None  # None: to be found again
+        self._far: float | None = None  # the bound; None: to be computed
 
     def note(self, generation: int, distance: float) -> None:
         """A prediction of the generation that serves turned out right."""

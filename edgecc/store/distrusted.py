@@ -4,16 +4,11 @@ Setting a source aside takes its labels back by events like any other, so that e
 unlearns them and no growth sees them; a pardon gives them again. All of it inside a transaction.
 """
 
-from __future__ import annotations
-
 import json
+import sqlite3
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import sqlite3
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from edgecc.store.erasure import Erasure
 from edgecc.store.meta import MOVED, Key, Value
 from edgecc.store.migrations import MIGRATIONS
 from edgecc.store.reader import Growth, Known, LabelEvent, Reader, key_of
+from edgecc.store.requests import Requests
 
 HELD_OUT_IN = 20  # one labelled sample in twenty judges candidates and is never trained on
 _PAGE = 1024  # bytes; a sample touches ten pages, and each is written whole at every commit
@@ -56,7 +57,8 @@ class Store(Reader):
         super().__init__(path, "rwc")
         try:
             self._open_writer()
-            self.erasure, self.distrusted = Erasure(self._db), Distrusted(self._db)
+            self.erasure, self.requests = Erasure(self._db), Requests(self._db)
+            self.distrusted = Distrusted(self._db)
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {path}: {error}") from error
 

@@ -81,7 +81,9 @@ class Grower:
     def grown(self) -> Trunk:
         """All planned blocks, trained and frozen on the stem."""
         trunk = self.calibrated_stem()
-        for method, block in zip(self._trained(trunk).methods, self.plan.blocks, strict=True):
+        methods = self._trained(trunk).methods
+        for number, (method, block) in enumerate(zip(methods, self.plan.blocks, strict=True), 1):
+            self._progress("freezing", block=number, blocks=len(methods))
             trunk = self._frozen(trunk, method.block, block)
         return trunk
 
@@ -102,7 +104,9 @@ class Grower:
             )[-1]
             right += 0.02 * (int((values.argmax(1) == y).sum()) / len(y) - right)
             if step % 50 == 0:
-                self._progress("training", step=step, steps=steps, accuracy=right)
+                self._progress(
+                    "training", blocks=len(self.plan.blocks), step=step, steps=steps,
+                    accuracy=right)
             if time.monotonic() - saved > _SNAPSHOT_EVERY:
                 self._snapshot(network, step + 1)
                 saved = time.monotonic()
@@ -227,7 +231,7 @@ class Grower:
         blocks, rows = len(trunk.layers) - 1, len(self.rows)
 
         def report(row: int) -> None:
-            self._progress("judging", blocks=blocks, step=row, steps=rows)
+            self._progress("evaluating", blocks=blocks, step=row, steps=rows)
 
         if self.sums is None:
             return judge(trunk, self.rows, report)

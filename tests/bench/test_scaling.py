@@ -31,15 +31,14 @@ def node(folder: Path, samples: int, *, classes: int = 10) -> Daemon:
     config.state.make()
     Past(PICTURES, labels).write(config, samples)
     made = Daemon(config, lambda: config)
-    made._open()
     start(made)
     return made
 
 
 def start(one: Daemon) -> None:
-    one.revive()
-    assert one.serving.predictor is not None
-    one.serving.predictor.refresh()
+    one.parts = one._rebuilt(one.parts)
+    assert one.parts.serving.predictor is not None
+    one.parts.serving.predictor.refresh()
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +52,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Daemon
 
 
 def sample(one: Daemon) -> None:
-    one.ingest.batch([Inbound(
+    one.parts.ingest.batch([Inbound(
         one.config.topics.sample("door"), PICTURES[0].tobytes(),
         content_type="application/octet-stream", user={"id": f"new-{next(NUMBERS)}"})])
 
@@ -63,7 +62,7 @@ def label(one: Daemon) -> None:
     [newest] = one.store.samples(1)
     [known, *_] = one.store.labels_after(0, 1)
     body = {"id": newest["id"], "label": known.label}
-    one.ingest.batch([Inbound(one.config.topics.label("door"), json.dumps(body).encode())])
+    one.parts.ingest.batch([Inbound(one.config.topics.label("door"), json.dumps(body).encode())])
 
 
 def instructions(one: Daemon, what: What) -> int:
@@ -85,7 +84,7 @@ def written(one: Daemon, what: What) -> int:
 
 WHATS: dict[str, What] = {
     "a start": start, "a sample": sample, "a label": label,
-    "health": lambda one: one.announcer.health(), "upkeep": lambda one: one.upkeep.turn(),
+    "health": lambda one: one.publish_health(), "upkeep": lambda one: one.parts.upkeep.turn(),
 }
 
 
@@ -100,7 +99,7 @@ def test_nothing_that_is_done_over_and_over_reads_more_of_a_longer_log(
 def test_a_class_beyond_those_planned_for_is_refused(nodes: dict[str, Daemon]) -> None:
     one = nodes["young"]
     assert len(one.store.labels_named()) == 10
-    one.ingest.batch([
+    one.parts.ingest.batch([
         Inbound(one.config.topics.label("door"), json.dumps({"id": f"later-{n}", "label": f"c{n}"})
                 .encode()) for n in range(991)])
     [*_, (_, _, receipts, _)] = one.store.outbox(0, 10**6)
@@ -114,7 +113,7 @@ def test_a_message_reads_and_writes_as_much_whatever_the_number_of_classes(
     what: What, nodes: dict[str, Daemon]
 ) -> None:
     few, many = nodes["old"], nodes["many classes"]
-    assert "past" in few.watch.sources.standings
+    assert "past" in few.parts.monitor.trust.standings
     assert len(many.store.usage()) > 800
     read, wrote = [[], []], [[], []]
     for _ in range(5):

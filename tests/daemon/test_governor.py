@@ -16,8 +16,8 @@ from edgecc.host.board import Reading
 
 def why(limits: Limits, now: float = 0.0, minute: int = 0, reading: Reading | None = None,
         **settings: object) -> str | None:
-    found = limits.forbid(GovernorConfig(**settings), reading or Reading(), now=now, minute=minute)  # type: ignore[arg-type]
-    return None if found is None else found.text
+    limit = limits.forbid(GovernorConfig(**settings), reading or Reading(), now=now, minute=minute)  # type: ignore[arg-type]
+    return None if limit is None else limit.text
 
 
 def test_heat_is_waited_for_until_the_board_is_well_below_the_limit() -> None:
@@ -45,8 +45,8 @@ def test_throttling_is_waited_for_until_it_has_been_over_for_a_while() -> None:
 ])
 def test_quiet_hours_go_over_midnight(ranges: str, time_of_day: str, until: str | None) -> None:
     minute = int(time_of_day[:2]) * 60 + int(time_of_day[3:])
-    found = why(Limits(), minute=minute, quiet_hours=parse_hours(ranges))
-    assert found == (until and f"quiet hours until {until}")
+    reason = why(Limits(), minute=minute, quiet_hours=parse_hours(ranges))
+    assert reason == (until and f"quiet hours until {until}")
 
 
 minutes = st.integers(0, 24 * 60 - 1)

@@ -53,8 +53,8 @@ def theirs(
     daemon: Daemon, root: Path, *others: str, labels: int = 40, key: SigningKey = THEIRS
 ) -> Path:
     """Another node's generation on this one's trunk: it has learnt 40 samples of class `theirs`."""
-    assert daemon.serving.predictor is not None
-    now = daemon.serving.predictor.generation
+    assert daemon.parts.serving.predictor is not None
+    now = daemon.parts.serving.predictor.generation
     readout = Readout(now.trunk.dim)
     for n in range(labels):
         readout.learn(np_features(now.trunk.dim, n), "theirs")
@@ -84,8 +84,8 @@ def trusting(make_daemon: MakeDaemon, tmp_path: Path, digits: Digits) -> Daemon:
 
 
 def serving(daemon: Daemon) -> Manifest:
-    assert daemon.serving.predictor is not None
-    return daemon.serving.predictor.generation.manifest
+    assert daemon.parts.serving.predictor is not None
+    return daemon.parts.serving.predictor.generation.manifest
 
 
 def test_what_is_unlearnt_during_a_trial_ends_it_and_nothing_that_knew_it_serves(
@@ -93,12 +93,12 @@ def test_what_is_unlearnt_during_a_trial_ends_it_and_nothing_that_knew_it_serves
 ) -> None:
     daemon, ids = taught
     ask(daemon, "rollback", id="back", generation=1, force=True)
-    assert daemon.trial.busy
+    assert daemon.parts.trial.busy
     ask(daemon, id="forget", ids=ids)
     settle(daemon)
     refused = next(one for one in answers(daemon) if one["id"] == "back")
     assert (refused["status"], refused["error"]) == ("error", BUSY)
-    assert daemon.serving.candidate is None
+    assert daemon.parts.serving.candidate is None
     assert knows(daemon) == knows(pure)
 
 
@@ -110,7 +110,7 @@ def test_nothing_else_changes_what_serves_during_a_trial(taught: Taught) -> None
         ask(daemon, verb, id=verb, **args)
     assert [one["error"] for one in answers(daemon)[-3:]] == [ABOUT_TO_SERVE] * 3
     settle(daemon)
-    assert daemon.serving.number == 0
+    assert daemon.parts.serving.number == 0
 
 
 def test_labels_that_come_during_a_trial_are_known_to_what_then_serves(
@@ -120,10 +120,10 @@ def test_labels_that_come_during_a_trial_are_known_to_what_then_serves(
     ask(daemon, "rollback", generation=0, force=True)
     teach(daemon, digits, range(200, 260))
     settle(daemon)
-    found = daemon.serving.predictor
-    assert found is not None
-    assert (daemon.serving.number, found.cursor) == (0, daemon.store.last_label())
-    assert found.readout.counts.sum() == 160
+    predictor = daemon.parts.serving.predictor
+    assert predictor is not None
+    assert (daemon.parts.serving.number, predictor.cursor) == (0, daemon.store.last_label())
+    assert predictor.readout.counts.sum() == 160
 
 
 def test_another_node_s_samples_stay_beside_this_one_s_over_restarts_and_saves(
@@ -149,8 +149,8 @@ def test_another_node_s_samples_stay_beside_this_one_s_over_restarts_and_saves(
     assert knows(again) == before
     ask(again, id="x", ids=["d-3"])
     settle(again)
-    assert again.serving.predictor is not None
-    assert again.serving.predictor.readout.counts.sum() == 139
+    assert again.parts.serving.predictor is not None
+    assert again.parts.serving.predictor.readout.counts.sum() == 139
 
 
 def test_what_knows_this_node_s_own_samples_is_not_counted_twice(
@@ -169,8 +169,8 @@ def test_the_same_push_again_is_the_same_generation(trusting: Daemon, tmp_path: 
     for _ in range(2):
         push(trusting, folder, force=True)
         settle(trusting)
-        assert generation.numbers(trusting.serving.folder) == [0, 1]
-        assert trusting.serving.number == 1
+        assert generation.numbers(trusting.parts.node.generations.folder) == [0, 1]
+        assert trusting.parts.serving.number == 1
 
 
 def test_what_is_staged_does_not_outlive_a_request_to_unlearn(
@@ -204,6 +204,6 @@ def test_nothing_is_evicted_before_a_trial_has_seen_it(
     taught: Taught
 ) -> None:
     daemon, _ = taught
-    assert not daemon.upkeep._unsettled()
+    assert not daemon.parts.upkeep.past_is_needed
     ask(daemon, "rollback", generation=0)
-    assert daemon.upkeep._unsettled()
+    assert daemon.parts.upkeep.past_is_needed

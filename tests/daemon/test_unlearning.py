@@ -66,7 +66,7 @@ def test_killed_at_any_transaction_it_ends_as_if_it_never_was(
     taught: tuple[Daemon, Ids], deep: bool, committed: bool,
 ) -> None:
     daemon, ids = taught
-    daemon.snapshot()
+    daemon.parts.serving.snapshot()
     if not deep:  # what the readout has of these is nowhere else
         evict(daemon, [f"d-{n}" for n in range(5)])
     leave(daemon)
@@ -83,16 +83,16 @@ def test_killed_at_any_transaction_it_ends_as_if_it_never_was(
                 kills += 1
         leave(one)
         one = make_daemon(state)
-        if one.forgetting.busy or one.store.erasure.answer_to("x"):  # else it was not acked
+        if one.parts.unlearning.busy or one.store.requests.answer_to("x"):  # else it was not acked
             settle(one)
             settled = one
         else:
             assert (at, committed) == (1, False)
             continue
         assert knows(settled) == wanted, at
-        answer = one.store.erasure.answer_to("x")
+        answer = one.store.requests.answer_to("x")
         assert answer is not None
-        assert answer["samples"] == 10
+        assert answer.samples == 10
         assert event(one)["samples"] == 10
         assert [one.store.row_of(identity) for identity in ids] == [None] * 10
         assert [one.store.known(identity).unlearnt for identity in ids] == [True] * 10
@@ -112,7 +112,7 @@ def test_plain_names_what_still_knows_them_and_deep_then_removes_it(
     ask(daemon, source="other")
     settle(daemon)
     first = event(daemon)
-    assert first["generations"] == {"trained": [], "judged": [], "readout": [1], "scaled": []}
+    assert first["generations"] == {"trained": [], "evaluated": [], "readout": [1], "scaled": []}
     assert (first["serving"], knows(daemon)) == (1, knows(pure))
     ask(daemon, ids=ids, deep=True)
     settle(daemon)
@@ -124,7 +124,7 @@ def test_plain_names_what_still_knows_them_and_deep_then_removes_it(
     assert not daemon.store.knows_forgotten(70)
     ask(daemon, "checkpoint")
     settle(daemon)
-    assert generation.numbers(daemon.serving.folder) == [0, 2]  # a number is used once
+    assert daemon.parts.node.generations.numbers() == [0, 2]  # a number is used once
 
 
 def test_a_saved_readout_that_knows_them_is_never_served_as_it_is(
@@ -137,13 +137,13 @@ def test_a_saved_readout_that_knows_them_is_never_served_as_it_is(
     settle(daemon)
     ask(daemon, "rollback", generation=1, force=True)
     settle(daemon)
-    assert (daemon.serving.number, knows(daemon)) == (1, knows(pure))
+    assert (daemon.parts.serving.number, knows(daemon)) == (1, knows(pure))
     leave(daemon)
     for path in daemon.config.state.live_readouts():
         path.unlink()
     again = make_daemon(daemon.config.state.folder)
-    again.serving.catch_up_fully()
-    assert (again.serving.number, knows(again)) == (1, knows(pure))
+    again.parts.serving.catch_up_fully()
+    assert (again.parts.serving.number, knows(again)) == (1, knows(pure))
 
 
 def test_what_left_the_log_cannot_be_subtracted_and_deep_goes_back_before_it(
@@ -182,7 +182,7 @@ def test_a_state_saved_by_the_node_is_read_without_it(
     settle(daemon)
     for path in daemon.config.state.live_readouts():
         path.unlink()
-    here, there = live(daemon.config).predictor.readout, pure.serving.predictor
+    here, there = live(daemon.config).predictor.readout, pure.parts.serving.predictor
     assert there is not None
     assert (here.sums()[0] == there.readout.sums()[0]).all()
     assert here.counts.tolist() == there.readout.counts.tolist()
@@ -191,7 +191,7 @@ def test_a_state_saved_by_the_node_is_read_without_it(
 def test_commands_that_would_cross_it_wait(taught: tuple[Daemon, Ids]) -> None:
     daemon, ids = taught
     ask(daemon, ids=ids, deep=True)
-    assert daemon.forgetting.busy
+    assert daemon.parts.unlearning.busy
     for verb, args in (("rollback", {"generation": 0}), ("checkpoint", {})):
         ask(daemon, verb, id=verb, **args)
     answers = [json.loads(packet.payload) for packet in daemon.outbox._volatile
@@ -199,7 +199,7 @@ def test_commands_that_would_cross_it_wait(taught: tuple[Daemon, Ids]) -> None:
     assert [one["error"] for one in answers[-2:]] == [
         "samples are being unlearnt; ask again in a moment"] * 2
     settle(daemon)
-    assert not daemon.forgetting.busy
+    assert not daemon.parts.unlearning.busy
 
 
 def test_a_preview_changes_nothing(taught: tuple[Daemon, Ids]) -> None:
@@ -213,7 +213,7 @@ def test_a_preview_changes_nothing(taught: tuple[Daemon, Ids]) -> None:
     assert said["data"]["unknown"] == ["no such"]
     settle(daemon)
     assert (knows(daemon), digests(daemon), daemon.store.samples(200)) == (before, digest, rows)
-    assert daemon.store.erasure.answer_to("look") is None
+    assert daemon.store.requests.answer_to("look") is None
 
 
 @pytest.mark.parametrize("args", [
@@ -225,7 +225,7 @@ def test_a_selection_that_means_nothing_is_refused(
 ) -> None:
     daemon, _ = taught
     ask(daemon, id="wrong", **args)
-    assert not daemon.forgetting.busy
+    assert not daemon.parts.unlearning.busy
     [said] = [json.loads(packet.payload) for packet in daemon.outbox._volatile
               if packet.topic.endswith("response/unlearn")]
     assert said["status"] == "error"
@@ -260,9 +260,9 @@ def test_a_sensor_s_scale_is_measured_on_what_is_left(
         assert knows(daemon) == knows(pure), name
     ask(daemon, source="t", deep=True)
     settle(daemon)
-    assert (daemon.serving.predictor, event(daemon)["base"]) == (None, None)
-    assert generation.numbers(daemon.serving.folder) == []
+    assert (daemon.parts.serving.predictor, event(daemon)["base"]) == (None, None)
+    assert generation.numbers(daemon.parts.node.generations.folder) == []
     leave(daemon)
     again = make_daemon(daemon.config.state.folder, **sensor)
     send(again, range(70))
-    assert (again.serving.predictor, again.store.samples(9)) == (None, [])
+    assert (again.parts.serving.predictor, again.store.samples(9)) == (None, [])

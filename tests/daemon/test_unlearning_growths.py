@@ -31,29 +31,30 @@ from edgecc.training.orders import KNOWN
 
 def grow(daemon: Daemon, cursor: int) -> int:
     """A generation as growth 1 leaves it, about to serve: on the stem, which is enough here."""
-    serving = daemon.serving
+    serving = daemon.parts.serving
     assert serving.predictor is not None
     now = serving.predictor.generation
-    daemon.paused = True  # what is opened again stays open
+    daemon.governor.stop_growths(True)  # what is opened again stays open
     about = generation.base_manifest(
         "n", daemon.config.input_spec, parent=now.manifest.digest, growth=1, cursor=cursor)
-    number = serving._publishable(about, now.trunk, Readout(now.trunk.dim), now.model).number
+    number = daemon.parts.node.generations.save(
+        about, now.trunk, Readout(now.trunk.dim), now.model).number
     with daemon.store.transaction():
         daemon.store.open_growth(Growth(1, cursor, {"epochs": 1.0, "seed": 0}))
         daemon.store.add_verdict(1, 1, {"accepted": True})
         daemon.store.close_growth(1)
-        daemon.serving.set_next(number)
+        daemon.parts.serving.set_next(number)
     serving.roll_to(number)
     return number
 
 
 def begin(daemon: Daemon, cursor: int) -> Path:
     """Open a growth at `cursor` and write its order; the folder of it."""
-    daemon.paused = True
+    daemon.governor.stop_growths(True)
     growth = Growth(1, cursor, {"epochs": 1.0, "seed": 0})
     with daemon.store.transaction():
         daemon.store.open_growth(growth)
-    return Path(daemon.orders._order(growth).folder)
+    return Path(daemon.parts.growths.order(growth).folder)
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -64,8 +65,8 @@ def test_a_trunk_that_was_grown_on_them_and_does_not_serve_yet_never_will(
     number = grow(daemon, 65)
     assert number == 2
     ask(daemon, ids=ids, deep=deep)
-    daemon.forgetting.step()  # before the next turn can swap
-    assert daemon.serving.successor is None
+    daemon.parts.unlearning.step()  # before the next turn can swap
+    assert daemon.parts.serving.successor is None
     settle(daemon)
     assert [growth.number for growth in daemon.store.open_growths()] == [1]
     assert daemon.store.verdicts() == []
@@ -73,7 +74,7 @@ def test_a_trunk_that_was_grown_on_them_and_does_not_serve_yet_never_will(
         assert event(daemon)["removed"] == [1, 2]
     else:
         assert event(daemon)["generations"]["trained"] == [2]
-        assert daemon.serving.number == 1
+        assert daemon.parts.serving.number == 1
 
 
 def test_a_trunk_that_never_saw_them_still_takes_its_turn(
@@ -83,7 +84,7 @@ def test_a_trunk_that_never_saw_them_still_takes_its_turn(
     number = grow(daemon, 40)
     ask(daemon, ids=ids)
     settle(daemon)
-    assert (daemon.serving.number, event(daemon)["generations"]["trained"]) == (number, [])
+    assert (daemon.parts.serving.number, event(daemon)["generations"]["trained"]) == (number, [])
     assert daemon.store.open_growths() == []
     assert daemon.store.class_counts(100) == pure.store.class_counts(100)
 
@@ -104,21 +105,21 @@ def test_what_an_operator_rolled_back_from_is_not_grown_again(
 
 
 @pytest.mark.parametrize("evicted", [False, True])
-def test_a_growth_that_starts_from_what_serves_begins_anew_where_that_has_to_forget(
+def test_a_growth_that_starts_from_what_serves_restarts_if_that_has_to_unlearn(
     taught: tuple[Daemon, Ids], evicted: bool
 ) -> None:
     daemon, _ = taught
     if evicted:
         evict(daemon, ["d-3"])
     folder = begin(daemon, 65)
-    assert daemon.orders.reached == {1: 100 if evicted else 65}
+    assert daemon.parts.growths.reached == {1: 100 if evicted else 65}
     assert (folder / KNOWN).exists() == evicted
     ask(daemon, ids=["d-80"])  # labelled after the growth's cursor
     settle(daemon)
     assert folder.exists() != evicted
     begin(daemon, 65)
     if evicted:
-        parent = daemon.serving.load(daemon.serving.number)
+        parent = daemon.parts.node.generations.load(daemon.parts.serving.number)
         spec = daemon.config.input_spec
         sums = catch_up.moved(folder / KNOWN, parent, daemon.store, spec, to=65)
         assert sums.counts.sum() == 65
@@ -129,10 +130,11 @@ def test_a_growth_knows_nothing_of_rows_that_came_after_it_and_have_left(
 ) -> None:
     daemon, _ = taught
     evict(daemon, ["d-3", "d-80"])
-    assert daemon.serving.load(daemon.serving.number).manifest.cursor == 70
-    folder, dim = begin(daemon, 75), daemon.serving.load(daemon.serving.number).readout.dim
+    saved = daemon.parts.node.generations.load(daemon.parts.serving.number)
+    assert saved.manifest.cursor == 70
+    folder, dim = begin(daemon, 75), saved.readout.dim
     assert known.read(folder / KNOWN, dim)[2] == 70  # the generation as it was saved
-    daemon.orders.begin_anew([1])
+    daemon.parts.growths.restart([1])
     daemon.store.close_growth(1)
     folder = begin(daemon, 65)
     assert not (folder / KNOWN).exists()
@@ -146,23 +148,23 @@ def test_what_was_unlearnt_does_not_come_back_with_a_generation_that_knew_it(
     ask(daemon, ids=["d-10"])  # the generation saved at label 70 knows it
     settle(daemon)
     evict(daemon, ["d-80"])  # labelled after the growth's cursor: the live readout knows too much
-    daemon.orders.begin_anew([1])
+    daemon.parts.growths.restart([1])
     [growth] = daemon.store.open_growths()
     assert daemon.store.knows_forgotten(70)
-    folder = Path(daemon.orders._order(growth).folder)
+    folder = Path(daemon.parts.growths.order(growth).folder)
     assert not (folder / KNOWN).exists()
 
 
-def test_a_growth_whose_parent_cannot_be_used_any_more_begins_anew_at_the_next_start(
+def test_a_growth_whose_parent_cannot_be_used_any_more_restarts_with_the_node(
     taught: tuple[Daemon, Ids], make_daemon: MakeDaemon
 ) -> None:
     daemon, _ = taught
-    folder, number = begin(daemon, 65), daemon.serving.number
+    folder, number = begin(daemon, 65), daemon.parts.serving.number
     leave(daemon)
-    path = daemon.serving.path(number) / "trunk.tflite"
+    path = daemon.parts.node.generations.path(number) / "trunk.tflite"
     path.write_bytes(path.read_bytes()[:-1])
     again = make_daemon(daemon.config.state.folder)
-    assert number in again.serving.unusable
+    assert number in again.parts.serving.unusable
     assert not folder.exists()
     assert [growth.number for growth in again.store.open_growths()] == [1]
 
@@ -173,7 +175,7 @@ def test_a_verdict_on_too_few_rows_is_recorded_without_what_json_cannot_say(
 ) -> None:
     daemon, _ = taught
     begin(daemon, 65)
-    daemon.orders._verdict({
+    daemon.parts.growths.take_verdict({
         "growth": 1, "block": 1, "accepted": False, "held_out": 0.5, "held_out_serving": 0.5,
         "gain": 0.0, "gain_error": value})
     [said] = daemon.store.verdicts()
@@ -190,26 +192,26 @@ def test_a_generation_grown_after_evictions_knows_all_that_left_by_its_stem(
                          EDGECC_GROW__EPOCHS="20", EDGECC_MEMORY_BUDGET="440MiB")
     evict(daemon, teach(daemon, digits, range(300)))
     teach(daemon, digits, range(300, 1000))
-    assert daemon.serving.predictor is not None
-    live = daemon.serving.predictor
+    assert daemon.parts.serving.predictor is not None
+    live = daemon.parts.serving.predictor
     exact, stem = live.readout.copy(), live.generation.trunk
     assert exact.counts.sum() == 1000
     teach(daemon, digits, range(1000, 1020))  # not the growth's any more
     [growth] = daemon.store.open_growths()
     capsys.readouterr()
-    learner._run(daemon.orders._order(growth))
+    learner._run(daemon.parts.growths.order(growth), lambda: None)
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     verdicts = [one for one in said if one["type"] == "verdict"]
     assert all("gain" in verdict for verdict in verdicts)
     [accepted] = [verdict for verdict in verdicts if verdict["accepted"]]
-    daemon.orders._verdict(accepted)
-    assert daemon.serving.successor is not None
-    assert daemon.serving.successor.generation.trunk.ranges == stem.ranges
-    part = daemon.serving.successor.readout.prefix(exact.dim)
+    daemon.parts.growths.take_verdict(accepted)
+    assert daemon.parts.serving.successor is not None
+    assert daemon.parts.serving.successor.generation.trunk.ranges == stem.ranges
+    part = daemon.parts.serving.successor.readout.prefix(exact.dim)
     part.arrange(exact.classes)
     assert part.A.tobytes() == exact.A.tobytes()
     assert part.B.tobytes() == exact.B.tobytes()
-    daemon.orders._close(growth.number)
+    daemon.parts.growths.close(growth.number)
     settle(daemon)
-    assert daemon.serving.predictor.readout.counts.sum() == 1020
-    assert daemon.serving.predictor.readout.dim > exact.dim
+    assert daemon.parts.serving.predictor.readout.counts.sum() == 1020
+    assert daemon.parts.serving.predictor.readout.dim > exact.dim

@@ -79,9 +79,9 @@ def govern(node: Node, board: Board, digits: Digits) -> None:
     board.heat(90)
     node.peer.wait(lambda m: m.topic == node.topic("health") and m.json["temperature"] == 90)
     node.receipt(node.stream(digits[0][60:120], digits[1][60:120], "g")[-1])
-    happened(node, "learning-waits")
+    happened(node, "training-paused")
     board.heat(40)
-    happened(node, "learning-goes-on")
+    happened(node, "training-resumed")
     happened(node, "verdict")
 
 

@@ -65,11 +65,11 @@ def test_scores_and_distances_are_the_same_alone_whatever_the_number_of_classes(
 def test_the_likeliest_classes_come_first_and_beyond_the_bound_is_unknown(device: Device) -> None:
     predictor, targets = device.predictor, DIGITS.targets[500:900]
     features = predictor.features_of(list(DIGITS.images[500:900]))
-    found = predictor.predict_all(features, 0.0, far=12.0)
-    assert np.mean([int(one.label or -1) for one in found] == targets) > 0.9
-    for one in found:
+    predictions = predictor.predict_all(features, 0.0, far=12.0)
+    assert np.mean([int(one.label or -1) for one in predictions] == targets) > 0.9
+    for one in predictions:
         chances = [chance for _, chance in one.top]
         assert (len(chances), one.top[0]) == (TOP, (one.label, one.score))
         assert chances == sorted(chances, reverse=True)
         assert one.unknown == (one.distance > 12.0)
-    assert 0 < sum(one.unknown for one in found) < len(found)
+    assert 0 < sum(one.unknown for one in predictions) < len(predictions)

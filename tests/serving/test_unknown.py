@@ -45,11 +45,11 @@ def _flagged(stem_features: Seen, unseen: str) -> tuple[float, float]:
 def test_a_class_never_seen_is_called_unknown_far_more_often_than_the_others(
     stem_features: Seen
 ) -> None:
-    found = {unseen: _flagged(stem_features, unseen) for unseen in "0158"}
-    print(found)
-    assert all(seen < 2.5 * RATE for seen, _ in found.values()), found
-    assert np.mean([new for _, new in found.values()]) > 4 * RATE, found
-    assert all(new > seen for seen, new in found.values()), found
+    flagged = {unseen: _flagged(stem_features, unseen) for unseen in "0158"}
+    print(flagged)
+    assert all(seen < 2.5 * RATE for seen, _ in flagged.values()), flagged
+    assert np.mean([new for _, new in flagged.values()]) > 4 * RATE, flagged
+    assert all(new > seen for seen, new in flagged.values()), flagged
 
 
 def test_the_distance_is_mahalanobis_in_the_space_of_scores() -> None:
@@ -105,7 +105,7 @@ def test_nothing_is_unknown_before_enough_answers_were_right() -> None:
     assert unknown.far(1) == pytest.approx(np.quantile(range(50), 0.9))
 
 
-def test_another_generation_begins_anew() -> None:
+def test_another_generation_has_a_bound_of_its_own() -> None:
     unknown = Unknown(0.1)
     for distance in range(100):
         unknown.note(1, float(distance))

@@ -1,5 +1,6 @@
 """The log forgets: against a log that never held the samples, and byte by byte in its file."""
 
+import json
 import random
 import shutil
 import sqlite3
@@ -13,12 +14,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecc.protocol.messages import Label
+from edgecc.protocol.messages import Command, Label
 from edgecc.protocol.sample import Sample
 from edgecc.protocol.selection import Selection
 from edgecc.store import meta
 from edgecc.store.migrations import MIGRATIONS
 from edgecc.store.reader import Growth
+from edgecc.store.requests import Answer, Regrown, Request, Traces, Uses
 from edgecc.store.writer import Store
 
 IDS = [f"s{n}" for n in range(12)]
@@ -47,21 +49,21 @@ def write(store: Store, steps: list[Step]) -> None:
             store.add_label(Label(identity, label, "hand"))
 
 
-def forget(store: Store, chosen: Selection, *, deep: bool = False) -> dict[str, Any]:
+def forget(store: Store, chosen: Selection, *, deep: bool = False) -> Answer:
     """All that a request does to the log, without a readout to wait for."""
     with store.transaction():
-        store.erasure.ask(None, {})
-        request = store.erasure.current()
+        store.requests.ask(None, {"args": {"ids": ["any"]}})
+        request = store.requests.current()
         assert request is not None
-        found = store.erasure.flag(request.number, chosen)
+        answer = store.erasure.flag(request.number, chosen)
         first = store.erasure.first(request.number, deep=deep)
     with store.transaction():
         store.erasure.erase(request.number, mark=store.last_label(), deep=deep)
         if deep and first is not None:
             store.erasure.compact(request.number, first)
-        store.erasure.advance(request, "done")
+        store.requests.finish(request)
     assert store.scrub()
-    return found
+    return answer
 
 
 def contents(store: Store) -> dict[str, Any]:
@@ -206,11 +208,11 @@ def test_selections_by_source_and_time_are_those_of_the_list(tmp_path: Path) -> 
                 store.record(sample(IDS[n], "door" if n % 2 else "roof", float(n)))
         listed = [one["id"] for one in store.samples(99, source="door", since=5.0)]
         assert listed == ["s11", "s9", "s7", "s5"]
-        found = forget(store, Selection(source="door", since=5.0))
-        assert (found["samples"], found["labelled"]) == (4, 0)
+        answer = forget(store, Selection(source="door", since=5.0))
+        assert (answer.samples, answer.labelled) == (4, 0)
         assert not set(listed) & {one["id"] for one in store.samples(99)}
-        assert forget(store, Selection(since=10.0))["samples"] == 1
-        assert forget(store, Selection(source="roof"))["samples"] == 5
+        assert forget(store, Selection(since=10.0)).samples == 1
+        assert forget(store, Selection(source="roof")).samples == 5
         assert len(store.samples(99)) == 2
 
 
@@ -248,8 +250,51 @@ def test_a_log_of_the_first_version_is_carried_over(tmp_path: Path) -> None:
     assert [store.payload(row) for row in (1, 2)] == [sample(i).pack() for i in ("s0", "s1")]
     size = sum(len(sample(identity).pack()) for identity in ("s0", "s1"))
     assert store.usage() == {"": (2, size)}
-    request = store.erasure.current()
+    request = store.requests.current()
     assert request is not None
-    assert request.asked == {"args": {"ids": ["s1"]}}
+    assert (request.chosen, request.asker) == (Selection(("s1",)), None)
     assert store.counts()["pending"] == 0
+    store.close()
+
+
+OLD_ASKED = {"args": {"source": "door", "deep": True}, "reply": {
+    "id": "r1", "response_topic": "edgecc/v1/n/response/unlearn/c", "correlation": "0aff"}}
+OLD_PLAN = {"first": 61, "mark": 110, "scaled": None, "deep": True, "learnt": False,
+            "rewrite": True, "base": 0, "removed": [1]}
+OLD_ANSWER = {
+    "samples": 10, "labelled": 10, "held_out": 1, "pending": 0, "already": 0, "unknown": [],
+    "evicted": 0, "evicted_ids": [], "quarantined": 0,
+    "generations": {"trained": [], "judged": [2], "readout": [1], "scaled": []}, "serving": 1,
+    "growths_restarted": [], "copies_possible": False, "not_relearnt": 0}
+
+
+def test_a_request_that_version_0_1_left_half_done_goes_on_where_it_was(tmp_path: Path) -> None:
+    store = Store(tmp_path / "log.sqlite")
+    insert = "INSERT INTO unlearning (id, asked, phase, plan, answer, ts) VALUES (?,?,?,?,?,0)"
+    with store.transaction():
+        for values in (
+            ("r0", "{}", "done", "{}", json.dumps(OLD_ANSWER | {
+                "base": None, "removed": [0, 1], "growths_again": [1]})),
+            ("r1", json.dumps(OLD_ASKED), "rolling", json.dumps(OLD_PLAN), json.dumps(OLD_ANSWER)),
+            (None, json.dumps({"args": {"ids": ["a"], "unseen": True}}), "asked", "{}", "{}"),
+        ):
+            store._db.execute(insert, values)
+    done = store.requests.answer_to("r0")
+    assert done is not None
+    assert (done.regrown, done.generations) == (
+        Regrown(base=None, removed=(0, 1), growths_again=[1]), Uses(evaluated=[2], readout=[1]))
+    request = store.requests.current()
+    assert request is not None
+    assert (request.number, request.phase) == (2, "rolling")
+    assert request.chosen == Selection(source="door", deep=True)
+    assert request.traces == Traces(
+        first=61, mark=110, deep=True, rewrite=True, base=0, removed=(1,))
+    assert request.answer.to_json() == OLD_ANSWER | {
+        "generations": {"trained": [], "evaluated": [2], "readout": [1], "scaled": []}}
+    assert request.asker == Command(
+        "unlearn", "r1", {}, "edgecc/v1/n/response/unlearn/c", b"\x0a\xff", retain=False)
+    with store.transaction():
+        store.requests.finish(request)
+    assert store.requests.current() == Request(
+        3, Selection(("a",), unseen=True), None, "asked")
     store.close()

@@ -31,9 +31,9 @@ def make_daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeDaemon]:
         environ = {"EDGECC_NODE": "n", "EDGECC_STATE_DIR": str(state), "EDGECC_MQTT__HOST":
                    "127.0.0.1", "EDGECC_MQTT__PORT": str(free_port()), "EDGECC_GROW__BLOCKS": "0",
                    "EDGECC_INPUT__SHAPE": "[1, 8, 8]", "EDGECC_MEMORY_BUDGET": "100MiB", **settings}
-        daemon = Daemon(load(None, environ=environ), lambda: load(None, environ=environ))
         state.mkdir(exist_ok=True)
-        daemon._start()
+        daemon = Daemon(load(None, environ=environ), lambda: load(None, environ=environ))
+        daemon.start()
         made.append(daemon)
         return daemon
 
@@ -49,7 +49,7 @@ def leave(daemon: Daemon) -> None:
 
 
 def take(daemon: Daemon, topic: str, payload: bytes, **user: str) -> None:
-    for item in daemon.ingest.batch([Inbound(f"{ROOT}/{topic}", payload, user=user)]):
+    for item in daemon.parts.ingest.batch([Inbound(f"{ROOT}/{topic}", payload, user=user)]):
         daemon._answer(item)
 
 
@@ -68,16 +68,16 @@ def ask(daemon: Daemon, verb: str = "unlearn", id: str = "", **args: Any) -> Non
 def settle(daemon: Daemon) -> None:
     """Turn until nothing is under way."""
     for _ in range(500):
-        daemon._turn()
-        if not (daemon.forgetting.busy or daemon.trial.busy or daemon.serving.successor
-                or daemon.serving.catch_up()):
+        daemon.turn()
+        serving = daemon.parts.serving
+        if not (daemon.parts.unlearning.busy or serving.changing or serving.catch_up()):
             return
     raise AssertionError("it does not come to an end")
 
 
 def evict(daemon: Daemon, ids: Ids) -> None:
     """As retention does it, once a saved readout covers them."""
-    daemon.snapshot()
+    daemon.parts.serving.snapshot()
     with daemon.store.transaction():
         for identity in ids:
             row = daemon.store.row_of(identity)
@@ -95,14 +95,14 @@ def event(daemon: Daemon) -> dict[str, Any]:
 
 def knows(daemon: Daemon) -> tuple[list[str], bytes, bytes]:
     """Classes, A and B of its live readout, as they are after a restart."""
-    daemon.snapshot()
+    daemon.parts.serving.snapshot()
     [path] = daemon.config.state.live_readouts()
     classes, a, b = saved_sums(path)
     return classes, a.tobytes(), b.tobytes()
 
 
 def digests(daemon: Daemon) -> list[str]:
-    return [one.digest for one in manifests(daemon.serving.folder)]
+    return [one.digest for one in manifests(daemon.parts.node.generations.folder)]
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ class Node:
         """Wait until all labels are learnt and no growth is open; the health message saying so."""
         while True:
             health = self.health()
-            waiting = health["backlog"] + health["growths_open"] + health["swapping"]
+            waiting = health["lag"] + health["growths_open"] + health["swapping"]
             if not waiting and health["log"]["labels"] >= labels:
                 return health
 

@@ -26,8 +26,10 @@ from edgecc.plan.plan import Plan
 from edgecc.protocol.messages import PREDICTION_SCHEMA
 from edgecc.protocol.sample import Sample
 from edgecc.serving import predictor as predictors
-from edgecc.serving.generations import Serving
+from edgecc.serving.generations import Generations
 from edgecc.serving.predictor import Prediction, Predictor
+from edgecc.serving.serving import Serving
+from edgecc.serving.stems import Stems
 from edgecc.store import meta
 from edgecc.store.reader import Growth, Reader
 from edgecc.store.writer import Store
@@ -49,7 +51,9 @@ class Past:
         """Bring the log of a node that is stopped to `samples` samples, all labelled."""
         store = Store(config.state.log)
         plan, stem = planned(config)
-        serving = Serving(config, plan, store, open_or_make(config.state), stem)
+        generations = Generations(config, store, open_or_make(config.state))
+        serving = Serving(
+            config, store, generations, Stems(config, plan, store, generations, stem))
         serving.open()
         predictor, before = serving.predictor, store.last_row()
         assert predictor is not None  # there is one from the start, for pictures
@@ -63,9 +67,8 @@ class Past:
                     self._log(store, monitor, n, predictions[n % len(predictions)])
                 monitor.save()
         with store.transaction():
-            predictor.cursor = store.last_label()
-            serving.save_snapshot()
-            store.set_meta(meta.SNAPSHOT, predictor.cursor)
+            predictor.renumber(store.last_label())
+            serving.write_snapshot()
         store.close()
 
     def _learn(

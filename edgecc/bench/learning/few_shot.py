@@ -23,7 +23,7 @@ from edgecc.learn.readout import Features, Readout, scores, to_integers
 from edgecc.plan.budget import planned
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
-from edgecc.serving.predictor import penalty
+from edgecc.serving.predictor import ridge_strength
 from edgecc.trunk.interpreter import Interpreter
 
 SIDE = 96  # pixels
@@ -133,7 +133,7 @@ def _once(
     manifest = base_manifest("few-shot", Input("image", (3, SIDE, SIDE)))
 
     def accuracies() -> list[float]:
-        weights = readout.weights(penalty(manifest, readout))
+        weights = readout.weights(ridge_strength(manifest, readout))
         classes = np.array(readout.classes)
         return [float(np.mean(classes[scores(weights, f[asked]).argmax(1)] == labels[asked]))
                 for f in (first, second)]

@@ -26,7 +26,7 @@ from edgecc.learn.readout import Features, Readout, scores, to_integers
 from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input, Sample
-from edgecc.serving.predictor import Predictor, penalty
+from edgecc.serving.predictor import Predictor, ridge_strength
 from edgecc.store.reader import Growth
 from edgecc.store.writer import HELD_OUT_IN
 from edgecc.training.dataset import Rows
@@ -186,7 +186,7 @@ class Device:
     def _named(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         now = self.predictor
         features = np.array([now.features(x) for x in images])
-        weights = now.readout.weights(penalty(now.generation.manifest, now.readout))
+        weights = now.readout.weights(ridge_strength(now.generation.manifest, now.readout))
         classes = np.array([int(name) for name in now.readout.classes])
         return np.asarray(classes[scores(weights, features).argmax(axis=1)])
 

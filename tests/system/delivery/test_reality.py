@@ -83,7 +83,7 @@ def test_a_source_that_lies_is_named_and_unlearnt_and_the_honest_ones_are_not(
     assert known == 1200
     assert node.rows("SELECT COUNT(*) FROM aside") == [(0,)]
     teach(node, digits, range(1200, 1240), liar="mallory")
-    await_health(node, lambda said: said["log"]["samples"] >= 1240 and not said["backlog"])
+    await_health(node, lambda said: said["log"]["samples"] >= 1240 and not said["lag"])
     assert node.rows("SELECT COUNT(*) FROM sample WHERE label IS NOT NULL")[0][0] == 1240
     assert len(events(node, "source-distrusted")) == 1  # an operator has decided
 
@@ -138,7 +138,7 @@ def test_labels_late_twice_and_out_of_order_end_as_if_each_had_come_once_in_time
         shuffled.peer.publish(shuffled.topic("in/anna/label"), wait=False,
                               payload=json.dumps({"id": f"s{n}", "label": str(labels[n])}))
     for one in (shuffled, plain):
-        await_health(one, lambda said: said["log"]["labels"] == 200 and not said["backlog"])
+        await_health(one, lambda said: said["log"]["labels"] == 200 and not said["lag"])
     for n in range(200, 210):
         got, wanted = shuffled.ask(images[n])["top"], plain.ask(images[n])["top"]
         assert dict(got) == dict(wanted)
@@ -152,7 +152,7 @@ def test_a_rare_class_is_heard_among_common_ones(node: Node, digits: Digits) -> 
               for n in train[labels[train] == k][:count]]
     np.random.default_rng(0).shuffle(chosen)
     node.stream(images[chosen], labels[chosen])
-    await_health(node, lambda said: said["log"]["labels"] == len(chosen) and not said["backlog"])
+    await_health(node, lambda said: said["log"]["labels"] == len(chosen) and not said["lag"])
     asked = test[labels[test] == 6][:30]
     assert sum(node.ask(images[n])["label"] == "6" for n in asked) >= 20
     common = test[labels[test] == 1][:30]
@@ -170,13 +170,13 @@ def test_a_flood_is_accounted_for_to_the_last_message(node: Node, digits: Digits
         if n % 50 == 0:
             node.send(b"no picture", id=f"bad{n}", wait=False)
     sent, rate = 1500 + 300 + 30, 1830 / (time.monotonic() - started)
-    behind = []
+    lags = []
 
     def done(message: Message) -> bool:
         if message.topic != node.topic("health"):
             return False
-        behind.append(message.json["behind"])
-        return sum(message.json["taken"].values()) >= sent and not message.json["behind"]
+        lags.append(message.json["lag"])
+        return sum(message.json["taken"].values()) >= sent and not message.json["lag"]
 
     said = node.peer.wait(done, timeout=3 * DEADLINE).json
     assert said["taken"] == {"stored": 1500, "duplicate": 300, "rejected": 30}, rate

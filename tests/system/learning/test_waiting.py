@@ -46,29 +46,29 @@ def test_a_growth_with_a_share_of_the_time_waits_out_the_heat_and_ends_in_the_sa
     learner = node.learner
     assert learner is not None
     board.heat(78)
-    begun = of(node, "event", type="learning-waits").json["data"]
-    assert begun == {"why": "heat", "text": "too hot, 78.0 °C of 75", "growth": 1}
+    begun = of(node, "event", type="training-paused").json["data"]
+    assert begun == {"reason": "heat", "text": "too hot, 78.0 °C of 75", "growth": 1}
     before = await_rest(learner)
     systemd.assert_fed()
     known = node.rows("SELECT MAX(seq) FROM label")[0][0]
     node.stream(windows[400:410], labels[400:410], prefix="hot")
     node.receipt("hot-9")
     assert node.ask(windows[500])["readout"] == known + 10
-    told = of(node, "train", waits="too hot, 78.0 °C of 75").json
+    told = of(node, "train", paused="too hot, 78.0 °C of 75").json
     assert (told["phase"], told["growth"]) == ("training", 1)
     assert ": too hot, 78.0 °C of 75" in node.run("status").stdout
     board.heat(72)
     node.peer.wait(lambda m: m.topic == node.topic("health")
-                   and m.json["temperature"] == 72 and m.json["waits"] is not None)
+                   and m.json["temperature"] == 72 and m.json["training_paused"] is not None)
     assert (node.learner, ran(learner)) == (learner, before)
     board.heat(60)
-    of(node, "event", type="learning-goes-on")
+    of(node, "event", type="training-resumed")
     for one in (free, node):
         await_closed(one, 1)
     assert ran(learner) > before
     assert len(chain(node)) > 3, "no block was accepted: too little is compared"
     assert chain(node) == chain(free)
-    assert json.loads(node.run("status", "--json").stdout)["health"]["waits"] is None
+    assert json.loads(node.run("status", "--json").stdout)["health"]["training_paused"] is None
 
 
 def test_what_is_due_in_quiet_hours_begins_when_they_are_over(
@@ -82,8 +82,8 @@ def test_what_is_due_in_quiet_hours_begins_when_they_are_over(
     node.stream(images[:200], labels[:200])
     node.receipt("d-199")
     text = f"quiet hours until {hours[6:]}"
-    of(node, "event", type="learning-waits")
-    assert of(node, "train", waits=text).json["phase"] == "due"
+    of(node, "event", type="training-paused")
+    assert of(node, "train", paused=text).json["phase"] == "due"
     assert node.ask(images[300])["readout"] == 200
     assert node.learner is None
     assert text in node.run("status").stdout
@@ -101,7 +101,7 @@ def test_a_throttled_board_and_its_energy_are_told(
     node = make_node(grow={"first": 200, "epochs": 1})
     node.start()
     node.stream(digits[0][:200], digits[1][:200])
-    waits = of(node, "event", type="learning-waits").json["data"]
+    waits = of(node, "event", type="training-paused").json["data"]
     assert waits["text"] == ("throttled, as the supply's voltage is low, the board is throttled")
     assert node.learner is None
     health = node.peer.wait(lambda m: m.topic == node.topic("health") and m.json["energy"]
@@ -120,5 +120,5 @@ def test_a_board_without_sensors_is_named_once_and_governs_nothing(
     node.start()
     node.stream(digits[0][:200], digits[1][:200])
     await_closed(node, 1)
-    assert node.output.count("this board tells neither heat nor throttling") == 1
-    assert of(node, "health", temperature=None, throttled=None, waits=None, energy=None)
+    assert node.output.count("No temperature or throttling sensor") == 1
+    assert of(node, "health", temperature=None, throttled=None, training_paused=None, energy=None)

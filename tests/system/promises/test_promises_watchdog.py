@@ -70,7 +70,7 @@ def kill():
 
 threading.Thread(target=kill, daemon=True).start()
 read = lambda: load(None)
-daemon.Daemon(read(), read).run()
+daemon.run(read(), read)
 """
 
 

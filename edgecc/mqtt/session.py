@@ -1,20 +1,19 @@
 """The session with the broker: what each connect, loss and subscription means for this node."""
 
-from __future__ import annotations
-
 import json
 import logging
 import secrets
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
+from edgecc.config.schema import Config
 from edgecc.errors import AuthError, ConfigError
-from edgecc.mqtt.connection import Connected, Disconnected, Published, Said, Subscribed
+from edgecc.mqtt.connection import Connected, Disconnected, Link, Published, Said, Subscribed
+from edgecc.mqtt.events import Events, Severity
+from edgecc.mqtt.outbox import Outbox
 from edgecc.store import meta
-
-if TYPE_CHECKING:
-    from edgecc.daemon.daemon import Daemon
+from edgecc.store.writer import Store
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +25,21 @@ _LOST = ("a message of this node to itself did not come back: the broker's ACL d
 
 
 class Session:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(
+        self, config: Config, link: Link, outbox: Outbox, store: Store, events: Events,
+        online: Callable[[], None],
+    ) -> None:
+        """online: called after every connect, once samples can arrive."""
+        self._mqtt, self._node, self._topics = config.mqtt, config.node, config.topics
+        self._link, self._outbox, self._store = link, outbox, store
+        self._events, self._online = events, online
         self._ever_connected = False
         self._connected_at, self._short = 0.0, 0  # short connections in a row
         self.canary: Literal["waiting", "returned", "lost"] = "waiting"
         self._token, self._canary_mid, self._canary_due = "", 0, float("inf")
 
     def take(self, event: Said) -> None:
-        """Anything but a message."""
+        """Follow an event of the connection."""
         if isinstance(event, Connected):
             self._on_connected(event)
         elif isinstance(event, Disconnected):
@@ -45,7 +50,7 @@ class Session:
             self._on_published(event)
 
     def turn(self) -> None:
-        """Notice a canary that is overdue."""
+        """Notice an overdue canary."""
         if time.monotonic() < self._canary_due:
             return
         if self.canary == "lost":
@@ -54,14 +59,14 @@ class Session:
             self._canary_lost(_LOST)
 
     def heard(self, topics: Iterable[str]) -> None:
-        """The canary may wait behind a long queue: what comes out of that is as good a sign."""
+        """Messages came on these topics: any on `in/#` proves delivery; restart the deadline."""
         if self.canary == "waiting" and any(
-            topic.startswith(self._daemon.config.topics / "in/") for topic in topics
+            topic.startswith(self._topics / "in/") for topic in topics
         ):
             self._canary_due = time.monotonic() + _CANARY_DEADLINE
 
     def returned(self, token: str) -> None:
-        """The canary came back: what is published to this node is delivered."""
+        """The canary came back: the broker delivers what is published to this node."""
         if token != self._token:
             return
         if self.canary == "lost":
@@ -70,35 +75,33 @@ class Session:
 
     def _on_connected(self, event: Connected) -> None:
         log.info("connected to the broker, connection %d", event.connection)
-        daemon = self._daemon
-        daemon.outbox.connected(event.window, event.max_packet, event.too_large)
+        self._outbox.connected(event.window, event.max_packet, event.too_large)
         if event.too_large:
             self._alert_too_large(event.max_packet)
         self._ever_connected, self._connected_at = True, time.monotonic()
-        filters = daemon.config.topics.subscriptions()
-        before = json.loads(daemon.store.meta(meta.FILTERS))
+        filters = self._topics.subscriptions()
+        before = json.loads(self._store.meta(meta.FILTERS))
         if stale := [name for name in before if name not in filters]:
-            daemon.link.unsubscribe(stale)
-        daemon.link.subscribe(filters)
+            self._link.unsubscribe(stale)
+        self._link.subscribe(filters)
         if before != filters:
-            with daemon.store.transaction():
-                daemon.store.set_meta(meta.FILTERS, json.dumps(filters))
+            with self._store.transaction():
+                self._store.set_meta(meta.FILTERS, json.dumps(filters))
         if before and not event.session_present:
             self._event("session-lost", "warning", {
                 "what": "the broker had forgotten this node; re-send what has no receipt"
             })
 
     def _on_disconnected(self, event: Disconnected) -> None:
-        config = self._daemon.config
-        self._daemon.outbox.disconnected()
+        self._outbox.disconnected()
         self._canary_due = float("inf")
         if event.refused:
             raise AuthError(f"the broker refuses this node: {event.reason}")
         if event.lasting and not self._ever_connected:  # what has worked may work again
             raise AuthError(f"no connection to the broker: {event.reason}")
-        if config.mqtt.host is None and not self._ever_connected:
+        if self._mqtt.host is None and not self._ever_connected:
             raise ConfigError(
-                f"no broker on localhost:{config.mqtt.port} ({event.reason}): set mqtt.host "
+                f"no broker on localhost:{self._mqtt.port} ({event.reason}): set mqtt.host "
                 "in edgecc.yaml (`edgecc init` writes one), or run `edgecc start --with-broker`"
             )
         if event.too_large:
@@ -108,14 +111,14 @@ class Session:
         log.warning("no connection to the broker: %s", event.reason)
 
     def _on_too_large(self) -> None:
-        limit = self._daemon.outbox.refused_as_too_large()
+        limit = self._outbox.refused_as_too_large()
         if limit is None:
             raise ConfigError("the broker takes no packet of this node, not even to connect: "
                               "raise its max_packet_size")
         self._alert_too_large(limit)
 
     def _alert_too_large(self, limit: int | None) -> None:
-        self._daemon.announcer.alert("packet-too-large", "error", {
+        self._events.alert("packet-too-large", "error", {
             "limit": limit, "what": "the broker takes no larger packet: raise its max_packet_size"})
 
     def _count_short_connections(self) -> None:
@@ -125,8 +128,8 @@ class Session:
         short = time.monotonic() - self._connected_at < _SHORT
         self._short, self._connected_at = self._short + 1 if short else 0, 0.0
         if self._short == _SHORT_ONES:
-            what = ("the broker ends every connection at once, as where another client uses this "
-                    f"id: does another device have the name {self._daemon.config.node!r}? Each "
+            what = ("the broker ends every connection at once, as it does when another client uses "
+                    f"this id: does another device have the name {self._node!r}? Each "
                     "needs its own `node`")
             log.error("%s", what)
             self._event("taken-over", "error", {"what": what})
@@ -134,7 +137,7 @@ class Session:
     def _on_subscribed(self, event: Subscribed) -> None:
         if event.refused:
             raise AuthError(f"the broker denies a subscription: {', '.join(event.refused)}")
-        self._daemon.announcer.online()
+        self._online()
         self.canary = "lost" if self.canary == "lost" else "waiting"
         self._send_canary()
 
@@ -142,15 +145,14 @@ class Session:
         if event.mid == self._canary_mid and event.failure is not None:
             if self.canary != "lost":
                 self._canary_lost(f"{_LOST} ({event.failure})")
-        elif not self._daemon.outbox.published(event):
+        elif not self._outbox.published(event):
             log.error("the broker refused a message: %s", event.failure)
 
     # --- the canary: mosquitto grants a subscription that its ACL denies, and delivers nothing ---
 
     def _send_canary(self) -> None:
-        link, topics = self._daemon.link, self._daemon.config.topics
         self._token = secrets.token_hex(8)
-        self._canary_mid = link.publish(topics / "in/canary", self._token.encode())
+        self._canary_mid = self._link.publish(self._topics / "in/canary", self._token.encode())
         patience = _CANARY_AGAIN if self.canary == "lost" else _CANARY_DEADLINE
         self._canary_due = time.monotonic() + patience
 
@@ -160,6 +162,6 @@ class Session:
         self._canary_due = 0.0  # at once again
         self._event("canary-lost", "error", {"what": what})
 
-    def _event(self, kind: str, severity: str, data: dict[str, Any]) -> None:
-        with self._daemon.store.transaction():
-            self._daemon.announcer.event(kind, severity, data)
+    def _event(self, kind: str, severity: Severity, data: dict[str, Any]) -> None:
+        with self._store.transaction():
+            self._events.record(kind, severity, data)
