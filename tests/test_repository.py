@@ -7,11 +7,14 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 
 import click
 import pytest
 import yaml
+from faults.hook.sitecustomize import POINTS
 from support.event_types import event_types
 
 import edgecc
@@ -159,6 +162,12 @@ def test_rooms_import_downwards_without_circles_and_nothing_takes_the_daemon() -
     figures = measure(ROOT)
     assert (figures["places"]["back_edges"], figures["places"]["cycles"]) == ([], [])
     assert figures["daemon_takers"] == 0
+
+
+def test_every_crash_point_of_the_fault_tests_is_there() -> None:
+    for module, function, _ in (
+        place for points in POINTS.values() for place in points.values()):
+        assert callable(attrgetter(function)(import_module(module))), (module, function)
 
 
 def test_the_protocol_lists_every_verb() -> None:

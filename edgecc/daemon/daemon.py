@@ -26,7 +26,6 @@ from edgecc.errors import MessageError, StorageFull
 from edgecc.host import allocator
 from edgecc.host.files import is_full
 from edgecc.host.lock import locked
-from edgecc.host.memory import peak_memory, resident_memory
 from edgecc.host.systemd import notify
 from edgecc.host.watchdog import Watchdog
 from edgecc.mqtt.connection import Event, Link, Said, Will
@@ -35,7 +34,6 @@ from edgecc.mqtt.outbox import Outbox
 from edgecc.mqtt.session import Session
 from edgecc.plan import budget
 from edgecc.plan.budget import planned
-from edgecc.protocol.health import Dropped, Health, MemoryUse
 from edgecc.protocol.messages import Canary, Chunk, ChunkRequest, Command, Inbound
 from edgecc.serving.generations import Generations
 from edgecc.serving.input_check import check_input
@@ -273,35 +271,8 @@ class Daemon:
         self.publish_health()
 
     def publish_health(self) -> None:
-        self.status.health(self._health())
-
-    def _health(self) -> Health:
-        parts, governor, outbox = self.parts, self.governor, self.outbox
-        serving, ingest, store = parts.serving, parts.ingest, self.store
-        predictor = serving.predictor
-        return Health(
-            ts=time.time(), generation=serving.number,
-            readout=0 if predictor is None else predictor.cursor, lag=serving.lag,
-            classes=[] if predictor is None else predictor.readout.classes,
-            log=store.counts(), acked=ingest.acked, taken=dict(ingest.taken),
-            refused=dict(parts.quotas.refused), distrusted=parts.monitor.distrusted,
-            prequential=parts.prequential.accuracies(),
-            growths_open=len(store.open_growths()), swapping=serving.successor is not None,
-            unlearning=parts.unlearning.busy, paused=governor.stopped,
-            training_paused=governor.pause, connections=self.link.connection,
-            canary=self.session.canary, denied=outbox.denied,
-            dropped=Dropped(outbox.dropped, self.link.dropped, outbox.too_large),
-            storage_full_since=self.full_since, memory=self._memory(),
-            temperature=governor.reading.celsius, throttled=governor.reading.throttled,
-            energy=governor.energy(ingest.taken["stored"]),
-        )
-
-    def _memory(self) -> MemoryUse:
-        daemon, learner = peak_memory(), self.supervisor.peak
-        return MemoryUse(
-            budget=self.budget.size, plan=self.plan.total, steps_down=self.parts.growths.steps,
-            peak=daemon + learner, daemon_peak=daemon, learner_peak=learner,
-            daemon=resident_memory())
+        self.status.health(
+            self.parts.health(canary=self.session.canary, full_since=self.full_since))
 
     # --- a full disk ---
 

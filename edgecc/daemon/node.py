@@ -9,10 +9,9 @@ from edgecc.config.schema import Config
 from edgecc.errors import EdgeccError, MessageError
 from edgecc.mqtt.events import Events
 from edgecc.mqtt.outbox import Outbox
-from edgecc.mqtt.reply import refuse, reply
 from edgecc.plan.budget import Budget
 from edgecc.plan.plan import Plan
-from edgecc.protocol.messages import Command
+from edgecc.protocol.messages import Command, to_json
 from edgecc.serving.generations import Generations
 from edgecc.serving.serving import Serving
 from edgecc.serving.stems import Stems
@@ -34,10 +33,22 @@ class Node:
     offers: Offers
 
     def reply(self, command: Command, data: Any) -> None:
-        reply(self.outbox, self.config.topics, command, data)
+        """Answer a command."""
+        self._send(command, {"status": "ok", "code": 0, "error": None, "data": data})
 
     def refuse(self, command: Command, error: EdgeccError) -> None:
-        refuse(self.outbox, self.config.topics, command, error)
+        """Answer a command with the error that it came to."""
+        self._send(command, {
+            "status": "error", "code": error.exit_code, "error": str(error), "data": None})
+
+    def _send(self, command: Command, body: dict[str, Any]) -> None:
+        """On the topic that the command asks for, if it is one for responses of this node."""
+        topics, wanted = self.config.topics, command.response_topic
+        topic = topics / f"response/{command.verb}"
+        if wanted and wanted.startswith(f"{topics.root}/response/"):
+            topic = wanted
+        options = {} if command.correlation is None else {"CorrelationData": command.correlation}
+        self.outbox.send(topic, to_json({"id": command.id} | body), **options)
 
     def check_not_unlearning(self) -> None:
         """MessageError while samples are being unlearnt."""

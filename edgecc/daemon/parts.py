@@ -1,5 +1,6 @@
 """What a daemon rebuilds from its log: at the start, after a full disk, after a reload."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +13,14 @@ from edgecc.daemon.status import Status
 from edgecc.daemon.trial import Trial
 from edgecc.daemon.unlearning import Unlearning
 from edgecc.daemon.upkeep import Upkeep
+from edgecc.host.memory import peak_memory, resident_memory
 from edgecc.ingest.monitor import Monitor
 from edgecc.ingest.pipeline import Ingest
 from edgecc.ingest.prequential import WINDOW, Prequential
 from edgecc.ingest.quotas import Quotas
 from edgecc.mqtt.connection import Link
 from edgecc.plan.plan import most_classes
+from edgecc.protocol.health import Dropped, Health, MemoryUse
 from edgecc.serving.unknown import WINDOW as RIGHT_ANSWERS
 from edgecc.serving.unknown import Unknown
 from edgecc.store import meta
@@ -32,6 +35,7 @@ class Parts:
         """Counters go on from `before`. health: publishes it; reload: rereads the configuration."""
         config, store = node.config, node.store
         self.node, self.serving = node, node.serving
+        self._link, self._supervisor, self._governor = link, supervisor, governor
         right, total = store.hit_counts()
         self.prequential = Prequential(right=right, total=total, newest=store.hits(WINDOW))
         self.monitor = Monitor(config, store, node.events.record)
@@ -61,6 +65,34 @@ class Parts:
         self.node.offers.publish(
             serving=self.serving.number, keep=self.node.config.keep_generations,
             needed=self.serving.in_use | set(self.growths.parents.values()))
+
+    def health(self, *, canary: str, full_since: float | None) -> Health:
+        """How the node is doing; the session's canary, and since when the disk is full."""
+        node, serving, governor = self.node, self.serving, self._governor
+        store, outbox, predictor = node.store, node.outbox, serving.predictor
+        return Health(
+            ts=time.time(), generation=serving.number,
+            readout=0 if predictor is None else predictor.cursor, lag=serving.lag,
+            classes=[] if predictor is None else predictor.readout.classes,
+            log=store.counts(), acked=self.ingest.acked, taken=dict(self.ingest.taken),
+            refused=dict(self.quotas.refused), distrusted=self.monitor.distrusted,
+            prequential=self.prequential.accuracies(),
+            growths_open=len(store.open_growths()), swapping=serving.successor is not None,
+            unlearning=self.unlearning.busy, paused=governor.stopped,
+            training_paused=governor.pause, connections=self._link.connection, canary=canary,
+            denied=outbox.denied,
+            dropped=Dropped(outbox.dropped, self._link.dropped, outbox.too_large),
+            storage_full_since=full_since, memory=self._memory(),
+            temperature=governor.reading.celsius, throttled=governor.reading.throttled,
+            energy=governor.energy(self.ingest.taken["stored"]),
+        )
+
+    def _memory(self) -> MemoryUse:
+        daemon, learner = peak_memory(), self._supervisor.peak
+        return MemoryUse(
+            budget=self.node.budget.size, plan=self.node.plan.total,
+            steps_down=self.growths.steps, peak=daemon + learner, daemon_peak=daemon,
+            learner_peak=learner, daemon=resident_memory())
 
     def close(self) -> None:
         """Others will be built in place of these."""

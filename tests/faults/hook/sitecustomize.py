@@ -24,7 +24,7 @@ from typing import Any
 POINTS = {
     "daemon": {
         "after receive": ("edgecc.mqtt.connection", "Link._on_message", "after"),
-        "before write": ("edgecc.ingest.pipeline", "Ingest._log", "before"),
+        "before write": ("edgecc.ingest.commit", "Committer.commit", "before"),
         "mid-write": ("edgecc.store.writer", "Store.record", "after"),
         "after write": ("edgecc.store.writer", "Store.transaction", "within"),
         "after commit": ("edgecc.store.writer", "Store.transaction", "after"),
@@ -36,7 +36,7 @@ POINTS = {
         "after rename": ("pathlib", "Path.rename", "after"),
         "before replace": ("pathlib", "Path.replace", "before"),
         "after replace": ("pathlib", "Path.replace", "after"),
-        "before swap": ("edgecc.serving.generations", "Serving.swap", "before"),
+        "before swap": ("edgecc.serving.serving", "Serving.swap", "before"),
     },
     "learner": {
         "mid-training": ("edgecc.learn.network", "Network.sweep", "before"),
