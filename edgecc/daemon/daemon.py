@@ -55,7 +55,7 @@ def run(config: Config, reread: Callable[[], Config]) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. reread: the configuration as it is."""
     config.state.make()
     with locked(config.state.lock, "give this one its own state_dir"):
-        with allocator.little_code():
+        with allocator.releasing_code():
             daemon = Daemon(config, reread)
             daemon.start()
         daemon.serve()
@@ -129,7 +129,7 @@ class Daemon:
             signal.signal(number, self._on_signal)
         self.governor.start()
         self.link.start()
-        allocator.let_go()
+        allocator.release_memory()
         notify("READY=1")
 
     def serve(self) -> None:

@@ -46,7 +46,7 @@ class Upkeep:
         if not store.requests.busy:
             self._retain()
         if self._due("let go", _LET_GO):
-            allocator.let_go()
+            allocator.release_memory()
         if self._due("forget", _FORGET):
             with store.transaction():
                 store.forget_ids(time.time() - node.config.mqtt.session_expiry)

@@ -1,4 +1,5 @@
-"""What a growth learns from: labelled rows of the log at a cursor, drawn, and seen by the trunk."""
+"""What a growth learns from: labelled rows of the log at a cursor, mini-batches of them, and their
+maps behind the frozen trunk."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Rows:
 
     @staticmethod
     def at(store: Reader, spec: Input, cursor: int) -> "Rows":
-        """Those of the log."""
+        """The labelled rows of the log."""
         classes = store.classes(cursor)
         index = {label: k for k, label in enumerate(classes)}
         table = np.fromiter(
@@ -67,19 +68,18 @@ class Rows:
         return len(self.targets)
 
     @property
-    def judging(self) -> NDArray[np.int64]:
-        """Positions that judge candidates: those held out, thinned evenly where they are many."""
+    def validation(self) -> NDArray[np.int64]:
+        """Positions of the validation set: held-out rows, thinned evenly where there are many."""
         held = np.flatnonzero(self.held)
         return held[np.linspace(0, len(held) - 1, min(len(held), VALIDATION_ROWS)).astype(np.int64)]
 
     @property
-    def judges(self) -> list[str]:
-        """Labels of those that judge."""
-        return [self.classes[target] for target in self.targets[self.judging]]
+    def validation_labels(self) -> list[str]:
+        return [self.classes[target] for target in self.targets[self.validation]]
 
     @property
     def training(self) -> NDArray[np.int64]:
-        """Positions that are not held out."""
+        """Positions of the rows that are not held out."""
         return np.flatnonzero(~self.held)
 
 
@@ -93,14 +93,14 @@ class Maps:
         self.size = (height, width)
 
     def batch(self, positions: NDArray[np.int64], change: Change | None = None) -> Batch:
-        """Samples are changed first, if asked."""
+        """The maps (B, C, H, W) of samples, which `change` augments first."""
         samples = (self._rows.read(int(position)) for position in positions)
         return self.of(samples if change is None else map(change, samples))
 
     def of(self, samples: Iterable[NDArray[Any]]) -> Batch:
-        """The same of samples (C, H, W) that are not rows."""
-        found = np.fromiter(map(self._map, samples), (np.float32, (*self.size, self.channels)))
-        return found.transpose(0, 3, 1, 2)
+        """The maps (B, C, H, W) of samples (C, H, W)."""
+        maps = np.fromiter(map(self._map, samples), (np.float32, (*self.size, self.channels)))
+        return maps.transpose(0, 3, 1, 2)
 
     def batches(self, positions: NDArray[np.int64], size: int = 50) -> Iterator[Batch]:
         for start in range(0, len(positions), size):
@@ -111,16 +111,16 @@ class Maps:
 
 
 class Draws:
-    """Batches without replacement within an epoch; batch `step` depends on nothing before it."""
+    """Mini-batches, each row once a pass; batch `step` depends on nothing before it."""
 
     def __init__(self, rows: NDArray[np.int64], batch: int, key: tuple[int, ...]) -> None:
         self._rows, self._key = rows, key
         self._batch = min(batch, len(rows))
-        self._epoch, self._order = -1, rows
+        self._pass, self._order = -1, rows
 
     def batch(self, step: int) -> NDArray[np.int64]:
-        epoch, place = divmod(step, len(self._rows) // self._batch)
-        if epoch != self._epoch:
-            generator = np.random.default_rng((*self._key, epoch))
-            self._epoch, self._order = epoch, generator.permutation(self._rows)
+        number, place = divmod(step, len(self._rows) // self._batch)
+        if number != self._pass:
+            generator = np.random.default_rng((*self._key, number))
+            self._pass, self._order = number, generator.permutation(self._rows)
         return self._order[place * self._batch : (place + 1) * self._batch]

@@ -1,4 +1,4 @@
-"""Does a trunk serve better? Its readout learns the training rows and answers the held-out ones."""
+"""Evaluates a trunk: its readout learns the training rows and predicts the validation set."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,18 +25,18 @@ from edgecc.trunk.trunk import Trunk
 
 _REPORT_EVERY = 1000  # rows
 
-# Few rows are held out where rows were evicted: their scores tell more than how many are right.
+# Where rows were evicted the validation set is small: squared errors say more than accuracy.
 By = Literal["accuracy", "error"]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a readout says to the held-out rows, with the penalty that does best on them."""
+    """How a readout does on the validation set, with the ridge strength that does best there."""
 
     accuracy: float
     alpha: float
     temperature: float
-    errors: Floats  # squared error of each row's scores (n,), before classes are corrected for
+    errors: Floats  # (n,) squared error of each row's scores, before the correction for priors
 
     @staticmethod
     def of(readout: Readout, held: Features, labels: Sequence[str], by: By) -> "Answers":
@@ -48,7 +48,7 @@ class Answers:
             squared_errors(readout, values, labels))
 
     def gain_over(self, other: "Answers") -> tuple[float, float]:
-        """Mean squared error less than the other's, and the standard error of that."""
+        """By how much the mean squared error is lower than the other's, and its standard error."""
         gain = other.errors - self.errors
         if len(gain) < 2:
             return 0.0, float("inf")
@@ -56,127 +56,128 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a trunk said to the held-out rows, and its readout once it has learnt those too."""
+class Evaluation:
+    """A trunk's answers on the validation set, and its readout with and without that set."""
 
     answers: Answers
-    readout: Readout
-    before: Readout  # without the rows that judge
-    held: NDArray[np.float32]  # features of the rows that judge (n, dim): whole, so exact
-    labels: list[str]  # of the rows that judge
-    by: By  # what is best
+    readout: Readout  # knows the validation set too
+    before: Readout  # does not
+    held: NDArray[np.float32]  # (n, dim) integer features of the validation set
+    labels: list[str]  # of the validation set
+    by: By  # what the best ridge strength is chosen by
+
+    @staticmethod
+    def of(
+        readout: Readout, before: Readout, held: NDArray[np.float32], labels: list[str], by: By
+    ) -> "Evaluation":
+        return Evaluation(Answers.of(before, held, labels, by), readout, before, held, labels, by)
 
     def answers_of_first(self, dim: int) -> Answers:
-        """Had the trunk only its first `dim` features."""
+        """The answers of a trunk that has only the first `dim` features."""
         return Answers.of(self.before.prefix(dim), self.held[:, :dim], self.labels, self.by)
 
-    def first(self, dim: int) -> "Judged":
-        """The same for a trunk that has only the first `dim` features."""
+    def first(self, dim: int) -> "Evaluation":
+        """The evaluation of a trunk that has only the first `dim` features."""
         if dim == self.readout.dim:
             return self
-        return _judged(
+        return Evaluation.of(
             self.readout.prefix(dim), self.before.prefix(dim), self.held[:, :dim], self.labels,
             self.by)
 
 
-def judge(trunk: Trunk, rows: Rows, report: Callable[[int], None]) -> Judged:
-    """Learn the training rows, answer the held-out ones, then learn those as well."""
+def evaluate(trunk: Trunk, rows: Rows, report: Callable[[int], None]) -> Evaluation:
+    """Learn the training rows, predict the validation set, then learn that as well."""
     readout, held = Readout(trunk.dim, list(rows.classes)), _held(trunk, rows)
-    for features, position, judges in _features(trunk, rows, report):
-        if judges is not None:
-            held[judges] = features
+    for features, position, place in _features(trunk, rows, report):
+        if place is not None:
+            held[place] = features
         else:
             target = rows.targets[position]
             readout.learn(features, rows.classes[target], weight=rows.weights[target])
     before = readout.copy()
-    for one, target in zip(held, rows.targets[rows.judging], strict=True):
+    for one, target in zip(held, rows.targets[rows.validation], strict=True):
         readout.learn(one, rows.classes[target], weight=rows.weights[target])
-    return _judged(readout, before, held, rows.judges, "accuracy")
+    return Evaluation.of(readout, before, held, rows.validation_labels, "accuracy")
 
 
-def judge_extended(
+def evaluate_extended(
     trunk: Trunk, rows: Rows, sums: Readout, dim: int, report: Callable[[int], None]
-) -> Judged:
-    """The same where rows were evicted: `sums` knows all of them by the stem's `dim` features.
+) -> Evaluation:
+    """Evaluate where rows were evicted: `sums` knows all rows by the stem's `dim` features.
 
-    Those are kept as they are; what the blocks make of an evicted row is estimated on the training
-    rows, and believed as far as the held-out ones bear it out.
+    The sums of the stem's features stay as they are. What the blocks would make of an evicted row
+    is estimated on the training rows, and used as far as the validation set confirms it.
     """
     gone = sums.prefix(dim)
     gone.arrange(rows.classes)
     stored, sample = (Readout(trunk.dim, list(gone.classes)) for _ in range(2))
     weights, count = _standing_for(gone.counts, rows)
     held = _held(trunk, rows)
-    for features, position, judges in _features(trunk, rows, report):
+    for features, position, place in _features(trunk, rows, report):
         target = rows.targets[position]
         label = rows.classes[target]
         gone.unlearn(features[:dim], label)
-        if judges is not None:
-            held[judges] = features
+        if place is not None:
+            held[place] = features
         else:
             stored.learn(features, label)
             sample.learn(features, label, weight=weights[target])
     fit = Fit.of(sample, dim, rows=count)
-    del sample  # matrices, which memory is planned without
+    del sample  # the memory plan has no room for its matrices beside the next ones
     signal = extend(stored, gone, fit)
     del fit
-    share = confirmed_share(stored, signal, held, rows.judges)
+    share = confirmed_share(stored, signal, held, rows.validation_labels)
     stored.B[:, dim + 1 :] += np.rint(share * signal)
     readout = stored.copy()
-    for one, label in zip(held, rows.judges, strict=True):
+    for one, label in zip(held, rows.validation_labels, strict=True):
         readout.learn(one, label)
-    return _judged(readout, stored, held, rows.judges, "error")
+    return Evaluation.of(readout, stored, held, rows.validation_labels, "error")
 
 
 def _standing_for(counts: Floats, rows: Rows) -> tuple[Floats, float]:
-    """How many evicted rows each training row stands for, by class, where `counts` are known; and
-    as how many rows of one weight they count."""
+    """How many evicted rows a training row of each class stands for, and the effective number of
+    rows; `counts` are the samples ever learnt, by class."""
     size = len(rows.classes)
-    training = np.bincount(np.delete(rows.targets, rows.judging), minlength=size)
+    training = np.bincount(np.delete(rows.targets, rows.validation), minlength=size)
     missing = counts[:size] - np.bincount(rows.targets, minlength=size)
     weights = np.maximum(missing, 0.0) / np.maximum(training, 1)
     return weights, effective_rows(weights, training)
 
 
 def answers_of_known(trunk: Trunk, rows: Rows, sums: Readout) -> Answers:
-    """Of `sums`, which know every row by this trunk's features, once without those that judge."""
+    """The answers of `sums`, which knows every row by this trunk's features, without the
+    validation set."""
     run, before, held = Interpreter(trunk.compile()).run, sums.copy(), _held(trunk, rows)
-    for i, position in enumerate(rows.judging):
+    for i, position in enumerate(rows.validation):
         held[i] = to_integers(run(trunk.scale(rows.read(int(position)))))
-        before.unlearn(held[i], rows.judges[i])
-    return Answers.of(before, held, rows.judges, "error")
+        before.unlearn(held[i], rows.validation_labels[i])
+    return Answers.of(before, held, rows.validation_labels, "error")
 
 
 def _held(trunk: Trunk, rows: Rows) -> NDArray[np.float32]:
-    return np.zeros((len(rows.judging), trunk.dim), np.float32)
+    return np.zeros((len(rows.validation), trunk.dim), np.float32)
 
 
 def _features(
     trunk: Trunk, rows: Rows, report: Callable[[int], None]
 ) -> Iterator[tuple[Features, int, int | None]]:
-    """Whole-number features of each row, its position, and its place among those that judge."""
+    """Integer features of each row, its position, and its place in the validation set or None."""
     run = Interpreter(trunk.compile()).run
-    place = {int(position): i for i, position in enumerate(rows.judging)}
+    place = {int(position): i for i, position in enumerate(rows.validation)}
     for position in range(len(rows)):
         yield to_integers(run(trunk.scale(rows.read(position)))), position, place.get(position)
         if position % _REPORT_EVERY == 0:
             report(position)
 
 
-def _judged(
-    readout: Readout, before: Readout, held: NDArray[np.float32], labels: list[str], by: By
-) -> Judged:
-    return Judged(Answers.of(before, held, labels, by), readout, before, held, labels, by)
-
-
-def int8_agreement(trunk: Trunk, rows: Rows, judged: Judged) -> float:
-    """Share of held-out rows on which int8 and float32 features name the same class."""
-    if not len(judged.held):
+def int8_agreement(trunk: Trunk, rows: Rows, evaluation: Evaluation) -> float:
+    """Share of the validation set on which int8 and float32 features predict the same class."""
+    if not len(evaluation.held):
         return 1.0
     run = Interpreter(replace(trunk, ranges=None).compile()).run
-    weights = judged.before.weights(judged.answers.alpha)
+    weights = evaluation.before.weights(evaluation.answers.alpha)
     same = 0
-    for position, features in zip(rows.judging, judged.held, strict=True):
+    for position, features in zip(rows.validation, evaluation.held, strict=True):
         exact = to_integers(run(trunk.scale(rows.read(int(position)))))
         same += scores(weights, exact).argmax() == scores(weights, features).argmax()
-    return float(same / len(judged.held))
+    return float(same / len(evaluation.held))

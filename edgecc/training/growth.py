@@ -1,10 +1,9 @@
-"""Growing a trunk: train its blocks, freeze and compile them bottom up, judge how many to keep.
+"""Growing a trunk: train its blocks, freeze and compile them bottom up, evaluate how many to keep.
 
-A growth starts from the stem and sees every sample labelled up to its cursor. All blocks train in
-one sweep: each draw updates every block on its predecessor's output, and no gradient crosses. A
-growth is a function of the log, the recipe, the plan and the seed: killed anywhere, it resumes to
-the same bytes. Its draws come from generators seeded by (seed, growth, step), so there is no other
-state.
+A growth starts from the stem and sees every sample labelled up to its cursor. Each mini-batch
+updates every block on the output of the block before, and no gradient crosses a block's boundary.
+A growth is a function of the log, the recipe, the plan and the seed: killed anywhere, it resumes to
+the same bytes. Its random generators are seeded by (seed, growth, step), so it has no other state.
 """
 
 import json
@@ -34,11 +33,11 @@ from edgecc.store.reader import Growth
 from edgecc.training.dataset import Draws, Maps, Rows
 from edgecc.training.evaluation import (
     Answers,
-    Judged,
+    Evaluation,
     answers_of_known,
+    evaluate,
+    evaluate_extended,
     int8_agreement,
-    judge,
-    judge_extended,
 )
 from edgecc.training.label_filter import plausible
 from edgecc.training.recipe import Recipe
@@ -54,7 +53,7 @@ Report = Callable[[dict[str, Any]], None]
 
 
 class Grower:
-    """Runs one growth in `folder`, reporting progress; yields a verdict per block."""
+    """Runs one growth in `folder`, and reports its progress."""
 
     def __init__(
         self, growth: Growth, parent: Generation, rows: Rows, *, plan: Plan, seed: int,
@@ -68,15 +67,13 @@ class Grower:
         self.sums = sums
 
     def run(self) -> Iterator[dict[str, Any]]:
-        """What each block is worth, bottom up; one of them is accepted, or none."""
+        """A verdict for each number of blocks, from one up; at most one is accepted."""
         if len(self.rows.classes) < 2:
             return
         path = self.folder / "verdicts.json"
         if not path.exists():
             files.replace(path, json.dumps(self._verdicts()).encode())
         yield from json.loads(path.read_text())
-
-    # --- training and freezing ---
 
     def grown(self) -> Trunk:
         """All planned blocks, trained and frozen on the stem."""
@@ -122,7 +119,7 @@ class Grower:
             sums.add(z)
             largest = np.maximum(largest, np.asarray(z).max((0, 2, 3)))
         moments = sums.mean_and_variance()
-        mean, variance = (np.asarray(found) for found in moments)
+        mean, variance = (np.asarray(moment) for moment in moments)
         weights, bias = block.folded(*moments)
         high = float(((largest - mean) / np.sqrt(variance + EPS)).max())
         _, *out = block.output_shape(maps.size)
@@ -142,7 +139,7 @@ class Grower:
     def calibrated_stem(self) -> Trunk:
         """The parent's stem with int8 ranges measured on calibration rows.
 
-        Where rows were evicted it stays as it is, to the bit, and so does what it has learnt.
+        Where rows were evicted the stem stays as it is, to the bit, so that its sums stay true.
         """
         parent = self.parent.trunk
         if self.sums is not None:
@@ -163,46 +160,44 @@ class Grower:
     def _generator(self, use: int, number: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, self.growth.number, use, number))
 
-    # --- judging ---
-
     def _verdicts(self) -> list[dict[str, Any]]:
-        """Held-out accuracy of the stem with one block, two, and so on: the best is kept, where it
-        beats what serves."""
+        """Evaluate the stem with one block, two, and so on; write the best where it beats what
+        serves."""
         serving = self._serving()
-        trunk, judged, agreement = self._in_int8(self.grown())
+        trunk, evaluation, agreement = self._in_int8(self.grown())
         depths = [trunk.first(blocks) for blocks in range(len(trunk.layers))]
-        found = [judged.answers_of_first(part.dim) for part in depths]
-        best = max(range(len(depths)), key=lambda depth: (self._worth(found[depth]), -depth))
-        better = self._beats(found[best], serving)
+        answers = [evaluation.answers_of_first(part.dim) for part in depths]
+        best = max(range(len(depths)), key=lambda depth: (self._worth(answers[depth]), -depth))
+        better = self._beats(answers[best], serving)
         verdicts = [
             {
                 "growth": self.growth.number, "block": depth, "cursor": self.growth.cursor,
                 "accepted": depth == best and better,
-                "helps": depth <= best, "held_out": found[depth].accuracy,
-                "held_out_without": found[depth - 1].accuracy,
+                "helps": depth <= best, "held_out": answers[depth].accuracy,
+                "held_out_without": answers[depth - 1].accuracy,
                 "held_out_serving": serving.accuracy,
-                "held_rows": len(judged.labels), "int8": trunk.ranges is not None,
-                "int8_agreement": agreement, **self._gain(found[depth], serving),
+                "held_rows": len(evaluation.labels), "int8": trunk.ranges is not None,
+                "int8_agreement": agreement, **self._gain(answers[depth], serving),
             }
             for depth in range(1, len(depths))
         ]
         for verdict in verdicts:
             if verdict["accepted"]:
-                verdict.update(self._write(depths[best], judged.first(depths[best].dim)))
+                verdict.update(self._write(depths[best], evaluation.first(depths[best].dim)))
         return verdicts
 
     def _serving(self) -> Answers:
         trunk = self.parent.trunk
         if self.sums is not None:
             return answers_of_known(trunk, self.rows, self.sums)
-        return self.judge(trunk).answers
+        return self.evaluate(trunk).answers
 
     def _worth(self, answers: Answers) -> float:
-        """By what depths are compared."""
+        """What numbers of blocks are compared by."""
         return answers.accuracy if self.sums is None else -float(answers.errors.sum())
 
     def _beats(self, answers: Answers, serving: Answers) -> bool:
-        """More right; where rows were evicted, closer by more than chance makes it but seldom."""
+        """Higher accuracy; where rows were evicted, a gain of more than two standard errors."""
         if self.sums is None:
             return answers.accuracy > serving.accuracy
         gain, error = answers.gain_over(serving)
@@ -214,47 +209,45 @@ class Grower:
         gain, error = answers.gain_over(serving)
         return {"gain": gain, "gain_error": error}
 
-    def _in_int8(self, trunk: Trunk) -> tuple[Trunk, Judged, float]:
+    def _in_int8(self, trunk: Trunk) -> tuple[Trunk, Evaluation, float]:
         """The trunk in int8, or in float32 where the two disagree too often; and the agreement.
 
-        Where rows were evicted it is as its stem is, which cannot change any more.
+        Where rows were evicted the trunk keeps the type of its stem, which cannot change any more.
         """
-        judged, agreement = self.judge(trunk), 1.0
+        evaluation, agreement = self.evaluate(trunk), 1.0
         if trunk.ranges is not None:
-            agreement = int8_agreement(trunk, self.rows, judged)
+            agreement = int8_agreement(trunk, self.rows, evaluation)
         if agreement < _INT8_AGREEMENT and self.sums is None:
             trunk = replace(trunk, ranges=None)
-            judged = self.judge(trunk)
-        return trunk, judged, agreement
+            evaluation = self.evaluate(trunk)
+        return trunk, evaluation, agreement
 
-    def judge(self, trunk: Trunk) -> Judged:
+    def evaluate(self, trunk: Trunk) -> Evaluation:
         blocks, rows = len(trunk.layers) - 1, len(self.rows)
 
         def report(row: int) -> None:
             self._progress("evaluating", blocks=blocks, step=row, steps=rows)
 
         if self.sums is None:
-            return judge(trunk, self.rows, report)
-        return judge_extended(trunk, self.rows, self.sums, trunk.first(0).dim, report)
+            return evaluate(trunk, self.rows, report)
+        return evaluate_extended(trunk, self.rows, self.sums, trunk.first(0).dim, report)
 
-    def _write(self, candidate: Trunk, judged: Judged) -> dict[str, Any]:
+    def _write(self, candidate: Trunk, evaluation: Evaluation) -> dict[str, Any]:
         model = candidate.compile()
         about = self.parent.manifest
         manifest = generation.base_manifest(
             about.node, Input(about.node_input["kind"], tuple(about.node_input["shape"])),
             parent=about.digest, cursor=self.growth.cursor, growth=self.growth.number,
-            alpha=judged.answers.alpha, temperature=judged.answers.temperature,
+            alpha=evaluation.answers.alpha, temperature=evaluation.answers.temperature,
             recipe=self.growth.recipe, plan=self.plan.describe(),
-            metrics={"held_out": judged.answers.accuracy},
+            metrics={"held_out": evaluation.answers.accuracy},
             others=[] if self.sums is None else about.others,
         )
         folder = self.folder / "candidate"
         written = generation.write(
-            folder, manifest=manifest, trunk=candidate, readout=judged.readout, model=model
+            folder, manifest=manifest, trunk=candidate, readout=evaluation.readout, model=model
         )
         return {"candidate": str(folder), "digest": written.digest, "model_bytes": len(model)}
-
-    # --- surviving a kill ---
 
     def _resume(self, network: Network) -> int:
         """The step to go on from; `network` as it was there."""

@@ -52,7 +52,7 @@ def main() -> int:
 
 def _run(order: Order, pause: Callable[[], None]) -> None:
     with ExitStack() as start:  # ends with the first step, or where there is none to take
-        start.enter_context(allocator.little_code())
+        start.enter_context(allocator.releasing_code())
         _grow(order, pause, start.close)
 
 
@@ -96,14 +96,14 @@ class _Reports:
 
     def __init__(self, started: Callable[[], None]) -> None:
         """started: called once training has begun."""
-        allocator.let_go()
+        allocator.release_memory()
         self._started, self._phase = started, ""
 
     def say(self, said: dict[str, Any]) -> None:
         if said["phase"] == "training":
             self._started()
         if said["phase"] != self._phase:
-            allocator.let_go()
+            allocator.release_memory()
             self._phase = said["phase"]
         _say({"type": "train", **said})
 

@@ -126,7 +126,7 @@ def test_a_growth_after_evictions_keeps_the_sums_of_its_stem_whenever_it_starts(
     at_once = grower(log, log.moved(log.saved(), LABELS), "at once")
     log.label(("d-650", "3"), (stored(log)[0], "5"))
     later = grower(log, log.moved(log.saved(), LABELS), "later")
-    found = [one.judge(one.grown()).readout for one in (at_once, later)]
+    found = [one.evaluate(one.grown()).readout for one in (at_once, later)]
     assert same(found[0].copy(), found[1].copy())
     assert found[0].dim > exact.dim
     exact.arrange(found[0].classes)
@@ -145,11 +145,11 @@ def test_a_growth_keeps_another_node_s_samples_and_says_so(log: Log) -> None:
     about = replace(log.parent.manifest, others=["their key"])
     growing.parent = replace(log.parent, manifest=about)
     trunk = growing.grown()
-    judged = growing.judge(trunk)
-    exact.arrange(judged.readout.classes)
-    assert same(judged.readout.prefix(exact.dim), exact)
-    assert judged.readout.counts[judged.readout.classes.index("theirs")] == 100
-    growing._write(trunk, judged)
+    evaluation = growing.evaluate(trunk)
+    exact.arrange(evaluation.readout.classes)
+    assert same(evaluation.readout.prefix(exact.dim), exact)
+    assert evaluation.readout.counts[evaluation.readout.classes.index("theirs")] == 100
+    growing._write(trunk, evaluation)
     written = generation.read_manifest(log.folder / "merged" / "candidate")
     assert manifest.parse(written).others == ["their key"]
 

@@ -31,7 +31,7 @@ class Seen:
         return readout
 
     def extended(self) -> tuple[Readout, Floats]:
-        """As `judging.judge_extended` does, and the signal of the new features' residuals."""
+        """As `evaluation.evaluate_extended` does, and the signal of the new features' residuals."""
         stored = self.sums(self.stored, self.features.shape[1])
         gone = self.sums(~self.stored, self.dim)
         weights = gone.counts / np.maximum(stored.counts, 1)

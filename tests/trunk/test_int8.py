@@ -73,7 +73,7 @@ def grown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         plan=device.plan, seed=0, folder=tmp_path_factory.mktemp("growth"), report=lambda _: None,
         network=network)
     trunk = grower.grown()
-    held = [rows.read(int(position)) for position in rows.judging]
+    held = [rows.read(int(position)) for position in rows.validation]
     return Grown(trunk, made[0], rows, held)
 
 

@@ -103,13 +103,13 @@ def with_blocks(config: Config, labels: int) -> Manifest:
             Growth(1, labels, {"epochs": 0}), served, rows, seed=0, folder=Path(work),
             plan=Plan.restored(served.manifest.plan), report=lambda _: None)
         trunk = grower.grown()
-        judged = grower.judge(trunk)
+        evaluation = grower.evaluate(trunk)
         manifest = generation.base_manifest(
             config.node, config.input_spec, parent=served.manifest.digest, cursor=labels, growth=1,
-            alpha=judged.answers.alpha, temperature=judged.answers.temperature,
+            alpha=evaluation.answers.alpha, temperature=evaluation.answers.temperature,
             plan=served.manifest.plan, recipe=served.manifest.recipe)
         candidate = Path(work) / "candidate"
-        generation.write(candidate, manifest=manifest, trunk=trunk, readout=judged.readout)
+        generation.write(candidate, manifest=manifest, trunk=trunk, readout=evaluation.readout)
         return generation.adopt(candidate, folder, keys.signing)
 
 

@@ -27,7 +27,7 @@ from edgecc.plan import planner
 from edgecc.protocol.sample import Input
 from edgecc.store.reader import Growth
 from edgecc.training.dataset import Rows
-from edgecc.training.evaluation import judge
+from edgecc.training.evaluation import evaluate
 from edgecc.training.growth import Grower
 from edgecc.training.recipe import Recipe
 from edgecc.trunk.compile import Layer
@@ -204,8 +204,8 @@ def _loss(trunk: Trunk, rows: Rows, stream: Stream, size: Size) -> Found:
 
 def _right(trunk: Trunk, rows: Rows, stream: Stream, tests: int) -> NDArray[np.bool_]:
     """Which test pictures the readout that `rows` give this trunk gets right."""
-    judged, run = judge(trunk, rows, lambda _: None), Interpreter(trunk.compile()).run
+    evaluation, run = evaluate(trunk, rows, lambda _: None), Interpreter(trunk.compile()).run
     features = np.array([to_integers(run(trunk.scale(x))) for x in stream.test_images[:tests]])
-    named = scores(judged.readout.weights(judged.answers.alpha), features).argmax(axis=1)
+    named = scores(evaluation.readout.weights(evaluation.answers.alpha), features).argmax(axis=1)
     classes = np.array([int(name) for name in rows.classes])
     return np.asarray(classes[named] == stream.test_targets[:tests])

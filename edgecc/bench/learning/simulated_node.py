@@ -30,7 +30,7 @@ from edgecc.serving.predictor import Predictor, ridge_strength
 from edgecc.store.reader import Growth
 from edgecc.store.writer import HELD_OUT_IN
 from edgecc.training.dataset import Rows
-from edgecc.training.evaluation import Judged, judge
+from edgecc.training.evaluation import Evaluation, evaluate
 from edgecc.training.growth import Grower
 from edgecc.training.recipe import Recipe
 from edgecc.trunk.interpreter import Interpreter
@@ -166,9 +166,9 @@ class Device:
                     report=lambda _: None,
                 )
                 trunk = grower.grown()
-                judged = judge(trunk, rows, lambda _: None)
-                found.append(_accuracy(trunk, judged, rows, stream))
-                state = self._bytes(trunk, judged.readout)
+                evaluation = evaluate(trunk, rows, lambda _: None)
+                found.append(_accuracy(trunk, evaluation, rows, stream))
+                state = self._bytes(trunk, evaluation.readout)
         return {"accuracies": found, "state": state}
 
     def state(self) -> dict[str, int]:
@@ -207,10 +207,10 @@ class Device:
         return self.predictor
 
 
-def _accuracy(trunk: Trunk, judged: Judged, rows: Rows, stream: Stream) -> float:
+def _accuracy(trunk: Trunk, evaluation: Evaluation, rows: Rows, stream: Stream) -> float:
     """Test accuracy of the readout that `rows` gave this trunk."""
     run = Interpreter(trunk.compile()).run
     features = np.array([to_integers(run(trunk.scale(x))) for x in stream.test_images])
-    named = scores(judged.readout.weights(judged.answers.alpha), features).argmax(axis=1)
+    named = scores(evaluation.readout.weights(evaluation.answers.alpha), features).argmax(axis=1)
     classes = np.array([int(name) for name in rows.classes])
     return float(np.mean(classes[named] == stream.test_targets))

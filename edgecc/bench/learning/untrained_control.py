@@ -51,9 +51,9 @@ def _one(
             untrained, served, rows, plan=plan, seed=seed, folder=Path(work), report=lambda _: None
         )
         trunk = grower.grown().first(len(manifest.blocks) - 1)
-        judged = grower.judge(trunk)
+        evaluation = grower.evaluate(trunk)
     run = Interpreter(trunk.compile()).run
-    weights = judged.readout.weights(judged.answers.alpha)
+    weights = evaluation.readout.weights(evaluation.answers.alpha)
     features = np.array([to_integers(run(trunk.scale(x))) for x in images])
     named = np.array(rows.classes)[scores(weights, features).argmax(axis=1)]
     return float(np.mean(named == np.array(labels)))
