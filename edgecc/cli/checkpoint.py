@@ -7,7 +7,6 @@ others ask the node over MQTT.
 import json
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,7 @@ from edgecc.checkpoint.keyring import Keys
 from edgecc.checkpoint.manifest import FILES, Manifest
 from edgecc.checkpoint.pinned_keys import KEY_FILE, keep, keys_for_folder, pin
 from edgecc.checkpoint.signing import key_id
-from edgecc.cli.common import json_option, print_json, when, with_config
+from edgecc.cli.common import json_option, output, print_json, when, with_config
 from edgecc.config.schema import Config
 from edgecc.config.units import format_size
 from edgecc.errors import CheckpointError, EdgeccError, NotRunning
@@ -49,16 +48,15 @@ def list_offers(config: Config, as_json: bool) -> None:
     """List the generations that the node offers."""
     with Client(config) as client:
         offers = _offers(client, config)
-    if as_json:
-        print_json(offers)
-        return
-    for offer in offers:
-        held_out = "-" if offer["held_out"] is None else f"{offer['held_out']:.4f}"
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(offer["created"]))
-        click.echo(f"{offer['generation']:6}  {when}  {offer['blocks']} blocks  "
-                   f"{offer['classes']:4} classes  held-out {held_out}  "
-                   f"{format_size(offer['bytes']):>9}  {offer['digest'][:12]}"
-                   f"{'  serving' if offer['serving'] else ''}")
+    output(offers, map(_offer, offers), as_json)
+
+
+def _offer(offer: dict[str, Any]) -> str:
+    held_out = "-" if offer["held_out"] is None else f"{offer['held_out']:.4f}"
+    return (f"{offer['generation']:6}  {when(offer['created'])}  {offer['blocks']} blocks  "
+            f"{offer['classes']:4} classes  held-out {held_out}  "
+            f"{format_size(offer['bytes']):>9}  {offer['digest'][:12]}"
+            f"{'  serving' if offer['serving'] else ''}")
 
 
 @checkpoint.command()
@@ -120,15 +118,13 @@ def verify(folder: Path, key: str | None, as_json: bool) -> None:
 
 def _print_verified(manifest: Manifest, folder: Path, as_json: bool) -> None:
     size = sum(file.size for file in manifest.files.values())
-    if as_json:
-        print_json({
-            "folder": str(folder), "generation": manifest.number, "digest": manifest.digest,
-            "parent": manifest.parent, "node": manifest.node, "classes": manifest.classes,
-            "blocks": manifest.blocks, "metrics": dict(manifest.metrics), "bytes": size})
-    else:
-        click.echo(f"{folder}: generation {manifest.number} of {manifest.node}, verified "
-                   f"({format_size(size)}, {len(manifest.classes)} classes, "
-                   f"digest {manifest.digest[:12]})")
+    output({
+        "folder": str(folder), "generation": manifest.number, "digest": manifest.digest,
+        "parent": manifest.parent, "node": manifest.node, "classes": manifest.classes,
+        "blocks": manifest.blocks, "metrics": dict(manifest.metrics), "bytes": size,
+    }, [f"{folder}: generation {manifest.number} of {manifest.node}, verified "
+        f"({format_size(size)}, {len(manifest.classes)} classes, digest {manifest.digest[:12]})"],
+        as_json)
 
 
 @checkpoint.command()
@@ -196,11 +192,8 @@ def inspect(config: Config, place: str, key: str | None, as_json: bool) -> None:
     manifest = generation.load(folder, trusted).manifest
     signers = [str(one["keyid"])
                for one in json.loads(generation.read_manifest(folder))["signatures"]]
-    if as_json:
-        print_json(asdict(manifest) | {"digest": manifest.digest, "signed_by": signers,
-                                       "folder": str(folder)})
-    else:
-        click.echo("\n".join(_table(manifest, signers)))
+    about = {"digest": manifest.digest, "signed_by": signers, "folder": str(folder)}
+    output(asdict(manifest) | about, _table(manifest, signers), as_json)
 
 
 def _own(config: Config, number: int) -> Path:
@@ -253,12 +246,11 @@ def export(config: Config, number: int, folder: Path, as_json: bool) -> None:
     generation.load(source, keys.trusted)
     manifest = _copy(source, target, keys)
     keep(folder, keys.chain)  # the public keys, beside the copy
-    if as_json:
-        print_json({"folder": str(target), "generation": number, "digest": manifest.digest,
-                    "public_key": keys.chain.newest.encode().hex()})
-    else:
-        click.echo(f"{target}: generation {number} of {manifest.node}, verified (digest "
-                   f"{manifest.digest[:12]})")
+    output({
+        "folder": str(target), "generation": number, "digest": manifest.digest,
+        "public_key": keys.chain.newest.encode().hex(),
+    }, [f"{target}: generation {number} of {manifest.node}, verified (digest "
+        f"{manifest.digest[:12]})"], as_json)
 
 
 def _copy(source: Path, target: Path, keys: Keys) -> Manifest:

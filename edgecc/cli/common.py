@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -32,6 +32,15 @@ def with_config(command: Callable[Concatenate[Config, _P], _R]) -> Callable[_P, 
 
 def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def output(value: Any, text: Iterable[str], as_json: bool) -> None:
+    """Print `value` as JSON, else the lines of `text`."""
+    if as_json:
+        print_json(value)
+    else:
+        for line in text:
+            click.echo(line)
 
 
 def when(ts: float) -> str:

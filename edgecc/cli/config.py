@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import yaml
 
-from edgecc.cli.common import json_option, print_json, with_config
+from edgecc.cli.common import json_option, output, with_config
 from edgecc.config.loading import load
 from edgecc.config.schema import Config
 from edgecc.config.schema import show as as_plain
@@ -81,7 +81,4 @@ def check(config: Config) -> None:
 def show(config: Config, as_json: bool) -> None:
     """Show every key with the value in force; secrets are masked."""
     values = as_plain(config)
-    if as_json:
-        print_json(values)
-    else:
-        click.echo(yaml.safe_dump(values, sort_keys=False), nl=False)
+    output(values, yaml.safe_dump(values, sort_keys=False).splitlines(), as_json)

@@ -1,8 +1,8 @@
 """`edgecc keys`, on the node itself: show, create, rotate and revoke its signing keys."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 from nacl.signing import SigningKey, VerifyKey
@@ -10,7 +10,7 @@ from nacl.signing import SigningKey, VerifyKey
 from edgecc.checkpoint import generation, signing
 from edgecc.checkpoint.generation import MANIFEST
 from edgecc.checkpoint.keyring import Keys
-from edgecc.cli.common import json_option, print_json, with_config
+from edgecc.cli.common import json_option, output, when, with_config
 from edgecc.config.schema import Config
 from edgecc.config.state import State
 from edgecc.errors import CheckpointError
@@ -97,16 +97,11 @@ def _sign_again(state: State, old: VerifyKey, key: SigningKey) -> None:
 
 def _print(state: State, as_json: bool) -> None:
     rows = Keys(state).describe()
-    if as_json:
-        print_json(rows)
-        return
-    for row in rows:
-        standing = "signs" if row["signs"] else "still trusted"
-        if row["revoked"] is not None:
-            standing = f"revoked {_day(row['revoked'])}"
-        click.echo(f"{row['public_key']}  {row['fingerprint']}  since {_day(row['since'])}  "
-                   f"{standing}")
+    output(rows, map(_line, rows), as_json)
 
 
-def _day(ts: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(ts))
+def _line(key: dict[str, Any]) -> str:
+    standing = "signs" if key["signs"] else "still trusted"
+    if key["revoked"] is not None:
+        standing = f"revoked {when(key['revoked'])}"
+    return f"{key['public_key']}  {key['fingerprint']}  since {when(key['since'])}  {standing}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edgecc.cli.common import json_option, print_json, with_config
+from edgecc.cli.common import json_option, output, print_json, with_config
 from edgecc.config.schema import Config
 from edgecc.errors import ConfigError, MessageError, NotRunning
 from edgecc.mqtt.client import Client
@@ -70,15 +70,11 @@ def _show_sources(config: Config, as_json: bool) -> None:
     """One line for each source that has given labels."""
     with Client(config) as client:
         rows = client.command("sources", {}, timeout=60.0)
-    if as_json:
-        print_json(rows)
-        return
-    for row in rows:
-        standing = "distrusted" if row["distrusted"] else "trusted"
-        click.echo(f"{row['source']:16} {standing}{' by hand' if row['by_hand'] else ''}  "
-                   f"{row['misses']} of {row['labels']} labels differ from the prediction; of "
-                   f"{row['compared']} compared {row['missed']}, {row['expected']:.0f} expected; "
-                   f"{row['aside']} set aside")
+    output(rows, (
+        f"{row['source']:16} {'distrusted' if row['distrusted'] else 'trusted'}"
+        f"{' by hand' if row['by_hand'] else ''}  {row['misses']} of {row['labels']} labels "
+        f"differ from the prediction; of {row['compared']} compared {row['missed']}, "
+        f"{row['expected']:.0f} expected; {row['aside']} set aside" for row in rows), as_json)
 
 
 @sources.command()

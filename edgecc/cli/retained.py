@@ -10,7 +10,7 @@ from contextlib import nullcontext
 import click
 
 from edgecc.checkpoint import generation
-from edgecc.cli.common import json_option, print_json, with_config, yes_option
+from edgecc.cli.common import json_option, output, with_config, yes_option
 from edgecc.config.schema import Config
 from edgecc.errors import AuthError, EdgeccError
 from edgecc.host.lock import locked
@@ -39,10 +39,7 @@ def clear(config: Config, yes: bool, as_json: bool) -> None:
         Client(config) as client,
     ):
         topics = _clear(client, config, yes=yes)
-    if as_json:
-        print_json(topics)
-    else:
-        click.echo(f"{config.topics.root}: {len(topics)} retained topics cleared")
+    output(topics, [f"{config.topics.root}: {len(topics)} retained topics cleared"], as_json)
 
 
 def _clear(client: Client, config: Config, *, yes: bool) -> list[str]:

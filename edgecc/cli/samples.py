@@ -8,7 +8,7 @@ import click
 
 from edgecc.cli.common import (
     json_option,
-    print_json,
+    output,
     refuse_offline,
     when,
     with_config,
@@ -42,13 +42,9 @@ def list_samples(
     """List the newest samples."""
     start = None if since is None else since_seconds(since)
     rows = _log(config).samples(limit, source=source, since=start)
-    if as_json:
-        print_json(rows)
-        return
-    for row in rows:
-        held = "held out" if row["held_out"] else ""
-        click.echo(f"{when(row['ts'])}  {row['source']:12} {row['label'] or '-':16} {held:8} "
-                   f"{row['id']}")
+    output(rows, (
+        f"{when(row['ts'])}  {row['source']:12} {row['label'] or '-':16} "
+        f"{'held out' if row['held_out'] else '':8} {row['id']}" for row in rows), as_json)
 
 
 @samples.group(invoke_without_command=True)
@@ -64,12 +60,9 @@ def quarantine(ctx: click.Context, limit: int, as_json: bool) -> None:
 @with_config
 def _list_quarantine(config: Config, limit: int, as_json: bool) -> None:
     rows = _log(config).quarantined(limit)
-    if as_json:
-        print_json(rows)
-        return
-    for row in rows:
-        click.echo(f"{row['seq']:6}  {when(row['ts'])}  {row['topic']}  "
-                   f"{row['bytes']} B: {row['reason']}")
+    output(rows, (
+        f"{row['seq']:6}  {when(row['ts'])}  {row['topic']}  {row['bytes']} B: {row['reason']}"
+        for row in rows), as_json)
 
 
 def _log(config: Config) -> Reader:
@@ -91,11 +84,8 @@ def retry(config: Config, seqs: tuple[int, ...], everything: bool, as_json: bool
     with Client(config) as client:
         refuse_offline(client, config)
         outcomes = [one for part in _retried(client, seqs) for one in part]
-    if as_json:
-        print_json(outcomes)
-        return
-    for one in outcomes:
-        click.echo(f"{one['seq']:6}  " + (one["reason"] or "taken in"))
+    output(outcomes, (
+        f"{one['seq']:6}  {one['reason'] or 'taken in'}" for one in outcomes), as_json)
 
 
 def _retried(client: Client, seqs: tuple[int, ...]) -> Iterator[list[dict[str, Any]]]:
@@ -130,10 +120,7 @@ def unlearn(
                 click.echo(_preview(outcome, deep=deep), err=True)
                 click.confirm("This cannot be undone. Continue?", abort=True, err=True)
             outcome = _unlearn(client, config, args)
-    if as_json:
-        print_json(outcome)
-    else:
-        click.echo("\n".join(_report(outcome, deep=deep)))
+    output(outcome, _report(outcome, deep=deep), as_json)
     if outcome["evicted"] and not deep:
         click.echo(_evicted(outcome), err=True)
 

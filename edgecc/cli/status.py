@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgecc.cli.common import json_option, print_json, when, with_config
+from edgecc.cli.common import json_option, output, when, with_config
 from edgecc.config.schema import Config
 from edgecc.config.units import format_size
 from edgecc.errors import NotRunning
@@ -38,16 +38,14 @@ def plan(config: Config, as_json: bool) -> None:
     less, more = fallback.beside(tried, chosen, allowed.costs)
     bought = {name: _bought(one, config, allowed)
               for name, one in (("buys", chosen), ("smaller", less), ("larger", more))}
-    if as_json:
-        print_json(chosen.describe() | {
-            "where": chosen.where, "total": chosen.total, "backend": chosen.backend,
-            "budget": allowed.size, "limit": allowed.limit and str(allowed.limit),
-            "costs": str(allowed.table or "shipped"), "stem": config.stem} | bought)
-    else:
-        click.echo("\n".join(_uses(chosen, config, allowed)))
-        click.echo(_buys("this budget", bought["buys"]))
-        click.echo(_buys("the next smaller", bought["smaller"]))
-        click.echo(_buys("the next larger", bought["larger"]))
+    output(chosen.describe() | {
+        "where": chosen.where, "total": chosen.total, "backend": chosen.backend,
+        "budget": allowed.size, "limit": allowed.limit and str(allowed.limit),
+        "costs": str(allowed.table or "shipped"), "stem": config.stem,
+    } | bought, [
+        *_uses(chosen, config, allowed), _buys("this budget", bought["buys"]),
+        _buys("the next smaller", bought["smaller"]), _buys("the next larger", bought["larger"]),
+    ], as_json)
 
 
 def _bought(one: Plan | None, config: Config, allowed: Budget) -> dict[str, Any] | None:
@@ -103,10 +101,10 @@ def status(config: Config, as_json: bool, watch: bool) -> None:
             pass
         if "status" not in node:
             raise NotRunning(f"no edgecc was ever seen on {config.topics.root}")
-        _print(node, as_json)
+        output(node, described(node), as_json)
         while watch:
             if _received(client, config, node, 60.0):
-                _print(node, as_json)
+                output(node, described(node), as_json)
     if node["status"] != "online":
         raise NotRunning(f"{config.node} is {node['status']}")
 
@@ -121,18 +119,15 @@ def _received(client: Client, config: Config, node: dict[str, Any], timeout: flo
     return True
 
 
-def _print(node: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(node)
-        return
+def described(node: dict[str, Any]) -> Iterator[str]:
+    """Lines about a node, by its retained messages; what it has not said yet is left out."""
     health, info, train = (node.get(name, {}) for name in ("health", "info", "train"))
     log = health.get("log", {})
-    click.echo(f"{info.get('node', '?')}: {node['status']}, generation "
-               f"{health.get('generation', '?')}, {len(health.get('classes', []))} classes")
-    click.echo(f"  samples {log.get('samples', 0)}, label events {log.get('labels', 0)}, "
-               f"quarantined {log.get('quarantined', 0)}, lag {health.get('lag', 0)}")
-    for line in _figures(health, train):
-        click.echo(f"  {line}")
+    yield (f"{info.get('node', '?')}: {node['status']}, generation "
+           f"{health.get('generation', '?')}, {len(health.get('classes', []))} classes")
+    yield (f"  samples {log.get('samples', 0)}, label events {log.get('labels', 0)}, "
+           f"quarantined {log.get('quarantined', 0)}, lag {health.get('lag', 0)}")
+    yield from (f"  {line}" for line in _figures(health, train))
 
 
 def _figures(health: dict[str, Any], train: dict[str, Any]) -> Iterator[str]:

@@ -1,0 +1,24 @@
+"""What `edgecc status` prints of the messages that a node retains."""
+
+from edgecc.cli.status import described
+
+
+def line_about(what: str, **messages: object) -> str:
+    [line] = [line for line in described({"status": "online", **messages}) if what in line]
+    return line.strip()
+
+
+def test_a_learner_is_shown_with_its_block_where_that_is_known() -> None:
+    train = {"phase": "train", "growth": 4, "block": 2, "blocks": 3, "step": 50, "steps": 800}
+    assert line_about("learner", train=train) == (
+        "learner: train, growth 4, block 2 of 3, step 50 of 800")
+    assert line_about("learner", train={"phase": "idle", "growth": 4}) == "learner: idle, growth 4"
+
+
+def test_labels_not_yet_learnt_are_the_lag() -> None:
+    health = {"log": {"samples": 9, "labels": 7, "quarantined": 1}, "lag": 3}
+    assert line_about("lag", health=health) == "samples 9, label events 7, quarantined 1, lag 3"
+
+
+def test_a_node_that_has_said_nothing_but_its_status_is_shown() -> None:
+    assert next(iter(described({"status": "offline"}))) == "?: offline, generation ?, 0 classes"
