@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import signal
 import sqlite3
 import subprocess
@@ -158,11 +157,23 @@ class Node:
                                timeout=timeout)
         return entries(message)[0]
 
+    def await_receipts(self, ids: Iterable[str], *, after: int = 0) -> None:
+        """Until every one of `ids` is receipted as stored or duplicate."""
+        missing = set(ids)
+
+        def complete(message: Message) -> bool:
+            if message.topic.endswith("/receipt"):
+                missing.difference_update(
+                    entry["id"] for entry in message.json if entry["status"] != "rejected")
+            return not missing
+
+        self.peer.wait(complete, after=after, timeout=3 * DEADLINE)
+
     def receipts(self, after: int = 0) -> dict[str, Counter[str]]:
         """Every id with the statuses it was receipted with."""
         statuses: dict[str, Counter[str]] = {}
         for message in self.peer.messages[after:]:
-            if re.search(r"/out/[^/]+/receipt$", message.topic):
+            if message.topic.endswith("/receipt"):
                 for entry in message.json:
                     statuses.setdefault(entry["id"], Counter())[entry["status"]] += 1
         return statuses

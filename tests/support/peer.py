@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import paho.mqtt.client as paho
@@ -23,7 +24,7 @@ class Message:
     retain: bool
     properties: Any
 
-    @property
+    @cached_property
     def json(self) -> Any:
         return json.loads(self.payload)
 
@@ -100,10 +101,12 @@ class Peer:
         self, wanted: Callable[[Message], bool], *, after: int = 0, timeout: float = DEADLINE
     ) -> Message:
         message = self.find(wanted, after=after, timeout=timeout)
-        last = [(m.topic, m.payload[:80]) for m in self.messages if "health" not in m.topic][-5:]
-        log = self.speaker.output[-3000:] if self.speaker is not None else ""
-        assert message is not None, f"nothing of the kind came; last: {last}\n{log}"
+        assert message is not None, f"nothing of the kind came; {self._last()}"
         return message
+
+    def _last(self) -> str:
+        last = [(m.topic, m.payload[:80]) for m in self.messages if "health" not in m.topic][-5:]
+        return f"last: {last}\n{self.speaker.output[-3000:] if self.speaker is not None else ''}"
 
     def close(self) -> None:
         self._client.disconnect()

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from support.datasets import Digits
 from support.live_node import MakeNode, Node
-from support.patience import DEADLINE, exit_code
-from support.peer import Message, Peer
+from support.patience import exit_code, until
+from support.peer import BRIEF, Message, Peer
 from support.readouts import saved_sums
 
 from edgecc.checkpoint import generation
@@ -26,19 +26,6 @@ from edgecc.trunk.interpreter import Interpreter
 
 SAMPLES = 600
 Floats = NDArray[np.float64]
-
-
-def await_receipts(node: Node, ids: list[str], after: int = 0) -> None:
-    """Until every one of `ids` is receipted as stored or duplicate."""
-    missing = set(ids)
-
-    def complete(message: Message) -> bool:
-        if message.topic.endswith("/receipt"):
-            missing.difference_update(
-                entry["id"] for entry in message.json if entry["status"] != "rejected")
-        return not missing
-
-    node.peer.wait(complete, after=after, timeout=3 * DEADLINE)
 
 
 def saved_readout(node: Node) -> tuple[list[str], Floats, Floats]:
@@ -97,7 +84,7 @@ def test_p02_killed_at_random_moments_the_node_has_every_sample_label_and_predic
         assert receipted <= stored
         interrupted += len(stored) < len(ids)
         node.start()
-    await_receipts(node, ids)
+    node.await_receipts(ids)
     assert interrupted >= 2, "it was never killed in the middle"
     assert_each_once(node, ids)
     node.ask(images[0])  # by then it has caught up
@@ -112,7 +99,7 @@ def test_a_readout_after_a_stop_and_a_kill_is_the_one_that_its_log_says(
     node = make_node()
     node.start()
     ids = node.stream(images[:150], labels[:150])
-    await_receipts(node, ids)
+    node.await_receipts(ids)
     node.ask(images[1000])  # by then it has caught up
     assert node.stop() == 0
     node.start()
@@ -124,7 +111,7 @@ def test_a_readout_after_a_stop_and_a_kill_is_the_one_that_its_log_says(
     node.start()
     after = node.ask(images[1000])
     assert (after["top"], after["readout"]) == (before["top"], before["readout"])
-    await_receipts(node, node.stream(images[150:200], labels[150:200], prefix="more"))
+    node.await_receipts(node.stream(images[150:200], labels[150:200], prefix="more"))
     node.ask(images[1000])
     assert node.stop() == 0
     assert_the_readout_is_what_the_log_says(node)
@@ -135,12 +122,12 @@ def test_p03_the_same_stream_again_is_all_duplicates_and_changes_nothing(
 ) -> None:
     images, labels = digits[0][:200], digits[1][:200]
     ids = node.stream(images, labels)
-    await_receipts(node, ids)
+    node.await_receipts(ids)
     before = node.rows("SELECT * FROM sample"), node.rows("SELECT * FROM label")
     told = node.prediction(ids[7])
     heard = len(node.peer.messages)
     node.stream(images, labels)
-    await_receipts(node, ids, after=heard)
+    node.await_receipts(ids, after=heard)
     again = node.receipts(after=heard)
     assert again == {identity: Counter(duplicate=1) for identity in ids}
     assert node.prediction(ids[7], after=heard) == told
@@ -159,7 +146,7 @@ def test_p02_what_has_no_ack_when_the_node_is_killed_is_delivered_again(
     left = len(ids) - node.rows("SELECT COUNT(*) FROM sample")[0][0]
     assert left > 0, "it was killed too late for this test"
     node.start()
-    await_receipts(node, ids)
+    node.await_receipts(ids)
     assert_each_once(node, ids)
 
 
@@ -229,9 +216,9 @@ def test_p08_a_node_waits_for_a_broker_that_is_configured_but_down(
     node = make_node(port)
     broker.stop()
     waiting = node.launch()
+    until(lambda: "no connection to the broker" in node.output, lambda: node.output)
     with pytest.raises(subprocess.TimeoutExpired):
-        waiting.wait(2.0)
-    assert "no connection to the broker" in node.output
+        waiting.wait(BRIEF)
     broker = own_broker(tmp_path / "broker", port)
     try:
         node.peer.wait(lambda m: m.topic == node.topic("status") and m.payload == b"online")

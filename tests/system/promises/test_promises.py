@@ -16,7 +16,7 @@ from support.brokers import Broker
 from support.datasets import Digits, npy
 from support.live_node import MakeNode, Node
 from support.mqtt_relay import CONNECT, PUBACK, PUBLISH, Packet, Relay
-from support.patience import APART, DEADLINE, run_command, until
+from support.patience import APART, run_command, until
 from support.peer import Peer
 
 from edgecc.capture.open import open_items
@@ -53,7 +53,7 @@ def test_p01_an_ack_leaves_only_after_the_commit_and_in_receive_order(
     relay.look = look
     node.start()
     ids = node.stream(digits[0][:300], digits[1][:300])
-    node.peer.wait(lambda _: set(node.receipts()) == set(ids))
+    node.await_receipts(ids)
     node.peer.wait(lambda m: m.topic == node.topic("health") and m.json["acked"] == 300)
     assert early == []
     came = [packet.mid for packet in relay.sent(PUBLISH, outward=False) if packet.flags & 6]
@@ -169,7 +169,7 @@ def test_p04_a_node_cut_off_in_the_middle_acks_what_came_on_the_same_connection(
     relay.look = look
     node.start()
     ids = node.stream(*(one[:400] for one in digits))
-    node.peer.wait(lambda _: set(node.receipts()) == set(ids), timeout=2 * DEADLINE)
+    node.await_receipts(ids)
     for connection in range(1, relay.connections + 1):
         came = [p.mid for p in relay.sent(PUBLISH, outward=False, connection=connection)
                 if p.flags & 6]

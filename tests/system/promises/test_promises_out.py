@@ -43,7 +43,7 @@ def test_p10_what_the_broker_refuses_waits_in_the_store_until_it_does_not(
     node.start()
     broker.write("acl", ACL)
     broker.signal(signal.SIGHUP)
-    node.peer.wait(lambda _: set(node.receipts()) == set(ids))
+    node.await_receipts(ids)
     node.peer.wait(lambda m: m.topic == node.topic("info"))
     node.peer.wait(lambda m: m.topic == health and not m.json["denied"]
                    and m.json["log"]["outbox"] == 0)
@@ -57,7 +57,7 @@ def test_p10_nothing_above_the_brokers_largest_packet_is_ever_sent(
     node = make_node(broker.port, mqtt={"port": relay.address})
     node.start()
     ids = [node.send(digits[0][n].tobytes(), wait=False) for n in range(150)]
-    node.peer.wait(lambda _: set(node.receipts()) == set(ids))
+    node.await_receipts(ids)
     health = node.peer.wait(lambda m: m.topic == node.topic("health")
                             and m.json["dropped"]["too_large"])
     assert health.json["connections"] == 1

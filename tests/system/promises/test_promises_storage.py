@@ -64,7 +64,7 @@ def test_p06_a_full_disk_stops_acks_says_so_deletes_nothing_and_is_sat_out(
     images, labels = digits
     node.start()
     first = node.stream(images[:200], labels[:200])
-    node.peer.wait(lambda _: len(node.receipts()) == 200)
+    node.await_receipts(first)
     before = node.ask(images[0])
     ballast = fill(node)
     more = node.stream(images[200:], labels[200:], prefix="more")
@@ -84,7 +84,7 @@ def test_p06_a_full_disk_stops_acks_says_so_deletes_nothing_and_is_sat_out(
 
     ballast.unlink()
     event(node, "storage-back")
-    node.peer.wait(lambda _: set(more) <= set(node.receipts()), timeout=60)
+    node.await_receipts(more)
     once = [(len(images), len(images))]
     assert node.rows("SELECT COUNT(*), COUNT(DISTINCT id) FROM sample WHERE label NOT NULL") == once
     assert node.rows("SELECT COUNT(*), COUNT(DISTINCT row) FROM label") == once
@@ -107,7 +107,7 @@ def test_p06_a_node_stopped_while_its_disk_is_full_loses_nothing(
     assert node.stop() == 0
     ballast.unlink()
     node.start()
-    node.peer.wait(lambda _: set(node.receipts()) == set(ids), timeout=60)
+    node.await_receipts(ids)
     assert node.rows("SELECT COUNT(*) FROM sample") == [(len(ids),)]
 
 
@@ -119,7 +119,7 @@ def test_p06_a_learner_without_room_is_no_reason_to_give_a_growth_up(
     node.start()
     node.peer.publish(node.topic("command/pause"), b'{"id": "p"}')
     ids = node.stream(images[:300], labels[:300])
-    node.peer.wait(lambda _: len(node.receipts()) == len(ids))
+    node.await_receipts(ids)
     ballast = fill(node)
     node.peer.publish(node.topic("command/resume"), b'{"id": "r"}')
     event(node, "storage-full")
