@@ -15,8 +15,8 @@ def bench() -> None:
 
 _json = click.option("--json", "json_path", type=click.Path(path_type=Path),
                      help="Also write the figures here.")
-_cells = click.option("--cells", "folder", type=click.Path(path_type=Path), default=_FOLDER,
-                      show_default=True, help="Results so far; a later run resumes from them.")
+_results = click.option("--results", "folder", type=click.Path(path_type=Path),
+                        default=_FOLDER, show_default=True, help="Results so far; a later run resumes from them.")
 _out = click.option("--out", type=click.Path(path_type=Path), default=Path("bench"),
                     show_default=True, help="Folder of figures and plots.")
 _quick = click.option("--quick", is_flag=True, help="A smoke test; its figures mean nothing.")
@@ -24,7 +24,7 @@ _quick = click.option("--quick", is_flag=True, help="A smoke test; its figures m
 
 @bench.command()
 @_quick
-@_cells
+@_results
 @_out
 @_json
 def accuracy(**options: Any) -> None:
@@ -36,9 +36,9 @@ def accuracy(**options: Any) -> None:
 
 @bench.command()
 @_quick
-@click.option("--rivals/--no-rivals", default=True, show_default=True,
+@click.option("--baselines/--no-baselines", default=True, show_default=True,
               help="Compare every method and the baselines on 20,000 samples too.")
-@_cells
+@_results
 @_out
 @_json
 def continual(**options: Any) -> None:

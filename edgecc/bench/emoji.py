@@ -72,19 +72,19 @@ def _fetched(style: str, cache: Path) -> Path:
         )
         if done.returncode or not path.exists():
             raise EdgeccError(f"npm pack {name}@{_VERSION}: {done.stderr.strip()[-300:]}")
-    found = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
-    if found != _SHA512[style]:
-        raise Corrupt(f"{path} has SHA-512 {found[:16]}…, not {_SHA512[style][:16]}…: delete it")
+    digest = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
+    if digest != _SHA512[style]:
+        raise Corrupt(f"{path} has SHA-512 {digest[:16]}…, not {_SHA512[style][:16]}…: delete it")
     return path
 
 
 def _pictures(path: Path, style: str, names: list[str], side: int) -> NDArray[np.uint8]:
-    folder, found = f"package/img/{style}/64/", {}
+    folder, files = f"package/img/{style}/64/", {}
     with tarfile.open(path) as archive:
         for member in archive:
             if member.name.startswith(folder):
-                found[member.name.removeprefix(folder)] = _member(archive, member)
-    return np.stack([_on_white(found[name], side) for name in names])
+                files[member.name.removeprefix(folder)] = _member(archive, member)
+    return np.stack([_on_white(files[name], side) for name in names])
 
 
 def _on_white(png: bytes, side: int) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""One object per bench: {bench, machine, commit, figures}."""
+"""Figures as JSON, one object per bench: {bench, machine, commit, figures}."""
 
 import json
 import os
@@ -9,6 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import edgecc
+
+Figures = dict[str, Any]  # by name
+
+
+def save(bench: str, figures: Mapping[str, Any], *, out: Path, json_path: Path | None) -> None:
+    """As NAME.json in the folder `out`, or at `json_path` as well."""
+    for path in {out / f"{bench}.json", json_path or out / f"{bench}.json"}:
+        write(path, bench, figures)
 
 
 def write(path: Path, bench: str, figures: Mapping[str, Any]) -> None:
@@ -28,13 +36,13 @@ def machine() -> dict[str, Any]:
 def commit() -> str | None:
     """The checkout's commit; None for an installed package."""
     try:
-        found = subprocess.run(
+        done = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
             capture_output=True, text=True, check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
+    return done.stdout.strip()
 
 
 def _processor() -> str:

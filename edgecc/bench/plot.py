@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecc.bench.figures import Figures
 from edgecc.config.schema import Config
 from edgecc.store.reader import Reader
 
@@ -18,54 +19,35 @@ def demo(
     events: Sequence[dict[str, Any]], per_pair: int,
 ) -> None:
     """Accuracy before learning, accuracy on test images after each pair, and block swaps."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (above, below) = pyplot.subplots(
-        2, 1, figsize=(9, 8), height_ratios=(3, 2), layout="constrained"
-    )
+    figure, (above, below) = _subplots(2, 1, figsize=(9, 8), height_ratios=(3, 2))
     _curves(above, config, matrix, per_pair)
     _swaps(above, events)
     above.set(xlabel="labelled samples received, classes two at a time", ylabel="accuracy",
               ylim=(0, 1.05), title="One class-incremental pass over MQTT")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     _matrix(below, matrix, groups)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    _save(figure, path)
 
 
-def continual(path: Path, found: dict[str, Any]) -> None:
+def continual(path: Path, figures: Figures) -> None:
     """R[i][j] of the first pair, and accuracy against all bytes used."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    matrix = np.array(found["cells"]["streams"][0]["matrix"])
+    figure, (left, right) = _subplots(1, 2, figsize=(11, 4.5))
+    matrix = np.array(figures["results"]["streams"][0]["matrix"])
     _matrix(left, matrix, [(f"experience {j + 1}",) for j in range(len(matrix))])
-    for name, one in _with_bytes(found["cells"]):
+    for name, one in _with_bytes(figures["results"]):
         right.plot(sum(one["state"].values()) / 1e6, one["accuracy"], "o", label=name)
-    right.axhline(found["control_accuracy"], color="grey", ls=":", label="blocks never trained")
+    right.axhline(figures["control_accuracy"], color="grey", ls=":", label="blocks never trained")
     right.set(xscale="log", xlabel="weights, readout and stored samples, MB", ylabel="accuracy",
               title="After one class-incremental pass")
     right.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    _save(figure, path)
 
 
 def costs(
     path: Path, by_samples: Sequence[dict[str, Any]], by_classes: Sequence[dict[str, Any]]
 ) -> None:
-    """How much longer things take with more stored samples, and with more classes."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    """How much longer each operation takes with more stored samples, and with more classes."""
+    figure, axes = _subplots(1, 2, figsize=(10, 4.2), sharey=True)
     for one, points, by in zip(
         axes, (by_samples, by_classes), ("samples", "classes"), strict=True
     ):
@@ -77,6 +59,22 @@ def costs(
     axes[0].set(ylabel="times as long as with the fewest", ylim=(0, None))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
                   frameon=False)
+    _save(figure, path)
+
+
+def _subplots(*shape: int, **options: Any) -> tuple[Any, Any]:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(*shape, layout="constrained", **options)
+    return figure, axes
+
+
+def _save(figure: Any, path: Path) -> None:
+    from matplotlib import pyplot
+
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
@@ -89,12 +87,12 @@ _COSTS = {
 }
 
 
-def _with_bytes(cells: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield "everything kept", cells["streams"][0]
+def _with_bytes(results: dict[str, list[Figures]]) -> Iterator[tuple[str, Figures]]:
+    yield "everything kept", results["streams"][0]
     for label in ("4 MB", "0.4 MB"):
-        yield f"{label} of samples", cells[label][0]
-    yield "no samples", cells["alone"][0]
-    yield "1 MB in all", cells["one_megabyte"][0]
+        yield f"{label} of samples", results[label][0]
+    yield "no samples", results["alone"][0]
+    yield "1 MB in all", results["one_megabyte"][0]
 
 
 def _curves(axes: Any, config: Config, matrix: NDArray[np.float64], per_pair: int) -> None:

@@ -1,4 +1,4 @@
-"""What the benches measure with: streams, metrics, cells, the device and its rivals."""
+"""What benches measure with: streams, metrics, results on disk, simulated node, baselines."""
 
 import json
 from dataclasses import replace
@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.cells import measured
+from support.results import measured
 from torch.nn.functional import cross_entropy
 
 from edgecc.bench import metrics
 from edgecc.bench.device import train
 from edgecc.bench.learning.baselines import EndToEnd, LastLayer, MicroBatched, lda_weights, replayed
 from edgecc.bench.learning.one_pass import one_megabyte
-from edgecc.bench.learning.result_cache import Cell, Cells
+from edgecc.bench.learning.result_cache import Call, Results
 from edgecc.bench.learning.simulated_node import Device, Kept
 from edgecc.bench.learning.streams import Stream, split
 from edgecc.learn.blocks import Linear, PoolConv
@@ -59,9 +59,9 @@ def test_classes_arrive_two_at_a_time_and_every_sample_once(digits: Stream) -> N
 
 def test_one_megabyte_is_the_size_of_all_files_and_the_widest_that_fits() -> None:
     """After 60 samples sums have few digits, so that the widest fits."""
-    found = one_megabyte(name="digits", seed=0, limit=60, filters=48, grid=12, waves=25, widest=38)
-    assert 400_000 < sum(found["state"].values()) <= 10**6
-    assert found["mixed"] == 38
+    result = one_megabyte(name="digits", seed=0, limit=60, filters=48, grid=12, waves=25, widest=38)
+    assert 400_000 < sum(result["state"].values()) <= 10**6
+    assert result["mixed"] == 38
 
 
 def test_flips_are_as_many_as_asked_and_shuffling_keeps_the_counts(digits: Stream) -> None:
@@ -73,28 +73,28 @@ def test_flips_are_as_many_as_asked_and_shuffling_keeps_the_counts(digits: Strea
 
 
 def test_metrics_of_a_matrix_worked_out_by_hand() -> None:
-    found = metrics.of_matrix([[0.9, 0.0, 0.0], [0.8, 0.7, 0.0], [0.6, 0.75, 0.9]])
-    assert found["acc"] == pytest.approx(0.75)
-    assert found["average_incremental"] == pytest.approx((0.9 + 0.75 + 0.75) / 3)
-    assert found["forgetting"] == pytest.approx(0.15)  # 0.3 of the first, 0 of the second
-    assert found["bwt"] == pytest.approx((-0.3 + 0.05) / 2)
+    figures = metrics.of_matrix([[0.9, 0.0, 0.0], [0.8, 0.7, 0.0], [0.6, 0.75, 0.9]])
+    assert figures["acc"] == pytest.approx(0.75)
+    assert figures["average_incremental"] == pytest.approx((0.9 + 0.75 + 0.75) / 3)
+    assert figures["forgetting"] == pytest.approx(0.15)  # 0.3 of the first, 0 of the second
+    assert figures["bwt"] == pytest.approx((-0.3 + 0.05) / 2)
     assert metrics.omega([0.9, 0.6], [0.9, 0.8]) == pytest.approx(0.875)
     assert metrics.kappa(0.5, [0.5, 0.5]) == 0.0
     assert metrics.kappa(1.0, [0.7, 0.3]) == 1.0
 
 
-def test_a_cell_is_measured_once_and_missing_ones_in_processes_of_their_own(
+def test_a_result_is_measured_once_and_missing_ones_in_processes_of_their_own(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "log"
-    wanted = {"some": [Cell(measured, {"seed": seed, "log": str(log)}) for seed in (1, 2, 1)],
-              "more": [Cell(measured, {"seed": 3, "log": str(log)})]}
+    wanted = {"some": [Call(measured, {"seed": seed, "log": str(log)}) for seed in (1, 2, 1)],
+              "more": [Call(measured, {"seed": 3, "log": str(log)})]}
     for _ in range(2):
-        found = Cells(tmp_path).get(wanted)
-        assert [one["accuracy"] for one in found["some"]] == [0.1, 0.2, 0.1]
-        assert [one["accuracy"] for one in found["more"]] == [0.3]
+        results = Results(tmp_path).get(wanted)
+        assert [one["accuracy"] for one in results["some"]] == [0.1, 0.2, 0.1]
+        assert [one["accuracy"] for one in results["more"]] == [0.3]
     assert sorted(log.read_text().split()) == ["1", "2", "3"]
-    Cells(tmp_path).get({"other": [Cell(measured, {"seed": 4, "log": str(log)})]})
+    Results(tmp_path).get({"other": [Call(measured, {"seed": 4, "log": str(log)})]})
     assert sorted(log.read_text().split()) == ["1", "2", "3", "4"]
 
 
@@ -161,17 +161,17 @@ def test_every_way_to_train_is_measured_and_the_local_one_takes_less_memory(
     tmp_path: Path,
 ) -> None:
     train.run(quick=True, json_path=tmp_path / "train.json")
-    found = json.loads((tmp_path / "train.json").read_text())["figures"]
-    assert found["contenders"].keys() == {"contextual", "on numpy", "backpropagation"}
+    figures = json.loads((tmp_path / "train.json").read_text())["figures"]
+    assert figures["contenders"].keys() == {"contextual", "on numpy", "backpropagation"}
     assert all(one["epoch_seconds"] > one["stem_seconds"] > 0 and one["peak_bytes"] > 0
-               for one in found["contenders"].values())
-    assert 0 < found["peak_fraction"] < 1
-    assert 0 < found["train_memory_ratio"] < 0.8
-    assert found["train_time_ratio"] > 0
+               for one in figures["contenders"].values())
+    assert 0 < figures["peak_fraction"] < 1
+    assert 0 < figures["train_memory_ratio"] < 0.8
+    assert figures["train_time_ratio"] > 0
 
 
 def test_a_single_micro_batch_is_the_batch_and_of_several_each_has_its_own_statistics() -> None:
-    found = {}
+    weights = {}
     for kind, size in ((EndToEnd, 8), (MicroBatched, 8), (EndToEnd, 16), (MicroBatched, 16)):
         generator = torch.Generator().manual_seed(0)
         block = PoolConv(1, 2, 4, 3, norm="batch", generator=generator)
@@ -179,9 +179,9 @@ def test_a_single_micro_batch_is_the_batch_and_of_several_each_has_its_own_stati
         x, y = torch.randn(size, 1, 8, 8, generator=generator), torch.arange(size) % 3
         network.sweep(x, y, rate=0.01)
         network.sweep(x, y, rate=0.01)
-        found[kind, size] = block.weight
-    torch.testing.assert_close(found[EndToEnd, 8], found[MicroBatched, 8])
-    assert not torch.allclose(found[EndToEnd, 16], found[MicroBatched, 16], atol=1e-5)
+        weights[kind, size] = block.weight
+    torch.testing.assert_close(weights[EndToEnd, 8], weights[MicroBatched, 8])
+    assert not torch.allclose(weights[EndToEnd, 16], weights[MicroBatched, 16], atol=1e-5)
 
 
 def test_of_the_last_layer_only_the_scores_learn() -> None:

@@ -16,19 +16,19 @@ def test_every_line_of_the_table_is_measured(tmp_path: Path) -> None:
         pytest.skip("apt install mosquitto dataset-fashion-mnist")
     done = subprocess.run(
         [sys.executable, "-m", "edgecc", "bench", "latency", "--quick", "--out", str(tmp_path),
-         "--json", str(tmp_path / "found.json")], capture_output=True, text=True)
+         "--json", str(tmp_path / "figures.json")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "torch eager" in done.stdout
-    found = json.loads((tmp_path / "found.json").read_text())["figures"]
-    assert found["trunk_speedup"] > 1
-    assert found["float32_error"] < 1e-4
-    assert found["int8_loss"] == pytest.approx(
-        100 * (found["float32_accuracy"] - found["int8_accuracy"]))
-    assert 0 < found["echo_p50_ms"] < found["prediction_p50_ms"] < 1000
+    figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    assert figures["trunk_speedup"] > 1
+    assert figures["float32_error"] < 1e-4
+    assert figures["int8_loss"] == pytest.approx(
+        100 * (figures["float32_accuracy"] - figures["int8_accuracy"]))
+    assert 0 < figures["echo_p50_ms"] < figures["prediction_p50_ms"] < 1000
     for by in ("samples", "classes"):
-        fewest, most = found[f"by_{by}"]
+        fewest, most = figures[f"by_{by}"]
         assert fewest[by] < most[by]
         assert all(0 < ratio < 100 for ratio in most["ratio"].values())
-    assert found["classes_ratio"] == found["by_classes"][-1]["ratio"]["prediction"]
-    assert found["log_ratio"] >= found["by_samples"][-1]["ratio"]["label"]
+    assert figures["classes_ratio"] == figures["by_classes"][-1]["ratio"]["prediction"]
+    assert figures["log_ratio"] >= figures["by_samples"][-1]["ratio"]["label"]
     assert (tmp_path / "costs.png").read_bytes().startswith(b"\x89PNG")

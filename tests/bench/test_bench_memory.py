@@ -15,11 +15,11 @@ def test_plan_and_peak_stand_beside_each_other(tmp_path: Path) -> None:
         pytest.skip("mosquitto is missing: apt install mosquitto")
     done = subprocess.run(
         [sys.executable, "-m", "edgecc", "bench", "memory", "--quick", "--out", str(tmp_path),
-         "--json", str(tmp_path / "found.json")], capture_output=True, text=True)
+         "--json", str(tmp_path / "figures.json")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "found.json").read_text())["figures"]
-    assert found["smallest_budget_mib"] == 192
-    only, = found["budgets"]
+    figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    assert figures["smallest_budget_mib"] == 192
+    only, = figures["budgets"]
     assert only["backend"] == "numpy"
     assert only["verdicts"] > 0
     assert 40 < only["pss_mib"] < only["peak_mib"] <= 192

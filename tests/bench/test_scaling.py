@@ -128,7 +128,7 @@ def test_a_message_reads_and_writes_as_much_whatever_the_number_of_classes(
 
 def test_forgetting_old_ids_does_not_look_at_all_that_ever_left(nodes: dict[str, Daemon]) -> None:
     """Labelled samples stay known for ever once they leave; the others for a time."""
-    found = []
+    counts = []
     for one, count in ((nodes["many classes"], 50), (nodes["old"], 1000)):
         sample(one)
         unlabelled = one.store.last_row()
@@ -140,6 +140,6 @@ def test_forgetting_old_ids_does_not_look_at_all_that_ever_left(nodes: dict[str,
             with one.store.transaction():
                 one.store.forget_ids(2e9 * 2)
 
-        found.append(instructions(one, forget))
+        counts.append(instructions(one, forget))
         assert one.store._db.execute("SELECT COUNT(*) FROM gone").fetchone() == (count,)
-    assert found[0] == found[1]
+    assert counts[0] == counts[1]

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from edgecc.bench import figures
 from edgecc.bench.data import Data, load
 from edgecc.bench.delivery.node import Node, running
+from edgecc.bench.figures import Figures
 from edgecc.checkpoint.keyring import Keys
 from edgecc.config.state import State
 from edgecc.errors import EdgeccError
@@ -39,7 +39,6 @@ from edgecc.training.supervisor import FRUGAL
 _BLOCKS = (BlockSize(32, 3, 2, 2), BlockSize(64, 3, 1, 3), BlockSize(256, 0, 1, 1))
 _UNBOUNDED = 2**50  # bytes
 
-Found = dict[str, Any]
 
 
 @dataclass
@@ -55,7 +54,7 @@ def run(*, quick: bool, out: Path, json_path: Path | None, table: Path) -> None:
     """Measure, print, and leave the costs in `table`, where the planner finds them."""
     data, samples = load(), 200 if quick else 800
     shipped, work = Costs(), out / "costs"
-    settings: Found = {"budget": "512MiB", "first": 10**6, "shape": list(data.shape),
+    settings: Figures = {"budget": "512MiB", "first": 10**6, "shape": list(data.shape),
                        "mirror": "true" if data.name == "Fashion-MNIST" else "false"}
     with running(work, **settings) as node:
         daemon = _daemon(node, data, samples)
@@ -70,7 +69,7 @@ def run(*, quick: bool, out: Path, json_path: Path | None, table: Path) -> None:
         unseen=max(0, *(one.data - one.peak for one in taken.values())))
     if not quick:
         budget.write(table, costs)
-        click.echo(f"{table}: found there by `edgecc start` and `edgecc plan` from now on")
+        click.echo(f"{table}: `edgecc start` and `edgecc plan` read it from now on")
     if json_path is not None:
         figures.write(json_path, "costs", asdict(costs))
     for name, size in asdict(costs).items():

@@ -38,8 +38,8 @@ import time
 started = time.process_time()
 {line}
 seconds = time.process_time() - started
-found = dict(line.split(":", 1) for line in open("/proc/self/status"))
-sizes = [int(found[name].split()[0]) * 1024 for name in ("VmRSS", "RssAnon")]
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+sizes = [int(status[name].split()[0]) * 1024 for name in ("VmRSS", "RssAnon")]
 import json
 print(json.dumps([seconds, *sizes]))
 """
@@ -52,12 +52,12 @@ def run(*, quick: bool, json_path: Path | None) -> None:
         name: f"import {modules}" for name, (modules, _) in (MODULES | WHOLE).items()}
     rounds = [{name: _imported(line) for name, line in wanted.items()}
               for _ in range(1 if quick else 5)]
-    found = {name: _median([one[name] for one in rounds]) for name in wanted}
-    bare = found.pop(BARE)
+    medians = {name: _median([one[name] for one in rounds]) for name in wanted}
+    bare = medians.pop(BARE)
     click.echo(f"bare Python: {bare[1] / MIB:.1f} MiB, {bare[2] / MIB:.1f} of them anonymous; "
                "beyond that:")
     rows: dict[str, Any] = {}
-    for name, one in found.items():
+    for name, one in medians.items():
         seconds, resident, anonymous = (a - b for a, b in zip(one, bare, strict=True))
         rows[name] = {"import_s": seconds, "resident_mib": resident / MIB,
                       "anonymous_mib": anonymous / MIB}

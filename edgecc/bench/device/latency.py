@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import click
 import numpy as np
@@ -19,31 +19,30 @@ from edgecc.bench.device import trunks
 from edgecc.bench.device.aged_node import Past
 from edgecc.bench.device.round_trip import ECHO_IN, ECHO_OUT
 from edgecc.bench.device.scaling import Aged, Size, aged
+from edgecc.bench.figures import Figures
 from edgecc.bench.learning.streams import split
 
 _STORED = 4000  # samples of the node that is compared with an echo
 _SYNCED = 16 * 1024  # bytes that a sample committed by itself writes
 
-Found = dict[str, Any]
 
 
 def run(*, quick: bool, out: Path, json_path: Path | None) -> None:
     """Print the table; figures, the plot and logs are left in `out`."""
     size = ageing.QUICK if quick else Size()
-    found = trunks.measured(quick=quick)
-    found |= _overhead(out / "latency", size)
-    found["by_samples"] = ageing.by_samples(out / "latency", size)
-    found["by_classes"] = ageing.by_classes(out / "latency", size)
-    found["classes_ratio"] = found["by_classes"][-1]["ratio"]["prediction"]
-    oldest = found["by_samples"][-1]["ratio"]
-    found["log_ratio"] = max(oldest["prediction"], oldest["label"])
-    for path in {out / "latency.json", json_path or out / "latency.json"}:
-        figures.write(path, "latency", found)
-    plot.costs(out / "costs.png", found["by_samples"], found["by_classes"])
-    _table(found)
+    measured = trunks.measured(quick=quick)
+    measured |= _overhead(out / "latency", size)
+    measured["by_samples"] = ageing.by_samples(out / "latency", size)
+    measured["by_classes"] = ageing.by_classes(out / "latency", size)
+    measured["classes_ratio"] = measured["by_classes"][-1]["ratio"]["prediction"]
+    oldest = measured["by_samples"][-1]["ratio"]
+    measured["log_ratio"] = max(oldest["prediction"], oldest["label"])
+    figures.save("latency", measured, out=out, json_path=json_path)
+    plot.costs(out / "costs.png", measured["by_samples"], measured["by_classes"])
+    _table(measured)
 
 
-def _overhead(out: Path, size: Size) -> Found:
+def _overhead(out: Path, size: Size) -> Figures:
     """Milliseconds of a prediction beside those of an echo by a bare paho client, same broker."""
     stream = split("fashion", seed=0).mixed(seed=0)
     stored = min(_STORED, size.pictures)
@@ -95,23 +94,23 @@ def _echo(port: int) -> Iterator[None]:
         process.communicate()
 
 
-def _table(found: Found) -> None:
+def _table(measured: Figures) -> None:
     """Every line names what it is measured against."""
-    us, first, last = found["trunk_us"], found["by_samples"][0], found["by_samples"][-1]
-    few, many = found["by_classes"][0], found["by_classes"][-1]
+    us, first, last = measured["trunk_us"], measured["by_samples"][0], measured["by_samples"][-1]
+    few, many = measured["by_classes"][0], measured["by_classes"][-1]
     lines = [
         ("trunk, int8 on LiteRT", f"{us['int8']:.0f} µs",
-         f"torch eager {us['torch']:.0f} µs: {found['trunk_speedup']:.1f} times as fast"),
+         f"torch eager {us['torch']:.0f} µs: {measured['trunk_speedup']:.1f} times as fast"),
         ("trunk, float32 on LiteRT", f"{us['float32']:.0f} µs",
-         f"{found['trunk_speedup_float32']:.1f} times as fast as torch eager"),
-        ("", "", f"int8 beside torch.jit, frozen: {found['trunk_speedup_jit']:.1f} times; beside "
-         f"channels-last: {found['trunk_speedup_channels_last']:.1f} times"),
-        ("lost by int8", f"{found['int8_loss']:.2f} points",
-         f"± {found['int8_loss_error']:.2f}; {found['float32_accuracy']:.4f} in float32, "
-         f"{found['tests']} test pictures"),
-        ("MQTT in to prediction out, p50", f"{found['prediction_p50_ms']:.2f} ms",
-         f"{found['prediction_overhead_ms']:.2f} ms above an echo by plain paho; a write that "
-         f"survives a power cut takes {found['sync_p50_ms']:.2f}"),
+         f"{measured['trunk_speedup_float32']:.1f} times as fast as torch eager"),
+        ("", "", f"int8 beside torch.jit, frozen: {measured['trunk_speedup_jit']:.1f} times; "
+         f"beside channels-last: {measured['trunk_speedup_channels_last']:.1f} times"),
+        ("lost by int8", f"{measured['int8_loss']:.2f} points",
+         f"± {measured['int8_loss_error']:.2f}; {measured['float32_accuracy']:.4f} in float32, "
+         f"{measured['tests']} test pictures"),
+        ("MQTT in to prediction out, p50", f"{measured['prediction_p50_ms']:.2f} ms",
+         f"{measured['prediction_overhead_ms']:.2f} ms above an echo by plain paho; a write that "
+         f"survives a power cut takes {measured['sync_p50_ms']:.2f}"),
     ]
     for what, unit in (("prediction", "ms"), ("label", "ms"), ("store", "ms"), ("recovery", "s")):
         key = f"{what}_{unit}"

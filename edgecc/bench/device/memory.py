@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -22,6 +21,7 @@ from edgecc.bench import figures
 from edgecc.bench.data import Data, load
 from edgecc.bench.delivery.node import Node, running
 from edgecc.bench.device.memory_meter import Group, Tally
+from edgecc.bench.figures import Figures
 from edgecc.bench.learning.untrained_control import random_frozen
 from edgecc.capture.dataset import npy_bytes
 from edgecc.errors import BudgetError, EdgeccError
@@ -37,7 +37,6 @@ TORCH_ALONE = (320,)  # MiB
 IDLE_AT = 384  # MiB
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
-Found = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def run(
     size = Size((192,), (), samples=120, tests=100, calm=1.0) if quick else Size()
     if budgets or torch_alone:
         size = replace(size, budgets=budgets, torch_alone=torch_alone)
-    data, rounds = load(), list[Found]()
+    data, rounds = load(), list[Figures]()
     under: list[tuple[int, Allowed]] = [(budget, "auto") for budget in size.budgets]
     for budget, backend in under + [(budget, "torch") for budget in size.torch_alone]:
         try:
@@ -65,19 +64,18 @@ def run(
             click.echo("\n".join(_lines(rounds[-1])))
         except BudgetError as error:
             click.echo(f"{budget} MiB: {error}")
-    found = _summary(rounds) | {"budgets": rounds}
-    for path in {out / "memory.json", json_path or out / "memory.json"}:
-        figures.write(path, "memory", found)
-    _table(found)
+    summary = _summary(rounds)
+    figures.save("memory", summary | {"budgets": rounds}, out=out, json_path=json_path)
+    _table(rounds, summary)
 
 
 # --- under one budget ---
 
 
-def _round(budget: int, backend: Allowed, data: Data, size: Size, work: Path) -> Found:
+def _round(budget: int, backend: Allowed, data: Data, size: Size, work: Path) -> Figures:
     """What was planned, what the kernel counted, and how well it then predicts."""
     group = Group(f"edgecc-bench-{os.getpid()}")
-    settings: Found = {
+    settings: Figures = {
         "budget": f"{budget}MiB", "first": size.samples // 4, "shape": list(data.shape),
         "backend": backend,
         "mirror": "true" if data.name == "Fashion-MNIST" else "false",
@@ -198,7 +196,7 @@ def _tests(data: Data, count: int) -> NDArray[np.uint8]:
 # --- all of them ---
 
 
-def _summary(rounds: list[Found]) -> Found:
+def _summary(rounds: list[Figures]) -> Figures:
     at = {one["budget"]: one for one in rounds if not one["alone"]}
     trained = [one for one in rounds if one["verdicts"] and one["peak_mib"] <= one["budget"]]
     return {
@@ -210,7 +208,7 @@ def _summary(rounds: list[Found]) -> Found:
     }
 
 
-def _lines(one: Found) -> Iterator[str]:
+def _lines(one: Figures) -> Iterator[str]:
     control = "no block serves" if one["control_accuracy"] is None else (
         f"control {one['control_accuracy']:.4f}")
     widths = ", ".join(str(block["channels"]) for block in one["plan"]["blocks"]) or "none"
@@ -224,18 +222,16 @@ def _lines(one: Found) -> Iterator[str]:
     yield f"  idle: {one['fresh_mib']:.1f} MiB after its start, {one['idle_mib']:.1f} in the end"
 
 
-def _table(found: Found) -> None:
+def _table(rounds: list[Figures], summary: Figures) -> None:
     click.echo(f"{'budget':>8}{'plan':>8}{'peak':>8}{'Pss':>8}{'cgroup':>8}{'off':>8}"
                f"{'trained':>9}{'accuracy':>10}{'control':>9}")
-    for one in found["budgets"]:
-        click.echo("".join(_cells(one)))
-    for name, value in found.items():
-        if name == "budgets":
-            continue
+    for one in rounds:
+        click.echo("".join(_columns(one)))
+    for name, value in summary.items():
         click.echo(f"{name:24} {'-' if value is None else format(value, '.4g')}")
 
 
-def _cells(one: Found) -> Iterable[str]:
+def _columns(one: Figures) -> Iterable[str]:
     yield f"{one['budget']:8}"
     for name in ("plan_mib", "peak_mib", "pss_mib", "cgroup_mib"):
         yield f"{'-':>8}" if one[name] is None else f"{one[name]:8.0f}"

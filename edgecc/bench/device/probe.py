@@ -55,12 +55,12 @@ class Probe:
 
     def while_training(self, spare: Iterator[int], count: int) -> list[float]:
         """As `label_to_prediction`, up to `count` times, each begun while a block trains."""
-        found: list[float] = []
+        seconds: list[float] = []
         for position in itertools.islice(spare, count):
             if not self._trains():
                 break
-            found.append(self.label_to_prediction(position))
-        return found
+            seconds.append(self.label_to_prediction(position))
+        return seconds
 
     def predictions(self, images: Iterable[NDArray[Any]]) -> tuple[list[str], list[float]]:
         """Labels and seconds, one sample after the other."""

@@ -1,7 +1,7 @@
 """What a node's age costs: prediction, label, store and recovery, by stored samples and by classes.
 
 Each older node is asked in turn with a young one, message by message, so that whatever else the
-machine does falls on both alike. Their pasts are written at once (bench/lived.py).
+machine does falls on both alike. Their pasts are written at once (aged_node.py).
 """
 
 from collections import defaultdict
@@ -19,6 +19,7 @@ import numpy as np
 from edgecc.bench.delivery.node import Node, running
 from edgecc.bench.device.aged_node import Past, serve, with_blocks
 from edgecc.bench.device.round_trip import Asker, processor_seconds
+from edgecc.bench.figures import Figures
 from edgecc.bench.learning.streams import split
 from edgecc.config.schema import Config
 from edgecc.mqtt.client import Client
@@ -30,7 +31,6 @@ _NEVER = 10**9  # labels: no growth while costs are measured
 
 _SETTLED = 1.0  # seconds after which every label is known
 
-Found = dict[str, Any]
 _T = TypeVar("_T")
 
 
@@ -51,42 +51,42 @@ QUICK = Size((100, 300), (10, 20), pictures=100, rounds=1, asks=4, known=1, reco
 
 @dataclass(frozen=True)
 class Aged:
-    """A node with a past, and someone who asks it."""
+    """A node with a past, and a client that asks it."""
 
     node: Node
     past: Past
     asker: Asker
 
     def age(self, samples: int) -> None:
-        """Until so many are stored."""
+        """Store samples until there are so many."""
         self.node.stop()
         self.past.write(self.node.config, samples)
         self.node.start()
 
 
-def by_samples(out: Path, size: Size) -> list[Found]:
-    """Of each number of stored samples, small ones (1, 8, 8) of ten classes."""
+def by_samples(out: Path, size: Size) -> list[Figures]:
+    """Figures for each number of stored samples, small ones (1, 8, 8) of ten classes."""
     stream = split("digits", seed=0).mixed(seed=0)
     past = Past(stream.images, [str(target) for target in stream.targets])
     first, *more = size.samples
-    found: list[Found] = []
+    rows: list[Figures] = []
     with aged(out / "old", past, first) as old:
         for samples in more:
             old.age(samples)
             with aged(out / "young", past, first) as young:
                 before, after = _beside(young, old, size)
-            found = found or [before | {"samples": first}]
-            found.append(after | {"samples": samples})
+            rows = rows or [before | {"samples": first}]
+            rows.append(after | {"samples": samples})
             _say(f"{samples} samples", after)
-    return found
+    return rows
 
 
-def by_classes(out: Path, size: Size) -> list[Found]:
-    """Of each number of classes, pictures (1, 28, 28) whose ten classes are divided further."""
+def by_classes(out: Path, size: Size) -> list[Figures]:
+    """Figures for each number of classes: pictures (1, 28, 28), their ten classes subdivided."""
     stream = split("fashion", seed=0).mixed(seed=0)
     images, targets = stream.images[: size.pictures], stream.targets[: size.pictures]
     first, *more = size.classes
-    found: list[Found] = []
+    rows: list[Figures] = []
 
     def past(classes: int) -> Past:
         parts = classes // 10
@@ -97,10 +97,10 @@ def by_classes(out: Path, size: Size) -> list[Found]:
         for classes in more:
             with aged(out / "many", past(classes), size.pictures, **room) as many:
                 before, after = _beside(few, many, size)
-            found = found or [before | {"classes": first}]
-            found.append(after | {"classes": classes})
+            rows = rows or [before | {"classes": first}]
+            rows.append(after | {"classes": classes})
             _say(f"{classes} classes", after)
-    return found
+    return rows
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def aged(work: Path, past: Past, samples: int, **settings: Any) -> Iterator[Aged
 # --- one beside the other ---
 
 
-def _beside(young: Aged, old: Aged, size: Size) -> tuple[Found, Found]:
+def _beside(young: Aged, old: Aged, size: Size) -> tuple[Figures, Figures]:
     """Figures of both; the old one's with its ratios to the young one."""
     taken = [defaultdict[str, list[float]](list) for _ in range(2)]
     _round((young, old), size)  # both warm up
@@ -142,8 +142,8 @@ def _beside(young: Aged, old: Aged, size: Size) -> tuple[Found, Found]:
 
 def _round(pair: tuple[Aged, Aged], size: Size) -> list[dict[str, list[float]]]:
     """Seconds of everything that is asked, of either node in turn."""
-    found = [defaultdict[str, list[float]](list) for _ in pair]
-    both = list(zip(found, pair, strict=True))
+    taken = [defaultdict[str, list[float]](list) for _ in pair]
+    both = list(zip(taken, pair, strict=True))
     before = [processor_seconds(aged.node.process.pid) for aged in pair]
     for one, aged in _turns(both, size.asks):
         answer = aged.asker.ask()
@@ -160,7 +160,7 @@ def _round(pair: tuple[Aged, Aged], size: Size) -> list[dict[str, list[float]]]:
         one["known"].append(aged.asker.known())
     for one, aged in both:
         one["burst"].append(aged.asker.burst(size.burst) / size.burst)
-    return [dict(one) for one in found]
+    return [dict(one) for one in taken]
 
 
 def _turns(both: Sequence[_T], count: int) -> Iterator[_T]:
@@ -179,7 +179,7 @@ def _recovery(aged: Aged) -> float:
     return perf_counter() - started
 
 
-def _figures(aged: Aged, taken: dict[str, list[float]]) -> Found:
+def _figures(aged: Aged, taken: dict[str, list[float]]) -> Figures:
     def ms(name: str, share: float) -> float:
         return float(np.quantile(taken[f"all {name}"], share) * 1000)
 
@@ -193,6 +193,6 @@ def _figures(aged: Aged, taken: dict[str, list[float]]) -> Found:
     }
 
 
-def _say(what: str, found: Found) -> None:
-    ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in found["ratio"].items())
+def _say(what: str, row: Figures) -> None:
+    ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in row["ratio"].items())
     click.echo(f"{what} beside the fewest: {ratios}")

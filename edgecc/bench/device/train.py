@@ -59,7 +59,7 @@ CONTENDERS: dict[str, tuple[type[Network], Backend]] = {  # what trains the bloc
     "last layer": (LastLayer, "torch"),
 }
 
-Found = dict[str, float]
+Row = dict[str, float]  # figures of one contender by name
 
 
 def run(*, quick: bool, json_path: Path | None) -> None:
@@ -67,12 +67,12 @@ def run(*, quick: bool, json_path: Path | None) -> None:
     os.environ.update(_ALIKE)
     rounds, steps, names = (1, 3, list(CONTENDERS)[:3]) if quick else (
         ROUNDS, _STEPS, list(CONTENDERS))
-    found = [{name: _alone(name, steps) for name in names} for _ in range(rounds)]
-    table = {name: _middle([one[name] for one in found]) for name in names}
+    results = [{name: _alone(name, steps) for name in names} for _ in range(rounds)]
+    table = {name: _middle([one[name] for one in results]) for name in names}
     ratios = {
-        "train_time_ratio": _ratio(found, "epoch_seconds", "backpropagation", "epoch_seconds"),
-        "train_memory_ratio": _ratio(found, "peak_bytes", "backpropagation", "peak_bytes"),
-        "peak_fraction": _ratio(found, "blocks_gflops", OURS, "product_gflops"),
+        "train_time_ratio": _ratio(results, "epoch_seconds", "backpropagation", "epoch_seconds"),
+        "train_memory_ratio": _ratio(results, "peak_bytes", "backpropagation", "peak_bytes"),
+        "peak_fraction": _ratio(results, "blocks_gflops", OURS, "product_gflops"),
     }
     _show(table, ratios)
     if json_path is not None:
@@ -80,22 +80,22 @@ def run(*, quick: bool, json_path: Path | None) -> None:
             "contenders": table, "rounds": rounds, "plan": PLAN.describe()})
 
 
-def _alone(contender: str, steps: int) -> Found:
+def _alone(contender: str, steps: int) -> Row:
     """Measured in a process of its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measured, contender, steps).result()
 
 
-def _middle(rounds: Sequence[Found]) -> Found:
+def _middle(rounds: Sequence[Row]) -> Row:
     return {name: median(one[name] for one in rounds) for name in rounds[0]}
 
 
-def _ratio(rounds: Sequence[Mapping[str, Found]], figure: str, rival: str, over: str) -> float:
-    """Ours to a rival's, within each round."""
-    return median(one[OURS][figure] / one[rival][over] for one in rounds)
+def _ratio(rounds: Sequence[Mapping[str, Row]], figure: str, other: str, over: str) -> float:
+    """Ours to another contender's, within each round."""
+    return median(one[OURS][figure] / one[other][over] for one in rounds)
 
 
-def _show(table: Mapping[str, Found], ratios: Found) -> None:
+def _show(table: Mapping[str, Row], ratios: Row) -> None:
     click.echo(f"{'':16} {'s an epoch':>10} {'of it stem':>10} {'peak MiB':>9} "
                f"{'block 2':>8} {'block 3':>8} {'product':>8}  GFLOP/s")
     for name, one in table.items():
@@ -110,7 +110,7 @@ def _show(table: Mapping[str, Found], ratios: Found) -> None:
 # --- in a process of its own ---
 
 
-def measured(contender: str, steps: int) -> Found:
+def measured(contender: str, steps: int) -> Row:
     """Seconds of an epoch, of its stem's features, and the bytes that training takes."""
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
@@ -118,12 +118,12 @@ def measured(contender: str, steps: int) -> Found:
     list(_steps(contender, TINY, stream, 2))
     before = _settled()
     taken = list(_steps(contender, PLAN, stream, steps))
-    found = {
+    costs = {
         "peak_bytes": float(peak_memory() - before),
         "stem_seconds": median(stem for stem, _ in taken) * EPOCH / PLAN.batch,
         "epoch_seconds": median(stem + step for stem, step in taken) * EPOCH / PLAN.batch,
     }
-    return found | (
+    return costs | (
         _speed(contender, stream, steps) if CONTENDERS[contender][0] is Network else {})
 
 
@@ -133,7 +133,7 @@ def _pictures() -> Stream:
 
 
 def _settled() -> int:
-    """Resident bytes once what is free went back to the kernel; its peak starts anew from here."""
+    """Resident bytes once free memory went back to the kernel, whose peak is reset to it."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
@@ -171,23 +171,23 @@ def _made(contender: str, plan: Plan, stream: Stream) -> tuple[Network, Iterator
     return kind(list(methods_on(maps, plan, Recipe(), 10, draws))), batches()
 
 
-def _speed(contender: str, stream: Stream, steps: int) -> Found:
+def _speed(contender: str, stream: Stream, steps: int) -> Row:
     """Arithmetic a second of the convolutions of a step, block by block on inputs at hand, and of
     a product of two large matrices."""
     network, batches = _made(contender, PLAN, stream)
     x, y = next(batches)
-    seconds, arithmetic, found = 0.0, 0.0, {}
+    seconds, arithmetic, speeds = 0.0, 0.0, {}
     for number, method in enumerate(network.methods, start=2):
         took = median(_timed(partial(method.step, x, y, rate=_RATE)) for _ in range(steps))
         outputs, *fan_in = method.block.weights[0].shape  # forward, and the weights' gradient
         work = 2 * 2 * outputs * math.prod(fan_in) * x.shape[0] * x.shape[2] * x.shape[3]
-        found[f"block{number}_gflops"] = work / took / 1e9
+        speeds[f"block{number}_gflops"] = work / took / 1e9
         seconds, arithmetic = seconds + took, arithmetic + work
         x = method.block.forward(x).a
     xp = backends.namespace(x)
     square = xp.ones((_PRODUCT, _PRODUCT), dtype=xp.float32)
     product = min(_timed(partial(xp.matmul, square, square)) for _ in range(steps))
-    return found | {"blocks_gflops": arithmetic / seconds / 1e9,
+    return speeds | {"blocks_gflops": arithmetic / seconds / 1e9,
                     "product_gflops": 2 * _PRODUCT**3 / product / 1e9}
 
 

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgecc.bench.figures import Figures
 from edgecc.bench.learning.simulated_node import Device
 from edgecc.bench.learning.streams import Stream, split
 from edgecc.config.units import parse_size
@@ -38,7 +39,6 @@ BUDGET = "512MiB"
 _CALLS = 100  # of each in a round
 _REAL = 200  # test pictures on which features are compared
 
-Found = dict[str, Any]
 Run = Callable[[NDArray[np.float32]], Any]  # of a scaled sample (H, W, C)
 
 
@@ -50,7 +50,7 @@ class Size:
     tests: int = 10_000
 
 
-def measured(*, quick: bool) -> Found:
+def measured(*, quick: bool) -> Figures:
     size = Size(pictures=200, epochs=1.0, rounds=1, tests=200) if quick else Size()
     torch.set_num_threads(1)
     stream = split("fashion", seed=0).mixed(seed=0)
@@ -131,9 +131,9 @@ def contestants(trunk: Trunk, sample: NDArray[np.float32]) -> Mapping[str, Run]:
         def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
             with torch.inference_mode():
                 entering = torch.from_numpy(x.transpose(2, 0, 1)[None])
-                found: NDArray[np.float32] = module(
+                features: NDArray[np.float32] = module(
                     entering.contiguous(memory_format=layout)).numpy()[0]
-                return found
+                return features
 
         return run
 
@@ -148,7 +148,7 @@ def contestants(trunk: Trunk, sample: NDArray[np.float32]) -> Mapping[str, Run]:
 # --- what is measured ---
 
 
-def _agreement(trunk: Trunk, stream: Stream) -> Found:
+def _agreement(trunk: Trunk, stream: Stream) -> Figures:
     """How close the features are to torch's on real samples: largest error, least cosine."""
     scaled = [trunk.scale(x) for x in stream.test_images[:_REAL]]
     run = contestants(trunk, scaled[0])
@@ -161,7 +161,7 @@ def _agreement(trunk: Trunk, stream: Stream) -> Found:
     }
 
 
-def _speed(trunk: Trunk, stream: Stream, size: Size) -> Found:
+def _speed(trunk: Trunk, stream: Stream, size: Size) -> Figures:
     """Microseconds of each for one sample, and int8's and float32's speed beside torch's."""
     scaled = [trunk.scale(x) for x in stream.test_images[:_CALLS]]
     run = contestants(trunk, scaled[0])
@@ -169,13 +169,13 @@ def _speed(trunk: Trunk, stream: Stream, size: Size) -> Found:
     for _ in range(size.rounds + 1):
         for name, one in run.items():
             times[name].append(median(_seconds(one, x) for x in scaled))
-    times = {name: found[1:] for name, found in times.items()}  # the first round warms up
+    times = {name: taken[1:] for name, taken in times.items()}  # the first round warms up
 
     def faster(name: str, than: str) -> float:
         return median(b / a for a, b in zip(times[name], times[than], strict=True))
 
     return {
-        "trunk_us": {name: median(found) * 1e6 for name, found in times.items()},
+        "trunk_us": {name: median(taken) * 1e6 for name, taken in times.items()},
         "trunk_speedup": faster("int8", "torch"),
         "trunk_speedup_jit": faster("int8", "torch_jit"),
         "trunk_speedup_channels_last": faster("int8", "torch_channels_last"),
@@ -189,7 +189,7 @@ def _seconds(run: Run, x: NDArray[np.float32]) -> float:
     return time.thread_time() - started
 
 
-def _loss(trunk: Trunk, rows: Rows, stream: Stream, size: Size) -> Found:
+def _loss(trunk: Trunk, rows: Rows, stream: Stream, size: Size) -> Figures:
     """Points of test accuracy that int8 costs, each readout taught on its own trunk's features;
     and the standard error of that."""
     int8 = _right(trunk, rows, stream, size.tests)

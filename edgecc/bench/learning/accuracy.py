@@ -11,8 +11,9 @@ import click
 import numpy as np
 
 from edgecc.bench import figures
+from edgecc.bench.figures import Figures
 from edgecc.bench.learning.many_passes import compat, offline, spela_dense, untrained
-from edgecc.bench.learning.result_cache import Cell, Cells, Found
+from edgecc.bench.learning.result_cache import Call, Results
 from edgecc.training.recipe import METHODS
 
 PUBLISHED = {  # accuracy on Fashion-MNIST in the papers named
@@ -43,66 +44,64 @@ QUICK = Scale(
 
 def run(*, quick: bool, folder: Path, json_path: Path | None, out: Path) -> None:
     """Measure what is missing, then print the tables and write the figures."""
-    cells = Cells(folder)
-    found = _summary(cells.get(wanted(QUICK if quick else Scale())))
-    found["revision"] = cells.revision
-    for line in table(found):
+    results = Results(folder)
+    summary = _summary(results.get(wanted(QUICK if quick else Scale())))
+    summary["revision"] = results.revision
+    for line in table(summary):
         click.echo(line)
-    figures.write(out / "accuracy.json", "accuracy", found)
-    if json_path:
-        figures.write(json_path, "accuracy", found)
+    figures.save("accuracy", summary, out=out, json_path=json_path)
 
 
-def wanted(scale: Scale) -> dict[str, list[Cell]]:
-    """Cells by data and what they are; the longest and most important first."""
-    return {f"{name} {what}": cells for name in ("fashion", "digits")
-            for what, cells in _of(name, scale).items()}
+def wanted(scale: Scale) -> dict[str, list[Call]]:
+    """Calls by data and what they are; the longest and most important first."""
+    return {f"{name} {what}": calls for name in ("fashion", "digits")
+            for what, calls in _of(name, scale).items()}
 
 
-def _of(name: str, scale: Scale) -> dict[str, list[Cell]]:
+def _of(name: str, scale: Scale) -> dict[str, list[Call]]:
     passes = 1 if name == "fashion" else 10  # over a set that is so much smaller
     alone = {"name": name, "limit": scale.limit, "seed": 0}
     network = alone | {"network": _DATA[name]}
     small = network | {"limit": scale.compared}
     most, few = {"epochs": passes * scale.epochs}, {"epochs": passes * scale.few}
     return {
-        "ours": [Cell(offline, network | most)],
-        "backpropagation": [Cell(offline, network | most | {"method": "backpropagation"})],
-        "control": [Cell(untrained, network)],
-        "spela": [Cell(spela_dense, alone | {"epochs": scale.spela})],
-        "compat": [Cell(compat, alone | {"limit": scale.compared, "epochs": scale.published})],
-        "methods": [Cell(offline, small | few | {"method": method}) for method in scale.methods],
-        "small control": [Cell(untrained, small)],
-        "shuffled": [Cell(offline, small | few | {"shuffled": True})],
+        "ours": [Call(offline, network | most)],
+        "backpropagation": [Call(offline, network | most | {"method": "backpropagation"})],
+        "control": [Call(untrained, network)],
+        "spela": [Call(spela_dense, alone | {"epochs": scale.spela})],
+        "compat": [Call(compat, alone | {"limit": scale.compared, "epochs": scale.published})],
+        "methods": [Call(offline, small | few | {"method": method}) for method in scale.methods],
+        "small control": [Call(untrained, small)],
+        "shuffled": [Call(offline, small | few | {"shuffled": True})],
     }
 
 
-def _summary(found: dict[str, list[Found]]) -> dict[str, Any]:
-    ours, rival = found["fashion ours"][0], found["fashion backpropagation"][0]
+def _summary(results: dict[str, list[Figures]]) -> dict[str, Any]:
+    ours, backprop = results["fashion ours"][0], results["fashion backpropagation"][0]
     return {
         "offline_acc": ours["accuracy"],
-        "backprop_gap": max(rival["accuracy"], rival["head"]) - ours["accuracy"],
-        "spela_acc": found["fashion spela"][0]["accuracy"],
-        "compat_acc": found["fashion compat"][0]["accuracy"],
-        "cells": found,
+        "backprop_gap": max(backprop["accuracy"], backprop["head"]) - ours["accuracy"],
+        "spela_acc": results["fashion spela"][0]["accuracy"],
+        "compat_acc": results["fashion compat"][0]["accuracy"],
+        "results": results,
     }
 
 
 # --- the tables ---
 
 
-def table(found: dict[str, Any]) -> Iterator[str]:
+def table(summary: dict[str, Any]) -> Iterator[str]:
     """Lines for digits and Fashion-MNIST, then what was published."""
     for name in _DATA:
         yield from _lines(name, {
-            what.removeprefix(f"{name} "): one for what, one in found["cells"].items()
+            what.removeprefix(f"{name} "): one for what, one in summary["results"].items()
             if what.startswith(name)})
     for title, accuracy in PUBLISHED.items():
         yield f"{'published: ' + title:62}  {accuracy:.4f}"
-    yield f"offline_acc {found['offline_acc']:.4f}  backprop_gap {found['backprop_gap']:.4f}"
+    yield f"offline_acc {summary['offline_acc']:.4f}  backprop_gap {summary['backprop_gap']:.4f}"
 
 
-def _lines(name: str, of: dict[str, list[Found]]) -> Iterator[str]:
+def _lines(name: str, of: dict[str, list[Figures]]) -> Iterator[str]:
     yield f"{name:48}  readout      head   CPU s   state (MB)"
     yield _line("contextual, many passes", of["ours"])
     yield _line("backpropagation, many passes", of["backpropagation"])
@@ -116,12 +115,12 @@ def _lines(name: str, of: dict[str, list[Found]]) -> Iterator[str]:
     yield f"{'  published contextual recipe, no label seen':48}  {of['compat'][0]['accuracy']:7.4f}"
 
 
-def _line(title: str, cells: Iterable[Found]) -> str:
+def _line(title: str, results: Iterable[Figures]) -> str:
     accuracy, head, seconds, state = np.mean([
         [one["accuracy"], one["head"], one["seconds"], sum(one["state"].values()) / 1e6]
-        for one in cells], axis=0)
+        for one in results], axis=0)
     return f"{title:48}  {accuracy:7.4f}  {head:8.4f}  {seconds:6.0f}  {state:8.2f}"
 
 
-def _control(title: str, cells: Iterable[Found]) -> str:
-    return f"{title:48}  {max(one for cell in cells for one in cell['accuracies']):7.4f}"
+def _control(title: str, results: Iterable[Figures]) -> str:
+    return f"{title:48}  {max(one for result in results for one in result['accuracies']):7.4f}"

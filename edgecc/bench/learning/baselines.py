@@ -72,8 +72,8 @@ class MicroBatched(EndToEnd):
     def sweep(self, x: Tensor, y: Tensor, *, rate: float) -> list[Tensor]:
         scores, total = list[Tensor](), [torch.zeros_like(p) for p in self.parameters]
         for part, labels in zip(torch.split(x, _MICRO), torch.split(y, _MICRO), strict=True):
-            found, gradients = self._against(part, labels)
-            scores.append(found)
+            before, gradients = self._against(part, labels)
+            scores.append(before)
             for into, gradient in zip(total, gradients, strict=True):
                 into.add_(gradient, alpha=len(part) / len(x))
         self._adam.step(total, rate)
@@ -93,9 +93,9 @@ class LastLayer(Network):
     def sweep(self, x: Tensor, y: Tensor, *, rate: float) -> list[Tensor]:
         for method in self.methods[:-1]:
             x = method.block.forward(x).a
-        found = self._last.local(self._last.block.forward(x), y)
-        self._adam.step(found.own, rate)
-        return [found.scores]
+        last = self._last.local(self._last.block.forward(x), y)
+        self._adam.step(last.own, rate)
+        return [last.scores]
 
 
 def _through(block: Block, h: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 """`edgecc bench continual`: classes two at a time, one pass, no task ids; ours beside its controls
-and rivals, every figure with the bytes it used.
+and baselines, every figure with the bytes it used.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from edgecc.bench import figures, metrics
+from edgecc.bench.figures import Figures
 from edgecc.bench.learning.one_pass import (
     control,
     final,
@@ -21,7 +22,7 @@ from edgecc.bench.learning.one_pass import (
     stem_alone,
     stream,
 )
-from edgecc.bench.learning.result_cache import Cell, Cells, Found
+from edgecc.bench.learning.result_cache import Call, Results
 from edgecc.plan import planner
 from edgecc.protocol.sample import Input
 
@@ -44,7 +45,7 @@ class Scale:
     name: str = "fashion"
     pairs: int = 3  # of seed and class order
     limit: int | None = None  # samples of the stream
-    compared: int = 20_000  # of the stream on which methods and rivals stand beside each other
+    compared: int = 20_000  # of the stream on which methods and baselines stand beside each other
     first: int = 3750  # labels at the first growth: doubling ends at the 60,000th
     epochs: float = 5.0  # of each growth: all of them together stay under DRAWS
     replay: tuple[int, ...] = REPLAY
@@ -57,38 +58,36 @@ QUICK = Scale(
 
 
 def run(
-    *, quick: bool, rivals: bool, folder: Path, json_path: Path | None, out: Path
+    *, quick: bool, baselines: bool, folder: Path, json_path: Path | None, out: Path
 ) -> None:
     """Measure what is missing, then print the table and write figures and plots."""
-    cells, scale = Cells(folder), QUICK if quick else Scale()
-    wanted = ours(scale) | (compared(scale) if rivals else {})
-    found = _summary(cells.get(wanted))
-    found["revision"] = cells.revision
-    for line in table(found):
+    results, scale = Results(folder), QUICK if quick else Scale()
+    wanted = ours(scale) | (compared(scale) if baselines else {})
+    summary = _summary(results.get(wanted))
+    summary["revision"] = results.revision
+    for line in table(summary):
         click.echo(line)
-    figures.write(out / "continual.json", "continual", found)
-    if json_path:
-        figures.write(json_path, "continual", found)
+    figures.save("continual", summary, out=out, json_path=json_path)
     from edgecc.bench import plot
 
-    plot.continual(out / "continual.png", found)
+    plot.continual(out / "continual.png", summary)
 
 
-def ours(scale: Scale) -> dict[str, list[Cell]]:
-    """The whole stream: cells of edgecc, its control and its oracles; what matters most first."""
+def ours(scale: Scale) -> dict[str, list[Call]]:
+    """The whole stream: calls of edgecc, its control and its oracles; what matters most first."""
     setting = {"name": scale.name, "limit": scale.limit, "epochs": scale.epochs,
                "plan": planned()}
     pairs = [setting | {"seed": seed} for seed in range(scale.pairs)]
     alone = [{"name": scale.name, "limit": scale.limit, "seed": one["seed"]} for one in pairs]
     return {
-        "streams": [Cell(stream, pair | {"first": scale.first}) for pair in pairs],
-        "controls": [Cell(control, pair) for pair in pairs],
-        "one_megabyte": [Cell(one_megabyte, pair | ONE_MEGABYTE) for pair in alone],
-        "alone": [Cell(stem_alone, pair) for pair in alone],
-        **{label: [Cell(final, pair | {"room": room}) for pair in pairs]
+        "streams": [Call(stream, pair | {"first": scale.first}) for pair in pairs],
+        "controls": [Call(control, pair) for pair in pairs],
+        "one_megabyte": [Call(one_megabyte, pair | ONE_MEGABYTE) for pair in alone],
+        "alone": [Call(stem_alone, pair) for pair in alone],
+        **{label: [Call(final, pair | {"room": room}) for pair in pairs]
            for label, room in ROOMS.items()},
-        "flipped": [Cell(final, pair | {"flips": 0.2}) for pair in pairs],
-        "oracles": [Cell(joint, pairs[0] | {"experiences": i}) for i in range(1, 6)],
+        "flipped": [Call(final, pair | {"flips": 0.2}) for pair in pairs],
+        "oracles": [Call(joint, pairs[0] | {"experiences": i}) for i in range(1, 6)],
     }
 
 
@@ -98,38 +97,38 @@ def planned() -> dict[str, Any]:
     return planner.plan(BUDGET, spec, max_payload=MIB, blocks=3).describe()
 
 
-def compared(scale: Scale) -> dict[str, list[Cell]]:
-    """A part of the stream: cells of every method and of the rivals."""
+def compared(scale: Scale) -> dict[str, list[Call]]:
+    """A part of the stream: calls of every method and the baselines."""
     small = {"name": scale.name, "limit": scale.compared, "epochs": scale.epochs,
              "plan": planned(), "seed": 0}
     return {
-        "methods": [Cell(final, small | {"method": method}) for method in scale.methods],
-        "shuffled": [Cell(final, small | {"shuffled": True})],
-        "untrained": [Cell(control, small)],
-        "lda": [Cell(lda_alone, small)],
-        "replay": [Cell(replay, small | {"room": room, "draws": DRAWS if room else 1})
+        "methods": [Call(final, small | {"method": method}) for method in scale.methods],
+        "shuffled": [Call(final, small | {"shuffled": True})],
+        "untrained": [Call(control, small)],
+        "lda": [Call(lda_alone, small)],
+        "replay": [Call(replay, small | {"room": room, "draws": DRAWS if room else 1})
                    for room in scale.replay],
     }
 
 
-def _summary(found: dict[str, list[Found]]) -> dict[str, Any]:
-    ours, controls = found["streams"], found["controls"]
-    return _of_streams(ours, found["oracles"]) | {
+def _summary(results: dict[str, list[Figures]]) -> dict[str, Any]:
+    ours, controls = results["streams"], results["controls"]
+    return _of_streams(ours, results["oracles"]) | {
         "control_accuracy": _mean(max(one["accuracies"]) for one in controls),
         "control_gain": _mean(
             one["accuracy"] - max(other["accuracies"])
             for one, other in zip(ours, controls, strict=True)),
-        "final_acc_1mb": _accuracy(found["one_megabyte"]),
-        "flip20_loss": _accuracy(ours) - _accuracy(found["flipped"]),
+        "final_acc_1mb": _accuracy(results["one_megabyte"]),
+        "flip20_loss": _accuracy(ours) - _accuracy(results["flipped"]),
         "rooms": {"everything": _accuracy(ours),
-                  **{label: _accuracy(found[label]) for label in ROOMS},
-                  "none": _accuracy(found["alone"])},
-        "cells": found,
+                  **{label: _accuracy(results[label]) for label in ROOMS},
+                  "none": _accuracy(results["alone"])},
+        "results": results,
     }
 
 
-def _of_streams(streams: Sequence[Found], oracles: Sequence[Found]) -> dict[str, Any]:
-    """What is said of ours alone, and against the oracles on the first pair."""
+def _of_streams(streams: Sequence[Figures], oracles: Sequence[Figures]) -> dict[str, Any]:
+    """Of ours alone, and against the oracles on the first pair."""
     first = streams[0]
     joint_matrix = [one["groups"] + [0.0] * (5 - len(one["groups"])) for one in oracles]
     seen = [float(np.mean(row[: i + 1])) for i, row in enumerate(first["matrix"])]
@@ -144,8 +143,8 @@ def _of_streams(streams: Sequence[Found], oracles: Sequence[Found]) -> dict[str,
     }
 
 
-def _accuracy(cells: Iterable[Found]) -> float:
-    return _mean(one["accuracy"] for one in cells)
+def _accuracy(results: Iterable[Figures]) -> float:
+    return _mean(one["accuracy"] for one in results)
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -155,40 +154,40 @@ def _mean(values: Iterable[float]) -> float:
 # --- the table ---
 
 
-def table(found: dict[str, Any]) -> Iterator[str]:
+def table(summary: dict[str, Any]) -> Iterator[str]:
     """Lines: accuracy after the last experience, with the bytes used."""
-    cells = found["cells"]
+    results = summary["results"]
     yield f"{'mean of pairs, the whole stream':48}  accuracy   weights   readout   samples  (MB)"
-    yield _line("edgecc, everything kept", cells["streams"])
+    yield _line("edgecc, everything kept", results["streams"])
     for label in ROOMS:
-        yield _line(f"edgecc, {label} of samples", cells[label])
-    yield _line("edgecc, no samples: the stem alone", cells["alone"])
-    yield _line("edgecc, 1 MB in all", cells["one_megabyte"])
-    yield _line("edgecc, one label in five flipped", cells["flipped"])
-    yield _line("control: blocks never trained, best of 3", cells["controls"])
-    if "methods" in cells:
-        yield from _compared(cells)
+        yield _line(f"edgecc, {label} of samples", results[label])
+    yield _line("edgecc, no samples: the stem alone", results["alone"])
+    yield _line("edgecc, 1 MB in all", results["one_megabyte"])
+    yield _line("edgecc, one label in five flipped", results["flipped"])
+    yield _line("control: blocks never trained, best of 3", results["controls"])
+    if "methods" in results:
+        yield from _compared(results)
     for name in ("average_incremental", "forgetting", "excess_forgetting", "bwt", "joint_gap",
                  "omega_all", "control_gain", "flip20_loss"):
-        yield f"{name:48}  {found[name]:8.4f}"
+        yield f"{name:48}  {summary[name]:8.4f}"
 
 
-def _compared(cells: dict[str, list[Found]]) -> Iterator[str]:
-    count = cells["methods"][0]["arrived"]
+def _compared(results: dict[str, list[Figures]]) -> Iterator[str]:
+    count = results["methods"][0]["arrived"]
     yield f"first pair, {count} samples of the stream"
-    for one in cells["methods"]:
+    for one in results["methods"]:
         yield _line(f"  {one['method']}", [one])
-    yield _line("  control: blocks never trained, best of 3", cells["untrained"])
-    yield _line("  labels shuffled", cells["shuffled"])
-    yield _line("  streaming LDA on the stem", cells["lda"])
-    for one in cells["replay"]:
+    yield _line("  control: blocks never trained, best of 3", results["untrained"])
+    yield _line("  labels shuffled", results["shuffled"])
+    yield _line("  streaming LDA on the stem", results["lda"])
+    for one in results["replay"]:
         yield _line(
             f"  backpropagation, {one['kept']} samples replayed" if one["kept"] else
             "  naive backpropagation", [one])
 
 
-def _line(name: str, cells: Sequence[Found]) -> str:
-    accuracy = _mean(max(one.get("accuracies", [one.get("accuracy")])) for one in cells)
-    state = cells[0]["state"]
+def _line(name: str, results: Sequence[Figures]) -> str:
+    accuracy = _mean(max(one.get("accuracies", [one.get("accuracy")])) for one in results)
+    state = results[0]["state"]
     sizes = "".join(f"{state[part] / 1e6:10.2f}" for part in ("weights", "readout", "samples"))
     return f"{name:48}  {accuracy:8.4f}{sizes}"

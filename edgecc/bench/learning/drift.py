@@ -1,7 +1,7 @@
 """How soon drift is seen, how often wrongly, and what it is worth to act on it.
 
-Fashion-MNIST, one pass, on the real stem, readout and detector. `detector` starts the readout anew
-from the labels that ADWIN keeps; `always` starts it anew at every check; `never` goes on learning.
+Fashion-MNIST, one pass, on the real stem, readout and detector. `detector` restarts the readout
+from the labels that ADWIN keeps; `always` restarts it at every check; `never` goes on learning.
 """
 
 from collections.abc import Callable, Iterable
@@ -93,8 +93,8 @@ def detector() -> Fire:
     adwin = Adwin(delta=Config().drift.delta)
 
     def fire(_label: int, hit: bool) -> int | None:
-        found = adwin.add(not hit)
-        return None if found is None else found.kept
+        change = adwin.add(not hit)
+        return None if change is None else change.kept
 
     return fire
 
@@ -130,11 +130,11 @@ def run(*, quick: bool, json_path: Path | None) -> None:
         streams = [pictures.stream(kind, seed) for seed in seeds]
         for name, make in (("never", lambda: never), ("always", lambda: always),
                            ("detector", detector)):
-            found = _measured([follow(stream, make()) for stream in streams], calm=kind == "none")
-            table[f"{kind}.{name}"] = found
-            click.echo(f"{kind:10} {name:9} {_delays(found['delays']):>12} "
-                       f"{_shown(found['false_per_10000'], '.1f'):>17} "
-                       f"{_shown(found['accuracy_after'], '.3f'):>15}")
+            row = _measured([follow(stream, make()) for stream in streams], calm=kind == "none")
+            table[f"{kind}.{name}"] = row
+            click.echo(f"{kind:10} {name:9} {_delays(row['delays']):>12} "
+                       f"{_shown(row['false_per_10000'], '.1f'):>17} "
+                       f"{_shown(row['accuracy_after'], '.3f'):>15}")
     if json_path is not None:
         figures.write(json_path, "drift", table)
 

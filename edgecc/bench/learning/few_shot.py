@@ -48,24 +48,24 @@ def run(*, quick: bool, stems: Sequence[str], json_path: Path | None) -> None:
     """Fetch, measure, print the table; write the figures."""
     data = emoji.load(SIDE)
     taught, asked = split(data)
-    found: dict[str, Any] = {"pictures": len(data.labels) * len(STYLES), "asked": len(asked)}
-    found["majority"] = float(max(np.mean(data.labels[asked] == c) for c in set(data.labels)))
+    summary: dict[str, Any] = {"pictures": len(data.labels) * len(STYLES), "asked": len(asked)}
+    summary["majority"] = float(max(np.mean(data.labels[asked] == c) for c in set(data.labels)))
     click.echo(f"{len(set(data.labels))} classes, {len(taught)} emoji to teach with and "
                f"{len(asked)} to ask, in the styles {' and '.join(STYLES)}; "
-               f"majority {found['majority']:.3f}\n")
+               f"majority {summary['majority']:.3f}\n")
     click.echo(f"{'stem':24} labels  {STYLES[0]:>8} {STYLES[1]:>8} | then {STYLES[1]:>8} "
                f"{STYLES[0]:>8}")
-    found["stems"] = {}
+    summary["stems"] = {}
     for name in stems or STEMS:
         stemmed = through(name, data)
         rows = measure(stemmed, data.labels, taught, asked, draws=2 if quick else _DRAWS)
-        found["stems"][name] = {
+        summary["stems"][name] = {
             "shots": rows, "milliseconds": stemmed.milliseconds,
             "model_bytes": stemmed.model_bytes, "features": stemmed.features[STYLES[0]].shape[1],
         }
         _print(name, rows, stemmed)
     if json_path is not None:
-        figures.write(json_path, "few-shot", found)
+        figures.write(json_path, "few-shot", summary)
 
 
 def split(data: Emoji) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

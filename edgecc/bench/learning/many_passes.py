@@ -1,4 +1,4 @@
-"""Cells of `edgecc bench accuracy`: everything at once, many passes."""
+"""What `edgecc bench accuracy` measures: everything at once, many passes."""
 
 import itertools
 import math

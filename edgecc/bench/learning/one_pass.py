@@ -1,4 +1,5 @@
-"""Cells of `edgecc bench continual`: one pass over a stream, each a function of its arguments."""
+"""What `edgecc bench continual` measures: one pass over a stream, each a function of its arguments.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,7 @@ STEM_ALONE = Plan(57, 6, (), 16, 64, {})  # 4104 features
 _MOST_EPOCHS = 30.0  # over few stored samples
 
 
-Planned = dict[str, Any]  # what the planner chose, as `Plan.describe` tells it
+Planned = dict[str, Any]  # what the planner chose, as `Plan.describe` gives it
 
 
 def stream(
@@ -96,9 +97,9 @@ def one_megabyte(
     data = split(name, seed=seed, limit=limit)
     for mixed in range(widest, 0, -1):
         plan = Plan(filters, grid, (), 16, 64, {}, stem_mixed=mixed, stem_waves=waves)
-        found = _alone(data, plan, seed)
-        if sum(found["state"].values()) <= 10**6:
-            return found | {"mixed": mixed}
+        result = _alone(data, plan, seed)
+        if sum(result["state"].values()) <= 10**6:
+            return result | {"mixed": mixed}
     raise BudgetError("no stem and readout are under 1 MB")
 
 

@@ -1,7 +1,7 @@
-"""Finished measurements on disk, so that an interrupted bench goes on where it was.
+"""Results on disk, so that an interrupted bench goes on where it was.
 
-A cell is one function call: its name, its arguments and the revision of the learning core name it.
-Cells do not depend on each other: missing ones are measured at once, a process for each core.
+A result is of one function call: named by the function, its arguments and the revision of the
+learning core. None depends on another: missing ones are measured in parallel, one process a core.
 """
 
 import hashlib
@@ -19,23 +19,22 @@ import click
 
 import edgecc
 from edgecc.bench import figures
+from edgecc.bench.figures import Figures
 from edgecc.checkpoint import manifest
 
 _PACKAGE = Path(edgecc.__file__).parent
-_CORE = (
-    "learn/**/*.py", "growth.py", "plausible.py", "judging.py", "rows.py", "recipe.py", "stem.py",
-    "trunk.py", "compile.py", "graph.py", "interpreter.py", "predictor.py",
-    "made_up.py", "sizes.py", "bench/device.py", "bench/rivals.py", "bench/streams.py",
-    "bench/one_pass.py", "bench/many_passes.py",
+_CORE = (  # the sources that accuracies depend on
+    "learn/**/*.py", "trunk/*.py", "plan/stem_trunk.py", "serving/predictor.py",
+    "training/dataset.py", "training/evaluation.py", "training/growth.py",
+    "training/label_filter.py", "training/recipe.py", "bench/learning/*.py",
 )
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-Found = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """`measure(**arguments)`, a function of a module, whose answer JSON can hold."""
+class Call:
+    """`measure(**arguments)`, a function of a module, whose result JSON can hold."""
 
     measure: Callable[..., Mapping[str, Any]]
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -50,20 +49,20 @@ class Cell:
         return f"{self.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
 
     def __str__(self) -> str:
-        told = [f"{name}={value}" for name, value in self.arguments.items() if name != "plan"]
-        return " ".join([self.name, *told])
+        shown = [f"{name}={value}" for name, value in self.arguments.items() if name != "plan"]
+        return " ".join([self.name, *shown])
 
 
 def revision() -> str:
-    """Digest of the sources that a figure depends on, and of the format that state is sized in."""
+    """Digest of the core's sources, and of the checkpoint format that bytes are counted in."""
     digest = hashlib.sha256(manifest.SCHEMA.encode())
     for path in sorted(path for pattern in _CORE for path in _PACKAGE.glob(pattern)):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-class Cells:
-    """Cells of one revision, kept in `folder`."""
+class Results:
+    """Results of one revision, kept in `folder`."""
 
     def __init__(self, folder: Path, *, processes: int | None = None) -> None:
         self.revision = revision()
@@ -71,45 +70,45 @@ class Cells:
         self._folder = folder / self.revision
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    def get(self, wanted: Mapping[str, Sequence[Cell]]) -> dict[str, list[Found]]:
-        """What the wanted cells found, under the same names; missing ones are measured now."""
-        cells = {cell.file: cell for group in wanted.values() for cell in group}
+    def get(self, wanted: Mapping[str, Sequence[Call]]) -> dict[str, list[Figures]]:
+        """The results of the calls wanted, under the same names; missing ones are measured now."""
+        calls = {call.file: call for group in wanted.values() for call in group}
         self._measure([
-            cell for file, cell in cells.items() if not (self._folder / file).exists()])
-        return {name: [self._read(cell) for cell in group] for name, group in wanted.items()}
+            call for file, call in calls.items() if not (self._folder / file).exists()])
+        return {name: [self._read(call) for call in group] for name, group in wanted.items()}
 
-    def _measure(self, missing: Sequence[Cell]) -> None:
+    def _measure(self, missing: Sequence[Call]) -> None:
         if not missing:
             return
         for variable in _ONE_THREAD:
             os.environ.setdefault(variable, "1")
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(self._processes, context) as pool:
-            for cell, seconds in zip(
+            for call, seconds in zip(
                 missing, pool.map(_measured, missing, [self._folder] * len(missing)), strict=True
             ):
-                click.echo(f"{cell}: {seconds:.0f} s", err=True)
+                click.echo(f"{call}: {seconds:.0f} s", err=True)
 
-    def _read(self, cell: Cell) -> Found:
-        stored = json.loads((self._folder / cell.file).read_text())
-        found: Found = stored["found"] | {"seconds": stored["seconds"]}
-        return found
+    def _read(self, call: Call) -> Figures:
+        stored = json.loads((self._folder / call.file).read_text())
+        result: Figures = stored["result"] | {"seconds": stored["seconds"]}
+        return result
 
 
-def _measured(cell: Cell, folder: Path) -> float:
+def _measured(call: Call, folder: Path) -> float:
     """In a process of its own: measure and keep; the seconds of processor time it took."""
     import torch
 
     torch.set_num_threads(1)
     started = time.process_time()
-    found = dict(cell.measure(**cell.arguments))
+    result = dict(call.measure(**call.arguments))
     seconds = time.process_time() - started
     body = {
-        "cell": cell.name, "arguments": dict(cell.arguments), "revision": revision(),
+        "call": call.name, "arguments": dict(call.arguments), "revision": revision(),
         "commit": figures.commit(), "machine": figures.machine(), "seconds": seconds,
-        "found": found,
+        "result": result,
     }
-    part = folder / f"{cell.file}.part"
+    part = folder / f"{call.file}.part"
     part.write_text(json.dumps(body, default=str, indent=1) + "\n")
-    part.replace(folder / cell.file)
+    part.replace(folder / call.file)
     return seconds

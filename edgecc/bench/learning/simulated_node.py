@@ -156,7 +156,7 @@ class Device:
 
     def control(self, stream: Stream, *, seeds: int = 3) -> dict[str, Any]:
         """Test accuracies with blocks that were never trained, all else the same; and bytes."""
-        found, state = [], {}
+        accuracies, state = [], {}
         for seed in range(seeds):
             with tempfile.TemporaryDirectory() as work:
                 rows = self.kept.rows(self.predictor.readout)
@@ -167,9 +167,9 @@ class Device:
                 )
                 trunk = grower.grown()
                 evaluation = evaluate(trunk, rows, lambda _: None)
-                found.append(_accuracy(trunk, evaluation, rows, stream))
+                accuracies.append(_accuracy(trunk, evaluation, rows, stream))
                 state = self._bytes(trunk, evaluation.readout)
-        return {"accuracies": found, "state": state}
+        return {"accuracies": accuracies, "state": state}
 
     def state(self) -> dict[str, int]:
         """Bytes of what is needed to go on: weights, readout, stored samples."""

@@ -43,7 +43,7 @@ class Stream:
         return replace(self, targets=np.where(wrong, others, self.targets))
 
     def shuffled(self, *, seed: int) -> "Stream":
-        """Every label drawn anew from all labels: nothing is left to learn."""
+        """All labels in random order: nothing is left to learn."""
         order = np.random.default_rng((seed, 2)).permutation(len(self))
         return replace(self, targets=self.targets[order])
 

@@ -1,6 +1,6 @@
 """The control beside every accuracy: the same network with blocks that were never trained.
 
-Same stem, widths, data-calibrated normalisation, readout dimension, penalty search and rows.
+Same stem, widths, data-calibrated normalisation, readout dimension, search for alpha and rows.
 """
 
 import tempfile
@@ -33,11 +33,11 @@ def random_frozen(
     served = generation.load(folder, Keys(config.state).trusted, config.input_spec)
     store = Reader(config.state.log)
     rows = Rows.at(store, config.input_spec, served.manifest.cursor)
-    found = []
+    accuracies = []
     for seed in SEEDS:
-        found.append(_one(served, rows, seed, images, labels))
-        report(found[-1])
-    return max(found)
+        accuracies.append(_one(served, rows, seed, images, labels))
+        report(accuracies[-1])
+    return max(accuracies)
 
 
 def _one(
