@@ -16,7 +16,8 @@ def bench() -> None:
 _json = click.option("--json", "json_path", type=click.Path(path_type=Path),
                      help="Also write the figures here.")
 _results = click.option("--results", "folder", type=click.Path(path_type=Path),
-                        default=_FOLDER, show_default=True, help="Results so far; a later run resumes from them.")
+                        default=_FOLDER, show_default=True,
+                        help="Results so far; a later run resumes from them.")
 _out = click.option("--out", type=click.Path(path_type=Path), default=Path("bench"),
                     show_default=True, help="Folder of figures and plots.")
 _quick = click.option("--quick", is_flag=True, help="A smoke test; its figures mean nothing.")
