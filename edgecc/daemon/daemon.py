@@ -1,7 +1,8 @@
-"""`edgecc start`: opens what a node has, then turns: messages in, learner followed, messages out.
+"""`edgecc start`, from its start over one turn after the other to its stop.
 
-Everything here runs in one thread. The network has a thread of its own that only queues events,
-the learner a process of its own. Nothing acknowledged is lost, whatever is killed and when.
+A turn takes messages in, follows the learner, and sends messages out. All of it runs in one thread;
+the network has a thread of its own that only queues events, the learner a process of its own.
+Nothing acknowledged is lost, whatever is killed and when.
 """
 
 import logging
@@ -160,6 +161,7 @@ class Daemon:
     # --- one turn ---
 
     def turn(self) -> None:
+        """Messages in, a step of whatever is under way, messages out."""
         serving = self.parts.serving
         busy = serving.catch_up()
         most = 1 if serving.predictor is None else 256  # the second sample is predicted

@@ -145,7 +145,7 @@ class Growths:
         if store.evicted_after(growth.cursor):
             saved = self._node.generations.load(self._serving.number)
             readout, cursor = saved.readout, saved.manifest.cursor
-            if cursor > growth.cursor or store.knows_forgotten(cursor):
+            if cursor > growth.cursor or store.knows_unlearnt(cursor):
                 return None
         snapshots.write(path, predictor.manifest.digest, readout, cursor)
         return cursor

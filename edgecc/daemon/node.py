@@ -1,4 +1,4 @@
-"""What the parts of a daemon share."""
+"""What the parts of a daemon share. A reload makes another node, with all parts."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -95,6 +95,7 @@ class Parts:
             learner_peak=learner, daemon=resident_memory())
 
     def close(self) -> None:
-        """Others will be built in place of these."""
+        """Others will be built in place of these: there is memory for one readout only."""
         self.trial.interrupt()
         self.push.close()
+        self.serving.stop()

@@ -1,4 +1,4 @@
-"""The node's retained messages about itself: status, info, health, train."""
+"""The retained messages in which a node describes itself: status, info, health, train."""
 
 import platform
 import time

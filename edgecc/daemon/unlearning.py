@@ -95,7 +95,7 @@ class Unlearning:
         erasure.drop_quarantined(quarantined)
         answer = erasure.flag(number, chosen)
         if chosen.ids:  # a source may send again, this message may not
-            erasure.know(quarantined.values())
+            erasure.keep_out(quarantined.values())
         traces = replace(
             self._influence.of(number, deep=chosen.deep),
             learnt=bool(answer.evicted), rewrite=bool(quarantined))

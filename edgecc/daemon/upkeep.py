@@ -17,7 +17,7 @@ _SETTLE = 1.0  # seconds after which arrived outbox rows are deleted even withou
 _RETRY = 5.0  # seconds between two tries of what the broker refuses
 _RETENTION_EVERY = 500  # samples
 _EVICT_AT_ONCE = 500  # samples a turn, so that none takes long
-_FORGET = 3600.0  # seconds
+_OLD_IDS = 3600.0  # seconds
 _MARK = 10.0  # seconds; see quotas.py
 _LET_GO = 20.0  # seconds
 
@@ -28,7 +28,7 @@ class Upkeep:
     ) -> None:
         """health: publishes it."""
         self._node, self._link, self._quotas, self._health = node, link, quotas, health
-        self._last = dict.fromkeys(("settle", "retry", "health", "mark", "let go", "forget"), 0.0)
+        self._last = dict.fromkeys(("settle", "retry", "health", "mark", "let go", "old ids"), 0.0)
         self._looked_at = 0  # samples stored when retention last ran
 
     def turn(self) -> None:
@@ -47,9 +47,9 @@ class Upkeep:
             self._retain()
         if self._due("let go", _LET_GO):
             allocator.release_memory()
-        if self._due("forget", _FORGET):
+        if self._due("old ids", _OLD_IDS):
             with store.transaction():
-                store.forget_ids(time.time() - node.config.mqtt.session_expiry)
+                store.drop_old_ids(time.time() - node.config.mqtt.session_expiry)
 
     def _due(self, task: str, every: float) -> bool:
         now = time.monotonic()

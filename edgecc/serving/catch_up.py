@@ -33,7 +33,7 @@ def restart_if_unlearnt(predictor: Predictor, store: Reader) -> None:
 
     It then learns every label that is stored.
     """
-    if store.knows_forgotten(predictor.cursor):
+    if store.knows_unlearnt(predictor.cursor):
         predictor.restore(Readout(predictor.readout.dim), 0)
 
 
@@ -47,7 +47,7 @@ def _restore_snapshot(state: State, predictor: Predictor, store: Reader) -> None
     except Corrupt as error:
         log.warning("%s; replaying the log instead", error)
         return
-    if digest == predictor.manifest.digest and not store.knows_forgotten(cursor):
+    if digest == predictor.manifest.digest and not store.knows_unlearnt(cursor):
         predictor.restore(readout, cursor)
 
 

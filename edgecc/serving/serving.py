@@ -107,8 +107,8 @@ class Serving:
         return self.successor is not None or self.candidate is not None
 
     def stop(self) -> None:
-        """Serve nothing."""
-        self.predictor = None
+        """Serve nothing, now or next; the memory is free for another."""
+        self.predictor = self.successor = self.candidate = None
 
     def _all(self) -> list[Predictor]:
         ones = (self.predictor, self.successor, self.candidate)

@@ -41,7 +41,7 @@ class Erasure:
         pending = self._drop_pending(chosen)
         unknown = self._unknown(chosen, pending)
         if chosen.unseen:
-            self.know(unknown)
+            self.keep_out(unknown)
         held, labelled = self._one(
             "SELECT COALESCE(SUM(held), 0), COUNT(*) FROM sample "
             "WHERE unlearnt=? AND label IS NOT NULL", number)
@@ -72,7 +72,7 @@ class Erasure:
             rows = self._db.execute(f"DELETE FROM pending WHERE {where} RETURNING id", values)
             dropped += [identity for (identity,) in rows]
         if chosen.ids:
-            self.know(dropped)
+            self.keep_out(dropped)
         return dropped
 
     def _unknown(self, chosen: Selection, pending: list[str]) -> list[str]:
@@ -90,7 +90,7 @@ class Erasure:
             (number,)).fetchall()
         return len(keys), [names.get(key, key.hex()) for (key,) in keys[:_NAMED]]
 
-    def know(self, identities: Iterable[str]) -> None:
+    def keep_out(self, identities: Iterable[str]) -> None:
         """Keep out samples with these ids."""
         self._db.executemany(
             "INSERT OR IGNORE INTO gone (key, at, mark) VALUES (?,?,0)",
@@ -106,7 +106,7 @@ class Erasure:
     # --- where the samples left traces ---
 
     def first(self, number: int, *, deep: bool) -> int | None:
-        """The first label that any of them had; with `deep`, also of those that were evicted."""
+        """The first label that any of the samples had; with `deep`, evicted ones too."""
         first: int | None = self._about(
             f"SELECT MIN(COALESCE(c.first, {_FIRST.format('c')})) FROM {_CHOSEN} c", number, deep
         ).fetchone()[0]
@@ -118,7 +118,7 @@ class Erasure:
         return row
 
     def drawn(self, number: int, cursor: int, *, deep: bool) -> tuple[int, int]:
-        """How many of them trained a growth at `cursor`, and how many, held out, evaluated it."""
+        """How many samples trained a growth at `cursor`, and how many, held out, evaluated it."""
         rows = self._about(
             f"SELECT c.held, COUNT(*) FROM {_CHOSEN} c WHERE c.first <= :cursor OR EXISTS ("
             "SELECT 1 FROM label l WHERE l.row = c.row AND l.label IS NOT NULL AND l.seq = ("
@@ -130,14 +130,14 @@ class Erasure:
     # --- erasing ---
 
     def newest_of(self, number: int) -> list[str]:
-        """Sources whose newest sample is among them."""
+        """Sources whose newest sample request `number` erases."""
         rows = self._db.execute(
             "SELECT source FROM sample WHERE unlearnt=? AND row IN "
             "(SELECT MAX(row) FROM sample GROUP BY source)", (number,))
         return [source for (source,) in rows]
 
     def erase(self, number: int, *, mark: int, deep: bool) -> None:
-        """Delete them; a label event stays, empty, where readouts stand that have unlearnt them."""
+        """Delete the samples; an empty label event stays at `mark`, where readouts have cursors."""
         given = {"number": number, "mark": mark, "deep": deep, "now": time.time()}
         rows = "(SELECT row FROM sample WHERE unlearnt = :number)"
         left = "(SELECT row FROM gone WHERE unlearnt = :number AND mark IS NOT NULL)"
@@ -210,7 +210,7 @@ class Erasure:
 
 
 def _conditions(chosen: Selection) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """SQL conditions, on id hash, source and time, that together make the selection."""
+    """SQL conditions on id hash, source and time: together, the selection."""
     for identity in chosen.ids:
         yield "key=?", (key_of(identity),)
     if not chosen.ids:

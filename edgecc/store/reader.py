@@ -119,10 +119,10 @@ class Reader:
 
     def stored(self) -> int:
         """Samples ever stored, without those that were unlearnt since."""
-        forgotten = self._db.execute(
+        unlearnt = self._db.execute(
             "SELECT COUNT(*) FROM gone WHERE mark IS NOT NULL AND held IS NOT NULL").fetchone()[0]
         flagged = self._db.execute("SELECT COUNT(*) FROM sample WHERE unlearnt").fetchone()[0]
-        return self.last_row() - int(forgotten) - int(flagged)
+        return self.last_row() - int(unlearnt) - int(flagged)
 
     def evicted_after(self, cursor: int) -> int:
         """Samples labelled after `cursor` that a readout saved there cannot learn any more."""
@@ -131,7 +131,7 @@ class Reader:
             "(SELECT 1 FROM sample s WHERE s.row = l.row)", (cursor,))
         return int(found.fetchone()[0])
 
-    def knows_forgotten(self, cursor: int) -> bool:
+    def knows_unlearnt(self, cursor: int) -> bool:
         """True where a readout saved at label `cursor` has learnt what was unlearnt since."""
         found = self._db.execute(
             "SELECT 1 FROM gone WHERE mark > ? AND first <= ? LIMIT 1", (cursor, cursor))

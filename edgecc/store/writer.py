@@ -255,7 +255,7 @@ class Store(Reader):
             self._db.execute(f"DELETE FROM {table} WHERE row=?", (row,))
         self.set_meta(MOVED, 1)
 
-    def forget_ids(self, before: float) -> None:
+    def drop_old_ids(self, before: float) -> None:
         """From before this time: ids that nothing was learnt from, waiting labels, answers."""
         self._db.execute(
             "DELETE FROM gone WHERE at<? AND mark IS NULL AND unlearnt=0", (before,))

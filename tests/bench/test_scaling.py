@@ -138,7 +138,7 @@ def test_forgetting_old_ids_does_not_look_at_all_that_ever_left(nodes: dict[str,
 
         def forget(one: Daemon) -> None:
             with one.store.transaction():
-                one.store.forget_ids(2e9 * 2)
+                one.store.drop_old_ids(2e9 * 2)
 
         counts.append(instructions(one, forget))
         assert one.store._db.execute("SELECT COUNT(*) FROM gone").fetchone() == (count,)

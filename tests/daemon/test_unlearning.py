@@ -121,7 +121,7 @@ def test_plain_names_what_still_knows_them_and_deep_then_removes_it(
     assert (second["base"], second["removed"]) == (0, [1])
     assert digests(daemon) == digests(pure)
     assert knows(daemon) == knows(pure)
-    assert not daemon.store.knows_forgotten(70)
+    assert not daemon.store.knows_unlearnt(70)
     ask(daemon, "checkpoint")
     settle(daemon)
     assert daemon.parts.node.generations.numbers() == [0, 2]  # a number is used once
@@ -157,7 +157,7 @@ def test_what_left_the_log_cannot_be_subtracted_and_deep_goes_back_before_it(
     assert (event(daemon)["evicted"], event(daemon)["evicted_ids"]) == (3, ids[:3])
     assert knows(daemon) == before
     with daemon.store.transaction():
-        daemon.store.forget_ids(2e9 * 2)  # what was learnt stays known for as long as it takes
+        daemon.store.drop_old_ids(2e9 * 2)  # what was learnt stays known for as long as it takes
     ask(daemon, source="other")
     settle(daemon)
     said = event(daemon)

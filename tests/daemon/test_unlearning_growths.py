@@ -150,7 +150,7 @@ def test_what_was_unlearnt_does_not_come_back_with_a_generation_that_knew_it(
     evict(daemon, ["d-80"])  # labelled after the growth's cursor: the live readout knows too much
     daemon.parts.growths.restart([1])
     [growth] = daemon.store.open_growths()
-    assert daemon.store.knows_forgotten(70)
+    assert daemon.store.knows_unlearnt(70)
     folder = Path(daemon.parts.growths.order(growth).folder)
     assert not (folder / KNOWN).exists()
 

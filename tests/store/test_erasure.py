@@ -49,7 +49,7 @@ def write(store: Store, steps: list[Step]) -> None:
             store.add_label(Label(identity, label, "hand"))
 
 
-def forget(store: Store, chosen: Selection, *, deep: bool = False) -> Answer:
+def erase(store: Store, chosen: Selection, *, deep: bool = False) -> Answer:
     """All that a request does to the log, without a readout to wait for."""
     with store.transaction():
         store.requests.ask(None, {"args": {"ids": ["any"]}})
@@ -84,17 +84,17 @@ steps = st.lists(st.tuples(st.sampled_from(IDS), st.sampled_from(["ant", "bee", 
 
 @given(steps, st.sets(st.sampled_from(IDS)), st.sampled_from(["ant", "bee"]))
 @settings(max_examples=40)
-def test_a_log_that_forgot_deeply_is_one_that_never_held_them(
+def test_a_log_that_erased_deeply_is_one_that_never_held_them(
     before: list[Step], gone: set[str], label: str
 ) -> None:
     with fresh() as store, fresh() as pure:
         write(store, before)
         write(pure, [step for step in before if step[0] not in gone])
-        forget(store, Selection(tuple(gone) or ("none",)), deep=True)
+        erase(store, Selection(tuple(gone) or ("none",)), deep=True)
         assert contents(store) == contents(pure)
         numbers = [[e.seq for e in one.labels_after(0, 1000)] for one in (store, pure)]
         assert numbers[0] == numbers[1] == list(range(1, pure.last_label() + 1))
-        assert not any(store.knows_forgotten(cursor) for cursor in range(len(before)))
+        assert not any(store.knows_unlearnt(cursor) for cursor in range(len(before)))
         known = {identity for identity, _ in before}
         with store.transaction():
             for identity in IDS:
@@ -109,22 +109,22 @@ def test_a_log_that_forgot_deeply_is_one_that_never_held_them(
 
 @given(steps, st.sets(st.sampled_from(IDS), min_size=1), steps)
 @settings(max_examples=40)
-def test_a_log_that_forgot_trains_on_what_one_that_never_held_them_does(
+def test_a_log_that_erased_trains_on_what_one_that_never_held_them_does(
     before: list[Step], gone: set[str], after: list[Step]
 ) -> None:
     """Its labels keep their numbers, with gaps."""
     with fresh() as store, fresh() as pure:
         write(store, before)
         last = store.last_label()
-        forget(store, Selection(tuple(gone)))
+        erase(store, Selection(tuple(gone)))
         write(store, [step for step in after if step[0] not in gone])
         write(pure, [step for step in before + after if step[0] not in gone])
         assert contents(store) == contents(pure)
         assert store.last_label() >= last
-        first = min((n + 1 for n in range(last) if store.knows_forgotten(n + 1)), default=None)
+        first = min((n + 1 for n in range(last) if store.knows_unlearnt(n + 1)), default=None)
         if first is not None:
-            assert all(store.knows_forgotten(cursor) for cursor in range(first, last))
-            assert not store.knows_forgotten(store.last_label())
+            assert all(store.knows_unlearnt(cursor) for cursor in range(first, last))
+            assert not store.knows_unlearnt(store.last_label())
 
 
 def fill(store: Store, name: str, count: int) -> dict[str, bytes]:
@@ -163,7 +163,7 @@ def test_what_is_deleted_is_overwritten(tmp_path: Path) -> None:
     assert left_in(tmp_path, kept) == list(kept)
     assert not store.meta(meta.MOVED)
     chosen = list(kept)[::4]
-    forget(store, Selection(tuple(chosen)))
+    erase(store, Selection(tuple(chosen)))
     assert left_in(tmp_path, {identity: kept.pop(identity) for identity in chosen}) == []
     assert store.meta(meta.MOVED)
     store.rewrite()
@@ -193,7 +193,7 @@ def test_copies_that_sqlite_left_where_it_moved_rows_are_rewritten_away(tmp_path
     blank.close()
     twice = {identity: kept[identity] for identity in left_in(tmp_path / "blank", kept)}
     chosen = twice | dict(list(kept.items())[::50])
-    forget(store, Selection(tuple(chosen)))
+    erase(store, Selection(tuple(chosen)))
     assert set(left_in(tmp_path, chosen)) <= set(twice)
     store.rewrite()
     assert store.scrub()
@@ -208,11 +208,11 @@ def test_selections_by_source_and_time_are_those_of_the_list(tmp_path: Path) -> 
                 store.record(sample(IDS[n], "door" if n % 2 else "roof", float(n)))
         listed = [one["id"] for one in store.samples(99, source="door", since=5.0)]
         assert listed == ["s11", "s9", "s7", "s5"]
-        answer = forget(store, Selection(source="door", since=5.0))
+        answer = erase(store, Selection(source="door", since=5.0))
         assert (answer.samples, answer.labelled) == (4, 0)
         assert not set(listed) & {one["id"] for one in store.samples(99)}
-        assert forget(store, Selection(since=10.0)).samples == 1
-        assert forget(store, Selection(source="roof")).samples == 5
+        assert erase(store, Selection(since=10.0)).samples == 1
+        assert erase(store, Selection(source="roof")).samples == 5
         assert len(store.samples(99)) == 2
 
 
