@@ -1,7 +1,7 @@
 """Image data sets: IDX files (MNIST, Fashion-MNIST, KMNIST) and scikit-learn's digits.
 
-Arrays for benches and the demo, items for the stream; a stream is the training split unless
-the test images are named. A file that does not hold what its header promises is a ConfigError.
+Arrays for benches and the demo, items for the stream: the training split, unless the path names the
+test images. A file that contradicts its header is a ConfigError.
 """
 
 import gzip
@@ -49,7 +49,7 @@ def find_images(folder: Path) -> Path | None:
 
 
 def open_images(path: Path, *, shape: tuple[int, ...] | None = None) -> Items:
-    """Items 'train-000000' or 'test-000000' and on, each an array (1, height, width)."""
+    """Items 'train-000000' or 'test-000000' and so on, each an array (1, height, width)."""
     split = next((s for s, p in PREFIXES.items() if path.name.startswith(f"{p}-images")), None)
     if split is None:
         raise ConfigError(f"{str(path)!r}: the name starts with neither train nor t10k")
@@ -59,7 +59,7 @@ def open_images(path: Path, *, shape: tuple[int, ...] | None = None) -> Items:
 
 
 def open_digits(*, shape: tuple[int, ...] | None = None) -> Items:
-    """The training split as items 'digits-000000' and on, numbered as scikit-learn does."""
+    """The training split as items 'digits-000000' and so on, numbered as in scikit-learn."""
     images, classes, rows = _digits("train")
     _check_shape("digits", images, shape)
     return _items("digits", rows, images, [str(c) for c in classes])

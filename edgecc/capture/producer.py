@@ -1,7 +1,7 @@
 """A producer that keeps its copy until the node's receipt: a broker's PUBACK is not storage.
 
-Samples go out with deterministic ids, a bounded number ahead of their receipts. What has no
-receipt is sent again; after a crash the stream resumes behind the last item that has one.
+Samples have deterministic ids, and a bounded number waits for receipts. Those that wait too long
+are sent again; after a crash the stream resumes after the last item that has a receipt.
 """
 
 import hashlib
@@ -83,7 +83,7 @@ class Stream:
         ))
 
     def _receipts(self, progress: Callable[[int], None]) -> None:
-        """Take in one batch of receipts; sends again what has waited too long."""
+        """Take in one batch of receipts; without any for too long, send again."""
         for _ in range(_TRIES):
             message = self.client.next_message(_RESEND)
             if message is not None:
@@ -114,7 +114,7 @@ class Stream:
             self.journal.write_text(json.dumps({"receipted": done, "next": item.id}))
 
     def _resume(self) -> tuple[int, str]:
-        """How many items at the front have receipts from an interrupted run, and the next's id."""
+        """How many items have receipts from an interrupted run, and the id of the next item."""
         if self.journal is None or not self.journal.exists():
             return 0, ""
         try:
@@ -131,7 +131,7 @@ class Stream:
 
 
 def journal_for(state: Path, *parts: Any) -> Path:
-    """Where the stream of these items to this node keeps its place."""
+    """The file that records how far this stream to this node has come."""
     name = hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:16]
     state.mkdir(parents=True, exist_ok=True)
     return state / f"{name}.json"

@@ -30,7 +30,7 @@ class Hours:
 
 
 def parse_hours(text: Any) -> tuple[Hours, ...]:
-    """'' is none."""
+    """Ranges with commas between them; none in an empty text."""
     return tuple(_hours(part) for part in str(text).split(",")) if str(text).strip() else ()
 
 
