@@ -1,7 +1,7 @@
-"""A file put together from chunks: each is checked, then written where it belongs.
+"""A file that is assembled from chunks: each is checked, then written where it belongs.
 
-Which chunks are there is read off the file itself, by their digests: whatever stopped an earlier
-attempt, and whatever became of the file since, what is there is right or is asked for again.
+Which chunks an earlier attempt left is read from the file itself, by their digests: a chunk that is
+missing or damaged is asked for again.
 """
 
 import hashlib
@@ -17,14 +17,14 @@ from edgecc.host.files import store_errors
 
 
 class Assembly:
-    """Puts `file` together at `path`; use as a context manager, or close it."""
+    """Assembles `file` at `path`; a context manager."""
 
     def __init__(self, path: Path, file: File) -> None:
         self.path, self.file = path, file
         with store_errors(path):
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             os.ftruncate(self._descriptor, min(os.fstat(self._descriptor).st_size, file.size))
-        self._have = set(self._found())
+        self._have = set(self._present())
         self._whole, self._hashed = hashlib.sha256(), 0  # of the chunks before this one
         self._hash_on(0, b"")
 
@@ -38,12 +38,12 @@ class Assembly:
         os.close(self._descriptor)
 
     def sync(self) -> None:
-        """Durable once it returns."""
+        """Make what is here durable."""
         with store_errors(self.path):
             os.fsync(self._descriptor)
 
     def keep(self, index: int, chunk: bytes) -> bool:
-        """Write chunk `index`; False, and nothing done, where it is not what was vouched for."""
+        """Write chunk `index`; False, and nothing is written, if its digest is another."""
         if not 0 <= index < len(self.file.chunks):
             return False
         if hashlib.sha256(chunk).hexdigest() != self.file.chunks[index]:
@@ -56,12 +56,12 @@ class Assembly:
         return True
 
     def check_whole(self) -> None:
-        """Corrupt where all chunks are here and do not make the file that was vouched for."""
+        """Corrupt where the chunks, all here, are not the file that the manifest describes."""
         if self._whole.hexdigest() != self.file.sha256:
             raise Corrupt(f"{self.path}: its chunks are the manifest's, its SHA-256 is not")
 
     def _hash_on(self, index: int, chunk: bytes) -> None:
-        """The digest of the whole as far as there is no gap; `chunk` need not be read again."""
+        """Hash the file up to the first gap; `chunk`, number `index`, need not be read again."""
         while self._hashed in self._have:
             data = chunk if self._hashed == index and chunk else os.pread(
                 self._descriptor, manifest.CHUNK, self._hashed * manifest.CHUNK)
@@ -77,10 +77,10 @@ class Assembly:
 
     @property
     def size(self) -> int:
-        """Bytes that are there, to the chunk."""
+        """Bytes of the chunks that are here."""
         return min(len(self._have) * manifest.CHUNK, self.file.size)
 
-    def _found(self) -> Iterator[int]:
+    def _present(self) -> Iterator[int]:
         here = -(-os.fstat(self._descriptor).st_size // manifest.CHUNK)
         for index, wanted in enumerate(self.file.chunks[:here]):
             chunk = os.pread(self._descriptor, manifest.CHUNK, index * manifest.CHUNK)

@@ -1,8 +1,8 @@
-"""A node's signing keys over time: the one that signs now, earlier ones that still count, and why.
+"""A node's signing keys over time: the one that signs now, and earlier ones that are still trusted.
 
-A key is followed by the one that it names in a statement, signed with itself, and revoked by a
-statement of a later key. Whoever trusts the first key gets to the newest from there; a key that no
-such statement names is never trusted, whoever shows it.
+A key names the next one in a statement that it signs; a statement of a later key revokes a key.
+Whoever trusts the first key can follow these statements to the newest. A key that no such statement
+names is never trusted.
 """
 
 import json
@@ -24,7 +24,7 @@ Statement = dict[str, Any]  # a DSSE envelope of {"at": seconds, "adds" or "revo
 
 @dataclass
 class Chain:
-    """Keys in the order in which each vouched for the next, and which of them were revoked."""
+    """Keys, each of which named the next, and which of them were revoked."""
 
     keys: list[VerifyKey]
     revoked: set[str] = field(default_factory=set)  # fingerprints
@@ -38,7 +38,7 @@ class Chain:
         return [key for key in self.keys if signing.key_id(key) not in self.revoked]
 
     def follow(self, statements: Iterable[Statement]) -> None:
-        """Take in what counts of a node's statements, oldest first; the rest changes nothing."""
+        """Take in a node's statements, oldest first; those that are not valid change nothing."""
         for statement in statements:
             try:
                 self.take(statement)
@@ -46,10 +46,10 @@ class Chain:
                 continue
 
     def take(self, statement: Statement) -> None:
-        """Only the newest key names the next one; any later key revokes an earlier one."""
+        """Take in one statement: the newest key adds a key, a later key revokes an earlier one."""
         envelope = json.dumps(statement).encode()
-        what, key = _said(signing.payload_of(envelope, KIND))
-        if what == "adds":
+        action, key = _parsed(signing.payload_of(envelope, KIND))
+        if action == "adds":
             if key not in self.keys:
                 signing.open_envelope(envelope, [self.newest], KIND)
                 self.keys.append(key)
@@ -59,17 +59,18 @@ class Chain:
             self.revoked.add(signing.key_id(key))
 
 
-def _said(payload: bytes) -> tuple[str, VerifyKey]:
+def _parsed(payload: bytes) -> tuple[str, VerifyKey]:
+    """"adds" or "revokes", and which key."""
     try:
-        said = json.loads(payload)
-        what = "adds" if "adds" in said else "revokes"
-        return what, signing.parse_key(str(said[what]))
+        statement = json.loads(payload)
+        action = "adds" if "adds" in statement else "revokes"
+        return action, signing.parse_key(str(statement[action]))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Corrupt(f"a statement about keys cannot be read: {error!r}") from error
 
 
 class Keys:
-    """What a node keeps of its keys in its state: the secret one, and the statements so far."""
+    """The keys in a node's state folder: the secret one that signs, and the statements so far."""
 
     def __init__(self, state: State) -> None:
         self._path, self._next, self._book = state.key, state.next_key, state.key_statements
@@ -90,7 +91,7 @@ class Keys:
         self.signing = self._settled(secret)
 
     def _written(self) -> tuple[VerifyKey, float, list[Statement]]:
-        """The first key, since when it is, and every statement so far."""
+        """The first key, when it was made, and every statement so far."""
         try:
             book = json.loads(self._book.read_text())
             return signing.parse_key(book["first"]), float(book["since"]), list(book["statements"])
@@ -113,7 +114,7 @@ class Keys:
         return self.chain.trusted
 
     def rotate(self) -> None:
-        """Sign with a new key from now on. The old secret is gone; its signatures still count."""
+        """Sign with a new key from now on. The old secret is deleted; its signatures stay valid."""
         new = SigningKey.generate()
         signing.write_key(self._next, new)
         self._state("adds", new.verify_key)
@@ -121,14 +122,14 @@ class Keys:
         self._read()
 
     def revoke(self, fingerprint: str) -> VerifyKey:
-        """From now on what this key has signed counts no more."""
+        """Trust no signature of this key any more."""
         key = self.find(fingerprint)
         self._state("revokes", key)
         self._read()
         return key
 
     def find(self, fingerprint: str) -> VerifyKey:
-        """The key that may be revoked by this name."""
+        """The key with this fingerprint, if it may be revoked."""
         known = {signing.key_id(key): key for key in self.chain.keys}
         if fingerprint not in known:
             raise CheckpointError(
@@ -140,9 +141,10 @@ class Keys:
             raise CheckpointError(f"{fingerprint} is revoked already; see `edgecc keys show`")
         return known[fingerprint]
 
-    def _state(self, what: str, key: VerifyKey) -> None:
-        said = {"at": time.time(), what: key.encode().hex()}
-        envelope = signing.sign(json.dumps(said).encode(), self.signing, KIND)
+    def _state(self, action: str, key: VerifyKey) -> None:
+        """Add a statement, signed with the newest key."""
+        statement = {"at": time.time(), action: key.encode().hex()}
+        envelope = signing.sign(json.dumps(statement).encode(), self.signing, KIND)
         files.replace(self._book, json.dumps({
             "first": self.chain.keys[0].encode().hex(), "since": self.since,
             "statements": [*self.statements, json.loads(envelope)],
@@ -150,10 +152,10 @@ class Keys:
 
     def describe(self) -> list[dict[str, Any]]:
         """Every key, oldest first: what `edgecc keys show` prints."""
-        said = [json.loads(signing.payload_of(json.dumps(one).encode(), KIND))
-                for one in self.statements]
-        since = {one["adds"]: one["at"] for one in said if "adds" in one}
-        revoked = {one["revokes"]: one["at"] for one in said if "revokes" in one}
+        payloads = [json.loads(signing.payload_of(json.dumps(one).encode(), KIND))
+                    for one in self.statements]
+        since = {one["adds"]: one["at"] for one in payloads if "adds" in one}
+        revoked = {one["revokes"]: one["at"] for one in payloads if "revokes" in one}
         names = [key.encode().hex() for key in self.chain.keys]
         return [{"public_key": name, "fingerprint": signing.key_id(key),
                  "since": since.get(name, self.since), "revoked": revoked.get(name),
@@ -162,6 +164,6 @@ class Keys:
 
 
 def open_or_make(state: State) -> Keys:
-    """The keys of a node that starts; its first one is made where there is none."""
+    """The keys of a node; makes its first one where there is none."""
     signing.load_or_make_key(state.key)
     return Keys(state)

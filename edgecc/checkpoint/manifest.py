@@ -1,4 +1,4 @@
-"""What a generation says of itself: blocks, classes, files and their digests, and its parent.
+"""The manifest of a generation: its blocks, classes, files and their digests, and its parent.
 
 `digest` names the content: files, cursor, recipe, plan and the parent's digest, but no time, no
 live metric, no number and no signature. The parent's digest makes generations a chain.
@@ -80,18 +80,18 @@ def parse(data: bytes) -> Manifest:
                 f"checkpoint schema {schema!r}, made by another version: this edgecc reads "
                 f"{' and '.join(READABLE)}. A node restarts from its stem and learns what it has "
                 "stored again; pull checkpoints from a node of this version")
-        said = value.pop("digest")
+        digest = value.pop("digest")
         known = {item.name for item in fields(Manifest)}
         manifest = Manifest(**{key: value[key] for key in known & value.keys()})
         manifest = replace(manifest, files=_files(value["files"]))
         if not isinstance(manifest.others, list) or not all(
             isinstance(one, str) for one in manifest.others
         ):
-            raise TypeError(f"others {manifest.others!r} are not names of keys")
+            raise TypeError(f"others {manifest.others!r} are not key fingerprints")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Corrupt(f"manifest cannot be read: {error!r}") from error
-    if said != manifest.digest:
-        raise Corrupt(f"manifest says digest {said}, its content has {manifest.digest}")
+    if digest != manifest.digest:
+        raise Corrupt(f"manifest says digest {digest}, its content has {manifest.digest}")
     return manifest
 
 

@@ -1,4 +1,5 @@
-"""Whose signature counts: a key given by hand, else the one a node showed first, and its heirs."""
+"""Whose signatures a receiver trusts: a key given by hand, or the first one that the node showed,
+and those that its statements lead to."""
 
 import json
 from pathlib import Path
@@ -34,12 +35,12 @@ def pin(
     """
     if given is not None:
         return [signing.parse_key(given)], []
-    pinned, said = folder / KEY_FILE, _shown(info)
+    pinned, shown = folder / KEY_FILE, _shown(info)
     known = _read(pinned) if pinned.exists() else Chain([])
-    chain = Chain([*known.keys], {*known.revoked}) if known.keys else _first(said)
-    chain.follow(said["keys"])
-    if not known.keys and chain.newest.encode().hex() != said["public_key"]:
-        raise Untrusted(f"the node shows the key {said['public_key']}, and nothing that its first "
+    chain = Chain([*known.keys], {*known.revoked}) if known.keys else _first(shown)
+    chain.follow(shown["keys"])
+    if not known.keys and chain.newest.encode().hex() != shown["public_key"]:
+        raise Untrusted(f"the node shows the key {shown['public_key']}, and nothing that its first "
                         "key signed leads there: give --key HEX")
     folder.mkdir(parents=True, exist_ok=True)
     _write(pinned, chain)
@@ -53,19 +54,19 @@ def keep(folder: Path, chain: Chain) -> None:
 
 
 def _shown(info: bytes | None) -> dict[str, Any]:
-    """What the node's info topic says of its keys."""
+    """The content of the node's info topic."""
     try:
-        said = {} if info is None else dict(json.loads(info))
-        return said | {"keys": list(said.get("keys", []))}
+        shown = {} if info is None else dict(json.loads(info))
+        return shown | {"keys": list(shown.get("keys", []))}
     except (ValueError, TypeError, RecursionError) as error:
         raise Untrusted(f"the node's info topic is not what a node writes: {error}") from error
 
 
-def _first(said: dict[str, Any]) -> Chain:
-    """What a node shows at first sight: the first key it ever had."""
-    if "public_key" not in said:
+def _first(shown: dict[str, Any]) -> Chain:
+    """The chain of the first key that the node ever had."""
+    if "public_key" not in shown:
         raise Untrusted("the node shows no key on its info topic: give --key HEX")
-    return Chain([signing.parse_key(str(said.get("first_key", said["public_key"])))])
+    return Chain([signing.parse_key(str(shown.get("first_key", shown["public_key"])))])
 
 
 def _read(pinned: Path) -> Chain:

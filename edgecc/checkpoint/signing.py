@@ -1,4 +1,4 @@
-"""Ed25519 keys, and the DSSE envelope around what they vouch for: a manifest, or another key."""
+"""Ed25519 keys, and the DSSE envelope around what they sign: a manifest, or a statement of keys."""
 
 import base64
 import hashlib
@@ -84,7 +84,7 @@ def _verifies(key: VerifyKey, signed: bytes, signature: dict[str, Any]) -> bool:
 
 
 def payload_of(envelope: bytes, kind: str = PAYLOAD_TYPE) -> bytes:
-    """The payload's bytes of an envelope of one's own, its signature not looked at."""
+    """The payload's bytes, without a look at the signature."""
     return _parse(envelope, kind)[0]
 
 
@@ -100,7 +100,7 @@ def _parse(envelope: bytes, kind: str) -> tuple[bytes, list[dict[str, Any]]]:
 
 
 def _unbase64(text: str) -> bytes:
-    """Only the one spelling that `sign` writes: no flipped bit goes unseen."""
+    """Decode only the spelling that `sign` writes, so that every flipped bit is noticed."""
     raw = base64.b64decode(text, validate=True)
     if base64.b64encode(raw).decode() != text:
         raise ValueError("base64 with stray bits at its end")

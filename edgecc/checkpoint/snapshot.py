@@ -1,7 +1,7 @@
-"""What a node knows at a label, by readout: saved to go on from, and moved to another label.
+"""A readout saved with its cursor, to continue from after a restart or in a growth.
 
-Sums are exact, so a readout saved at one label is that of another once the labels in between are
-learnt, or unlearnt, from the log: the same to the bit, whichever it was saved at.
+Sums are exact: once the labels between two cursors are learnt (or unlearnt) from the log, a readout
+saved at one is the readout at the other, to the bit.
 """
 
 import json
@@ -17,7 +17,7 @@ from edgecc.learn.readout import Readout
 
 
 def write(path: Path, digest: str, readout: Readout, cursor: int) -> None:
-    """`readout` of the generation with this digest, at label `cursor`; durable, or as before."""
+    """Save the readout of the generation with this digest, at label `cursor`, whole and durable."""
     about = {
         "generation": digest, "cursor": str(cursor), "classes": json.dumps(readout.classes),
     }
@@ -26,7 +26,7 @@ def write(path: Path, digest: str, readout: Readout, cursor: int) -> None:
 
 
 def read(path: Path, dim: int) -> tuple[str, Readout, int]:
-    """What `write` was given, over `dim` features; Corrupt where it cannot be read."""
+    """(digest, readout over `dim` features, cursor); Corrupt where they cannot be read."""
     try:
         with safe_open(path, framework="numpy") as file:
             about = file.metadata()

@@ -39,7 +39,7 @@ def pull(
 ) -> Manifest:
     """Fetch generation `number` into `folder`/<number>; resumes what an earlier pull left.
 
-    Nothing here waits for the disk: what a power cut tears is found by its digests, and mended.
+    Nothing here waits for the disk: digests show what a power cut tore, and it is fetched again.
     """
     envelope = client.retained(topics.manifest(number))
     if envelope is None:
@@ -50,11 +50,11 @@ def pull(
     target = folder / generation.name_of(number)
     part = folder / f"{generation.name_of(number)}.part"
     if target.exists():
-        found = _pulled_before(target, trusted)
-        if found is not None and found.digest != offered.digest:
+        before = _pulled_before(target, trusted)
+        if before is not None and before.digest != offered.digest:
             raise CheckpointError(f"{target} holds another generation {number}; pull elsewhere")
-        if found is not None:
-            return found
+        if before is not None:
+            return before
         with files.store_errors(target):
             shutil.rmtree(part, ignore_errors=True)
             target.rename(part)
@@ -72,9 +72,9 @@ def push(
     client: Client, topics: Topics, folder: Path, *, force: bool, timeout: float,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Send the generation in `folder` to the node, which checks and tries it; what it found out.
+    """Send the generation in `folder` to the node, which checks and tries it; returns its answer.
 
-    The node wants chunks by their digests. It is the one that must trust who signed them.
+    The node asks for chunks by their digests, and decides whether it trusts who signed them.
     """
     envelope = generation.read_manifest(folder)
     offered = manifest.parse(signing.payload_of(envelope))
@@ -83,22 +83,21 @@ def push(
     args = {"manifest": envelope.decode(), "force": force}
     _check_fits(client, max(len(to_json(args)), CHUNK))
     total, least, tries = sum(file.size for file in offered.files.values()), len(places) + 1, 0
-    while "wants" in (found := dict(client.command("push", args, timeout=timeout))):
-        progress(max(0, total - found["missing"] * CHUNK), total)
-        tries = 0 if found["missing"] < least else tries + 1
-        least = min(least, found["missing"])
+    while "wants" in (answer := dict(client.command("push", args, timeout=timeout))):
+        progress(max(0, total - answer["missing"] * CHUNK), total)
+        tries = 0 if answer["missing"] < least else tries + 1
+        least = min(least, answer["missing"])
         if tries == _TRIES:
             raise NotRunning(f"chunks do not reach {topics.root}: only an operator may publish on "
                              f"{topics / 'checkpoint/put'}")
-        _send(client, topics, [places[digest] for digest in found["wants"]], found["wants"])
-    return found
+        _send(client, topics, [places[digest] for digest in answer["wants"]], answer["wants"])
+    return answer
 
 
 def _send(
     client: Client, topics: Topics, places: list[tuple[Path, int]], digests: list[str]
 ) -> None:
-    """Chunks by file and number, within the broker's window; Corrupt where one is not its digest's.
-    """
+    """Send chunks within the broker's window; Corrupt where one has not its digest."""
     under_way: deque[int] = deque()
     for (path, index), digest in zip(places, digests, strict=True):
         with path.open("rb") as file:
@@ -120,13 +119,13 @@ def _check_fits(client: Client, size: int) -> None:
 
 
 def _pulled_before(target: Path, trusted: list[VerifyKey]) -> Manifest | None:
-    """What is there already; None where it was damaged since."""
+    """The manifest of what an earlier pull left; None where it was damaged since."""
     try:
         return generation.load(target, trusted).manifest
     except Corrupt:
         return None
     except Untrusted as error:  # its key was revoked since, or never was this node's
-        raise Untrusted(f"{target}: {error}; delete that folder to pull it anew") from error
+        raise Untrusted(f"{target}: {error}; delete that folder to pull it again") from error
 
 
 def _fetch_files(
@@ -148,7 +147,7 @@ def _fetch_files(
 
 
 class _Fetch:
-    """Files' chunks: some are always asked for, so that neither side waits for the other."""
+    """Fetches the chunks of files; always has some under way, so that neither side waits."""
 
     def __init__(
         self, client: Client, topics: Topics, number: int, assemblies: Sequence[Assembly]
@@ -162,7 +161,7 @@ class _Fetch:
 
     @property
     def missing(self) -> list[str]:
-        """The transfers that something is missing of."""
+        """The transfers that are not complete."""
         return [transfer for transfer, one in self._assemblies.items() if not one.whole]
 
     def step(self) -> None:
@@ -179,7 +178,7 @@ class _Fetch:
             self._take(transfer, level, message.payload)
 
     def _ask(self) -> None:
-        """For chunks of the first file of which not all are asked for."""
+        """Ask for chunks of the first file that has some which were not asked for."""
         for transfer in self.missing:
             missing = self._assemblies[transfer].missing()
             wanted = [index for index in missing if (transfer, index) not in self._asked]
@@ -197,7 +196,7 @@ class _Fetch:
         }))
 
     def _take(self, transfer: str, level: str, payload: bytes) -> None:
-        """A piece that was asked for; with the last one of its chunk, that is kept or refused."""
+        """Take a piece that was asked for; with its last piece a chunk is written or refused."""
         piece = int(level) if level.isdecimal() else -1
         index = piece * self._size // CHUNK
         come = self._asked.get((transfer, index))

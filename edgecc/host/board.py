@@ -1,7 +1,7 @@
-"""What the board says of its heat, its throttling and its power.
+"""The board's temperature, throttling and power.
 
-From the kernel's files below `sysfs`, and from `vcgencmd` where a Raspberry Pi has it and lets this
-user ask. What the board does not say is None.
+They are read from the kernel's files below `sysfs`, and from `vcgencmd` where a Raspberry Pi has it
+and lets this user run it. What the board cannot measure is None.
 """
 
 import logging
@@ -33,49 +33,45 @@ class Reading:
 
 
 class Sensors:
-    """`read` may take as long as vcgencmd does: nothing for the thread that serves."""
+    """Reads the board. `read` may take as long as vcgencmd does: call it in a thread of its own."""
 
     def __init__(self, sysfs: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._sysfs, self._clock = sysfs, clock
         self._vcgencmd = shutil.which("vcgencmd")
-        self._silent: set[str] = set()  # what vcgencmd was asked for and does not tell here
+        self._silent: set[str] = set()  # what vcgencmd cannot tell here
         self._joules, self._read_at = 0.0, math.inf  # seconds of the clock
         self._counters: dict[Path, int] = {}
 
     def read(self) -> Reading:
         return Reading(self._celsius(), self._throttled(), *self._power())
 
-    # --- heat ---
-
     def _celsius(self) -> float | None:
         zones = [zone / 1000 for _, zone in self._numbers("class/thermal/thermal_zone*/temp")]
         if not zones:
-            zones = [float(told) for told, in self._ask("measure_temp", r"temp=([\d.]+)")]
+            zones = [float(celsius) for celsius, in self._ask("measure_temp", r"temp=([\d.]+)")]
         return max(zones, default=None)
 
     def _throttled(self) -> str | None:
         flags = self._flags()
-        found = [] if flags is None else [why for bit, why in _BITS.items() if flags >> bit & 1]
+        reasons = [] if flags is None else [why for bit, why in _BITS.items() if flags >> bit & 1]
         alarms = [n for path, n in self._numbers("class/hwmon/hwmon*/in0_lcrit_alarm")
                   if _text(path.with_name("name")) == "rpi_volt"]
-        if any(alarms) and _BITS[0] not in found:
-            found.append(_BITS[0])
+        if any(alarms) and _BITS[0] not in reasons:
+            reasons.append(_BITS[0])
         cooling = [n for path, n in self._numbers("class/thermal/cooling_device*/cur_state")
                    if _SLOWED.search(_text(path.with_name("type")))]
         if any(cooling):
-            found.append("the kernel holds the clock down")
-        return ", ".join(found) if found or alarms or cooling or flags is not None else None
+            reasons.append("the kernel holds the clock down")
+        return ", ".join(reasons) if reasons or alarms or cooling or flags is not None else None
 
     def _flags(self) -> int | None:
-        """The firmware's word, by vcgencmd; else by the kernel, whose log complains of it once."""
-        told = [flags for flags, in self._ask("get_throttled", r"throttled=0x(\w+)")]
-        if not told:
+        """The firmware's flags from vcgencmd, or from the kernel, which logs a warning once."""
+        values = [flags for flags, in self._ask("get_throttled", r"throttled=0x(\w+)")]
+        if not values:
             files = self._sysfs.glob("devices/platform/soc*/*/get_throttled")
-            told = [_text(path) for path in files]
-        hexadecimal = [flags for flags in told if re.fullmatch(r"[\da-fA-F]+", flags)]
+            values = [_text(path) for path in files]
+        hexadecimal = [flags for flags in values if re.fullmatch(r"[\da-fA-F]+", flags)]
         return int(hexadecimal[0], 16) if hexadecimal else None
-
-    # --- power ---
 
     def _power(self) -> tuple[float | None, str]:
         now = self._clock()
@@ -110,8 +106,6 @@ class Sensors:
         watts = [rail["A"] * rail["V"] for rail in rails.values() if len(rail) == 2]
         return (sum(watts), "the rails of the board (PMIC), not USB") if watts else (None, "")
 
-    # --- files and answers ---
-
     def _numbers(self, pattern: str) -> Iterator[tuple[Path, int]]:
         for path in sorted(self._sysfs.glob(pattern)):
             number = _number(path)
@@ -119,7 +113,7 @@ class Sensors:
                 yield path, number
 
     def _ask(self, what: str, pattern: str) -> list[tuple[str, ...]]:
-        """What vcgencmd says; what it does not tell once is not asked again."""
+        """Matches of `pattern` in what vcgencmd prints; where there are none it is not run again."""
         if self._vcgencmd is None or what in self._silent:
             return []
         try:
@@ -127,17 +121,17 @@ class Sensors:
                                   errors="replace", timeout=_PATIENCE, check=False)
         except subprocess.TimeoutExpired:
             return []
-        said = done.stdout if done.returncode == 0 else ""
-        found = [match.groups() for match in re.finditer(pattern, said)]
-        if not found:
+        output = done.stdout if done.returncode == 0 else ""
+        values = [match.groups() for match in re.finditer(pattern, output)]
+        if not values:
             self._silent.add(what)
-            log.info("vcgencmd %s says %r; it is not asked again", what,
+            log.info("vcgencmd %s printed %r; it is not run again", what,
                      (done.stdout + done.stderr).strip()[:100])
-        return found
+        return values
 
 
 def _text(path: Path) -> str:
-    """Of one line; '' where the kernel does not tell."""
+    """The content of a one-line file; '' where it cannot be read."""
     try:
         return path.read_text().strip()
     except (OSError, ValueError):

@@ -57,6 +57,6 @@ def store_errors(path: Path) -> Iterator[None]:
 
 
 def is_full(error: Exception) -> bool:
-    """True if an error says that there is no room on the disk."""
+    """True if an error says that the disk is full."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or isinstance(error, StorageFull)

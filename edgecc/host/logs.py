@@ -1,4 +1,4 @@
-"""What goes to standard error: a line for each thing worth knowing, as text or JSON."""
+"""Logging to standard error, as text or as JSON lines."""
 
 import json
 import logging

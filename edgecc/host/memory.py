@@ -32,7 +32,7 @@ def data_memory(pid: int | str = "self") -> int:
 
 
 def children(pid: int) -> list[int]:
-    """Processes that `pid` has started and not yet buried."""
+    """Processes that `pid` has started and not yet reaped."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         return [int(child) for task in tasks for child in (task / "children").read_text().split()]
@@ -41,13 +41,13 @@ def children(pid: int) -> list[int]:
 
 
 def cgroup_limit(pid: int | str = "self") -> tuple[int, Path] | None:
-    """The least bytes that a control group above the process allows, and the file that says so."""
-    found = [
+    """The lowest limit of the control groups above a process, in bytes, and the file it is in."""
+    limits = [
         (size, file) for folder in _groups(pid)
         for file in (folder / "memory.max", folder / "memory.limit_in_bytes")
         if (size := _number(file)) is not None and size < _ENDLESS
     ]
-    return min(found, default=None)
+    return min(limits, default=None)
 
 
 def _groups(pid: int | str) -> list[Path]:
@@ -56,14 +56,14 @@ def _groups(pid: int | str) -> list[Path]:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     except OSError:
         return []
-    found = []
+    folders = []
     for line in lines:
         number, controllers, path = line.split(":", 2)
         if number == "0" or "memory" in controllers.split(","):
             root = CGROUPS if number == "0" else CGROUPS / "memory"
             inner = root / path.strip("/")
-            found += [inner, *(above for above in inner.parents if above.is_relative_to(root))]
-    return found
+            folders += [inner, *(above for above in inner.parents if above.is_relative_to(root))]
+    return folders
 
 
 def _number(file: Path) -> int | None:
@@ -76,7 +76,7 @@ def _number(file: Path) -> int | None:
 def _field(path: str, name: str) -> int:
     try:
         with open(path) as file:
-            found = [line for line in file if line.startswith(name)]
+            lines = [line for line in file if line.startswith(name)]
     except OSError:
         return 0
-    return int(found[0].split()[1]) * 1024 if found else 0
+    return int(lines[0].split()[1]) * 1024 if lines else 0

@@ -1,4 +1,4 @@
-"""What systemd wants to hear of a service of Type=notify; silent where there is no systemd."""
+"""Notifications to systemd for a service of Type=notify; does nothing without systemd."""
 
 import os
 import socket

@@ -1,9 +1,9 @@
 """Labels that are probably wrong do not train blocks.
 
-Wrong labels cost the exact readout little, since they average out; blocks learn them by heart. So
-the stem's readout, every class weighing the same, is asked about each label first. Where it is sure
-of another class, the sample is not drawn; unless that is seldom, when it is more often a hard
-sample than a wrong label. Figures: docs/experiments.md.
+Wrong labels cost the exact readout little, since they average out, but blocks memorise them. So
+the stem's readout, with balanced classes, predicts each training sample first. Samples that it
+assigns to another class by a clear margin are not drawn. Where there are few of them all are drawn:
+then they are more often hard samples than wrong labels. Figures: docs/experiments.md.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ _TAUGHT = 20_000  # rows that the readout learns at most
 
 
 def plausible(stem: Trunk, rows: Rows, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Positions of the training rows to draw."""
+    """Positions of the training rows whose labels are plausible."""
     run = Interpreter(stem.compile()).run
 
     def features(position: int) -> Features:

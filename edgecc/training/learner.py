@@ -1,9 +1,8 @@
-"""The learner: a child process of the daemon, and the only one that imports torch, if
-the plan's backend is that.
+"""The learner, a child process of the daemon: only it imports torch, if the plan's backend is.
 
-It reads one order a line from standard input, grows the trunk that the order asks for, writes
-progress and verdicts as JSON lines to standard output, and exits when idle. It reads the log and
-writes only into the growth's own folder; signing and swapping are the daemon's.
+It follows orders from standard input, grows the trunk that each asks for, writes progress and
+verdicts as JSON lines to standard output, and exits when idle. It reads the log and writes only
+into the growth's own folder; signing and swapping are the daemon's.
 """
 
 import ctypes
@@ -78,7 +77,7 @@ def _grow(order: Order, pause: Callable[[], None], started: Callable[[], None]) 
     path, sums = Path(order.folder) / KNOWN, None
     if path.exists():
         sums = catch_up.moved(path, parent, store, spec, to=order.cursor)
-    knows = Readout(parent.readout.dim) if sums is None else sums  # the one it had is not needed
+    knows = Readout(parent.readout.dim) if sums is None else sums  # its own is not needed
     parent = replace(parent, readout=knows)
     grower = Grower(
         Growth(order.growth, order.cursor, order.recipe), parent,
@@ -92,20 +91,20 @@ def _grow(order: Order, pause: Callable[[], None], started: Callable[[], None]) 
 
 
 class _Reports:
-    """Says how a growth gets on. What one phase has left behind does not count in the next."""
+    """Reports a growth's progress, and releases between phases the memory that one has left."""
 
     def __init__(self, started: Callable[[], None]) -> None:
         """started: called once training has begun."""
         allocator.release_memory()
         self._started, self._phase = started, ""
 
-    def say(self, said: dict[str, Any]) -> None:
-        if said["phase"] == "training":
+    def say(self, report: dict[str, Any]) -> None:
+        if report["phase"] == "training":
             self._started()
-        if said["phase"] != self._phase:
+        if report["phase"] != self._phase:
             allocator.release_memory()
-            self._phase = said["phase"]
-        _say({"type": "train", **said})
+            self._phase = report["phase"]
+        _say({"type": "train", **report})
 
 
 def _say(message: dict[str, Any]) -> None:
@@ -113,15 +112,15 @@ def _say(message: dict[str, Any]) -> None:
 
 
 def _of_memory(error: Exception, limit: int) -> bool:
-    """True where an error comes of too little memory. Libraries say so in many ways; those that do
-    not look stumble over what they did not get, while there is next to nothing left."""
+    """True where too little memory caused the error. Libraries say so in many ways, or fail
+    elsewhere because they did not check; then hardly any memory is left."""
     return (isinstance(error, (MemoryError, SystemError))
             or any(words in str(error) for words in _NO_MEMORY)
             or limit - data_memory() < _LITTLE)
 
 
 def _fence(limit: int, parent: int) -> None:
-    """Die with the daemon, yield to it, and never take more than `limit` bytes of data."""
+    """Die with the daemon, give it priority, and never take more than `limit` bytes of data."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the daemon is gone")

@@ -1,4 +1,4 @@
-"""How a growth trains: which method, how long, at which rate, on samples changed how.
+"""How a growth trains: the method, how long, the learning rate, and how samples are augmented.
 
 A recipe is written into the log with the growth it belongs to, and into every manifest.
 """
@@ -34,10 +34,10 @@ METHODS: Mapping[str, Callable[..., Method]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """`epochs` is draws per stored training sample; each draw trains every block once.
+    """How a growth trains.
 
-    mirror: half of the draws are flipped left to right. rate: Adam's, falling to zero along a
-    half cosine.
+    epochs: passes over the training samples. mirror: half of the samples drawn are flipped left to
+    right. rate: Adam's learning rate, which falls to zero along a half cosine.
     """
 
     epochs: float = 5.0
@@ -48,7 +48,7 @@ class Recipe:
 
     @staticmethod
     def of(written: Mapping[str, Any]) -> "Recipe":
-        """The recipe in a growth or manifest; what else stands there is not training's."""
+        """The recipe in a growth or manifest; other keys there are ignored."""
         known = {field.name for field in fields(Recipe)}
         return Recipe(**{name: value for name, value in written.items() if name in known})
 
@@ -74,6 +74,6 @@ class Recipe:
 
 
 def _shifted(x: NDArray[Any], by: int, axis: int) -> NDArray[Any]:
-    """Moved by `by` places, the edge repeated behind it."""
+    """`x` moved by `by` places along an axis, its edge repeated."""
     size = x.shape[axis]
     return x.take(np.clip(np.arange(size) - by, 0, size - 1), axis) if by else x

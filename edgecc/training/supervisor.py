@@ -1,4 +1,4 @@
-"""The daemon's side of the learner: start it when a growth is due, listen, restart with backoff."""
+"""The daemon's side of the learner: start it, give it orders, listen, restart it with backoff."""
 
 import contextlib
 import json
@@ -67,9 +67,9 @@ class Supervisor:
         return _cpu(self._process.pid)
 
     def look(self) -> None:
-        """Kill a learner that works on in silence with no memory left: it never ends by itself.
+        """Kill a learner that works without a message while it has no memory left.
 
-        CPython that has no room for what it unwinds an exception with tries again for ever.
+        Without room to unwind an exception CPython tries again for ever.
         """
         now = time.monotonic()
         if self._process is None or self.order is None or self._starved or now < self._next_look:
@@ -83,7 +83,7 @@ class Supervisor:
 
     @property
     def ready(self) -> bool:
-        """True when an order may be given."""
+        """True where an order may be given."""
         return self.order is None and time.monotonic() >= self._not_before
 
     def give(self, order: Order) -> None:
@@ -101,11 +101,11 @@ class Supervisor:
             self._send({"share": share})
 
     def done(self) -> None:
-        """The order is fulfilled."""
+        """Note that the order is fulfilled."""
         self.order, self._backoff = None, _BACKOFF[0]
 
     def ended(self) -> Ending | None:
-        """Reap a learner that ended with its order unfulfilled: why; None where it was idle."""
+        """Reap a learner that ended: why it left its order unfulfilled, None where it had none."""
         assert self._process is not None
         fenced = _data_limit(self._process.pid) == self._limit
         code = _reaped(self._process)
@@ -113,7 +113,7 @@ class Supervisor:
         self.order = None
         if unfinished is None:
             return None
-        log.warning("learner ended with %s in growth %s; again in %.1f s",
+        log.warning("learner ended with %s in growth %s; restart in %.1f s",
                     code, unfinished.growth, self._backoff)
         self._not_before = time.monotonic() + self._backoff
         self._backoff = min(2 * self._backoff, _BACKOFF[1])
@@ -162,7 +162,7 @@ class Supervisor:
                 try:
                     message = json.loads(line)
                 except ValueError:
-                    log.warning("learner said %r", line[:200])
+                    log.warning("unexpected line from the learner: %r", line[:200])
                     continue
                 self.peak = max(self.peak, message.pop("peak", 0))
                 self._spoke = True
@@ -205,7 +205,7 @@ def _oom_kills() -> int:
     """Processes that the kernel has killed for memory since it started."""
     try:
         with open("/proc/vmstat") as counters:
-            found = [int(line.split()[1]) for line in counters if line.startswith("oom_kill ")]
+            kills = [int(line.split()[1]) for line in counters if line.startswith("oom_kill ")]
     except OSError:
         return 0
-    return sum(found)
+    return sum(kills)

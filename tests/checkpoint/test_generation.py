@@ -241,7 +241,7 @@ def test_a_file_of_another_length_is_corrupt(
 
 
 def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is no checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint"):
         load(tmp_path, TRUSTED)
 
 

@@ -110,7 +110,7 @@ def test_start_without_broker_or_configuration_says_how_to_get_going(nowhere: Pa
 def test_a_folder_that_is_no_checkpoint_exits_76(tmp_path: Path) -> None:
     refused = _run("checkpoint", "verify", str(tmp_path), "--key", "00" * 32)
     assert refused.exit_code == 76
-    assert "is no checkpoint" in refused.output
+    assert "is not a checkpoint" in refused.output
 
 
 @pytest.mark.usefixtures("nowhere")
