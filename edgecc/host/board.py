@@ -113,7 +113,7 @@ class Sensors:
                 yield path, number
 
     def _ask(self, what: str, pattern: str) -> list[tuple[str, ...]]:
-        """Matches of `pattern` in what vcgencmd prints; where there are none it is not run again."""
+        """Matches of `pattern` in what vcgencmd prints; without any it is not asked again."""
         if self._vcgencmd is None or what in self._silent:
             return []
         try:
