@@ -13,6 +13,7 @@ from tokenize import TokenError
 from typing import Any, Literal
 
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 
 from edgecc.errors import MessageError
@@ -23,6 +24,9 @@ _NPY_ERRORS = (  # the header is parsed as Python
     ValueError, EOFError, TypeError, OverflowError, SyntaxError, LookupError, TokenError,
     RecursionError, MemoryError,
 )
+
+# As small as zlib at level 1, in a quarter of its time; both for one thread at a time.
+_COMPRESSOR, _DECOMPRESSOR = zstandard.ZstdCompressor(level=3), zstandard.ZstdDecompressor()
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,10 @@ class Input:
         return np.uint8 if self.kind == "image" else np.float32
 
     def unpack(self, packed: bytes) -> Array:
-        """The stored bytes as the model's array."""
-        return np.frombuffer(zlib.decompress(packed), self.dtype).reshape(self.model_shape)
+        """The stored bytes as the model's array. Logs of before version 0.2 have zlib's."""
+        known = packed.startswith(zstandard.FRAME_HEADER)
+        raw = _DECOMPRESSOR.decompress(packed) if known else zlib.decompress(packed)
+        return np.frombuffer(raw, self.dtype).reshape(self.model_shape)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class Sample:
 
     def pack(self) -> bytes:
         """The array's bytes, compressed, as the store keeps them."""
-        return zlib.compress(self.x.tobytes(), 1)
+        return _COMPRESSOR.compress(self.x.tobytes())
 
 
 def decode(payload: bytes, content_type: str | None, spec: Input) -> Array:

@@ -143,6 +143,13 @@ def test_a_sample_survives_packing(digits: Any) -> None:
         assert (found == x).all()
 
 
+def test_samples_stored_by_earlier_versions_are_read() -> None:
+    """They were compressed with zlib."""
+    x = np.arange(64, dtype=np.uint8).reshape(IMAGE.model_shape)
+    for level in (1, 9):
+        assert (IMAGE.unpack(zlib.compress(x.tobytes(), level)) == x).all()
+
+
 @pytest.mark.parametrize("data", [
     WINDOW, base64.b64encode(np.float32(WINDOW).tobytes()).decode(),
     base64.b64encode(to_json(WINDOW)).decode(),

@@ -27,6 +27,7 @@ MODULES = {  # of each distribution, what is imported of it, and by whom
     "safetensors": ("safetensors.numpy", "daemon, learner"),
     "pynacl": ("nacl.signing", "daemon, learner"),
     "Pillow": ("PIL.Image, PIL.JpegImagePlugin, PIL.PngImagePlugin", "daemon, at a picture"),
+    "zstandard": ("zstandard", "daemon, learner"),
     "torch": ("torch", "learner, where planned"),
 }
 WHOLE = {
