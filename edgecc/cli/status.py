@@ -35,7 +35,7 @@ def plan(config: Config, as_json: bool) -> None:
         config.input_spec, max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
         costs=allowed.costs, stem=chosen.stem_map, classes=config.max_classes,
         backend=config.grow.backend)
-    less, more = fallback.beside(tried, chosen, allowed.costs)
+    less, more = fallback.neighbours(tried, chosen, allowed.costs)
     bought = {name: _bought(one, config, allowed)
               for name, one in (("buys", chosen), ("smaller", less), ("larger", more))}
     output(chosen.describe() | {

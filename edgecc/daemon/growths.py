@@ -59,7 +59,7 @@ class Growths:
     def plan(self) -> Plan:
         """The plan of growths that start now."""
         config = self._node.config
-        return fallback.down(
+        return fallback.step_down(
             self._node.plan, self.steps, config.input_spec,
             max_payload=config.mqtt.max_payload, costs=self._node.budget.costs,
             classes=config.max_classes, backend=config.grow.backend)

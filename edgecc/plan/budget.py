@@ -1,5 +1,5 @@
-"""What a node plans with: memory_budget, or less where its control group allows less, and what
-things cost on this machine, where that was measured."""
+"""What a node plans with: memory_budget, or its control group's limit where that is lower, and the
+costs measured on this machine, where they were."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -26,25 +26,25 @@ def of(config: Config) -> Budget:
     """What this process may plan with."""
     table = config.state.costs
     size, limit = config.memory_budget, None
-    found = cgroup_limit()
-    if found is not None and found[0] < size:
-        size, limit = found
+    group = cgroup_limit()
+    if group is not None and group[0] < size:
+        size, limit = group
     costs = read(table) if table.exists() else None
     return Budget(size, limit, costs or Costs(), table if costs else None)
 
 
 def planned(config: Config) -> tuple[Plan, Stem | None]:
-    """What fits the budget, and the stem that is opened for it."""
+    """The plan for this configuration, and its stem, opened."""
     stem, mapped = open_stem(config), None
     if stem is not None:
         mapped = StemMap(len(stem.kernels), *stem.size, memory=stem.memory)
     allowed = of(config)
-    found = planner.plan(
+    plan = planner.plan(
         allowed.size, config.input_spec, max_payload=config.mqtt.max_payload,
         blocks=config.grow.blocks, stem=mapped, costs=allowed.costs, classes=config.max_classes,
         backend=config.grow.backend,
     )
-    return found, stem
+    return plan, stem
 
 
 def write(table: Path, costs: Costs) -> None:
@@ -61,7 +61,7 @@ def read(table: Path) -> Costs:
                  if type(given[name]) is not kinds.get(name) or not given[name] >= 0]
         if not wrong:
             return Costs(**given)
-        what = f"{', '.join(wrong)} cannot be"
+        what = f"invalid {', '.join(wrong)}"
     except (OSError, ValueError, TypeError) as error:
         what = str(error)
     raise ConfigError(f"{table}: {what}: delete it, or measure again with `edgecc bench costs`")

@@ -1,4 +1,4 @@
-"""What lies beside a plan: what other budgets would buy, and what a node short of memory does."""
+"""Other plans than the chosen one: for the next budgets, and after a learner ran out of memory."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,21 +12,24 @@ from edgecc.protocol.sample import Input
 _LEAST_BATCH = 16
 
 
-def beside(tried: Sequence[Plan], chosen: Plan, costs: Costs) -> tuple[Plan | None, Plan | None]:
-    """What the next smaller budget and the next larger one buy, of plans from the widest down."""
+def neighbours(
+    tried: Sequence[Plan], chosen: Plan, costs: Costs
+) -> tuple[Plan | None, Plan | None]:
+    """The next cheaper and the next dearer plan, of plans from the widest down."""
     place = tried.index(chosen)
     less = (one for one in tried[place:] if needed(one, costs) < needed(chosen, costs))
     more = min(tried[:place], key=lambda one: needed(one, costs), default=None)
     return next(less, None), more
 
 
-def down(
+def step_down(
     plan: Plan, steps: int, spec: Input, *, max_payload: int, costs: Costs, classes: int = 0,
     backend: Allowed = "auto",
 ) -> Plan:
-    """`plan` after so many steps down: half the batch, numpy for torch, narrower blocks, none.
+    """`plan` made smaller, one step after the other: half the batch, numpy for torch, narrower
+    blocks, none.
 
-    backend: what may be used. The stem stays as it is: generations stand on it.
+    backend: what may be used. The stem stays the same, since generations are built on it.
     """
     widths = [one.blocks for one in planner.plans(
         spec, max_payload=max_payload, blocks=len(plan.blocks), costs=costs, backend=backend)]

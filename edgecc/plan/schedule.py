@@ -1,6 +1,6 @@
-"""When the trunk grows: at labels fixed by the recipe, and once in between where drift was seen.
+"""When the trunk grows: at labels fixed by the recipe, and once in between if drift was detected.
 
-Both are functions of the log, never of the clock.
+Both depend on the log, never on the clock.
 """
 
 from edgecc.config.schema import Config
@@ -9,16 +9,16 @@ from edgecc.store.writer import Store
 
 
 def open_growth(store: Store, config: Config, seq: int) -> None:
-    """Growth 2r-1 starts at label first·2^(r-1)."""
+    """Open growth 2r-1 if label `seq` is number first·2^(r-1)."""
     ratio, rest = divmod(seq, config.grow.first)
     if rest == 0 and ratio & (ratio - 1) == 0:
         _open(store, config, 2 * ratio.bit_length() - 1, seq)
 
 
 def open_drift_growth(store: Store, config: Config, seq: int) -> int | None:
-    """Growth 2r, at most one between 2r-1 and 2r+1; its number, None where none is opened.
+    """Open growth 2r, at most one between 2r-1 and 2r+1; its number, or None if none was opened.
 
-    Not in the first quarter of that span: what has just been grown knows as much.
+    None is opened in the first quarter of that span: the newest growth has seen nearly as much.
     """
     ratio = seq // config.grow.first
     newest = config.grow.first << max(ratio.bit_length() - 1, 0)

@@ -1,4 +1,4 @@
-"""The trunk that a plan begins with: its stem alone."""
+"""The trunk that a plan starts with: its stem alone."""
 
 import numpy as np
 
@@ -15,8 +15,8 @@ def stem_trunk(
 ) -> Trunk:
     """The float32 trunk of the stem alone, inputs scaled as pictures are.
 
-    `mirrored` is for a trunk with blocks: a stem says no more by it (docs/experiments.md), and one
-    that is a model would run twice.
+    `mirrored` counts only with blocks: a stem alone gains nothing by it (docs/experiments.md), and
+    a model would run twice.
     """
     shape = spec.model_shape
     if stem is not None:

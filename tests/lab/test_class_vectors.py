@@ -26,21 +26,21 @@ def test_farthest_vectors_are_distinct_and_farther_apart_than_random_ones(
 
 def test_each_farthest_vector_is_the_candidate_with_the_smallest_largest_cosine() -> None:
     candidates = F.normalize(torch.randn(300, 5, generator=torch.Generator().manual_seed(7)), dim=1)
-    found = generate_symmetric_vectors(12, 5, num_candidates=300, seed=7)
+    vectors = generate_symmetric_vectors(12, 5, num_candidates=300, seed=7)
     for k in range(1, 12):
-        largest = (candidates @ found[:k].T).max(1).values
-        torch.testing.assert_close((found[k] @ found[:k].T).max(), largest.min())
+        largest = (candidates @ vectors[:k].T).max(1).values
+        torch.testing.assert_close((vectors[k] @ vectors[:k].T).max(), largest.min())
 
 
 def test_more_classes_than_candidates_are_still_distinct_vectors() -> None:
-    found = generate_symmetric_vectors(50, 8, num_candidates=4, seed=0)
-    assert len(found.unique(dim=0)) == 50
+    vectors = generate_symmetric_vectors(50, 8, num_candidates=4, seed=0)
+    assert len(vectors.unique(dim=0)) == 50
 
 
 def test_simplex_vectors_are_all_at_the_widest_angle() -> None:
-    found = generate_symmetric_vectors(10, 64, "simplex", dtype=torch.float64, seed=0)
-    assert found.dtype == torch.float64
-    cosines = found @ found.T
+    vectors = generate_symmetric_vectors(10, 64, "simplex", dtype=torch.float64, seed=0)
+    assert vectors.dtype == torch.float64
+    cosines = vectors @ vectors.T
     expected = torch.full((10, 10), -1 / 9, dtype=torch.float64).fill_diagonal_(1)
     torch.testing.assert_close(cosines, expected, atol=1e-6, rtol=0)
     with pytest.warns(UserWarning, match="cannot be equally far apart"):

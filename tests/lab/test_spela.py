@@ -14,8 +14,8 @@ from torch.utils.data import TensorDataset
 from edgecc.lab import SpelaConfig, SpelaTrainer
 
 
-def wrongly_labelled(found: Set) -> Set:
-    x, y = found.tensors
+def wrongly_labelled(data: Set) -> Set:
+    x, y = data.tensors
     return TensorDataset(x, y[torch.randperm(len(y))])
 
 
@@ -70,8 +70,8 @@ def readme_cnn(grid: int) -> tuple[list[nn.Module], list[nn.Module | None]]:
     return [block1, block2, head], [None, None, nn.Identity()]
 
 
-def three_channels(found: Set) -> Set:
-    x, y = found.tensors
+def three_channels(data: Set) -> Set:
+    x, y = data.tensors
     return TensorDataset(x.repeat(1, 3, 1, 1), y)
 
 
@@ -212,11 +212,11 @@ def test_outputs_that_do_not_fit_are_named() -> None:
     y = torch.tensor([0, 1])
     conv = nn.Conv2d(1, 2, 3)
     strict = SpelaConfig(num_classes=10, auto_flatten=False)
-    with pytest.raises(ValueError, match=r"layer 0 puts out \(2, 2, 6, 6\)"):
+    with pytest.raises(ValueError, match=r"layer 0 outputs \(2, 2, 6, 6\)"):
         SpelaTrainer(conv, [conv], None, strict).fit([(torch.rand(2, 1, 8, 8), y)])
     trainer = SpelaTrainer(conv, [conv], None, SpelaConfig(num_classes=10))
     trainer.fit([(torch.rand(2, 1, 8, 8), y)])
-    with pytest.raises(ValueError, match=r"layer 0 puts out 98 values a sample, and put out 72"):
+    with pytest.raises(ValueError, match=r"layer 0 outputs 98 values a sample, 72"):
         trainer.evaluate([(torch.rand(2, 1, 9, 9), y)])
     with pytest.raises(IndexError):
         trainer.predict_layer(torch.rand(2, 1, 8, 8), from_layer=1)

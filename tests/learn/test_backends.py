@@ -60,15 +60,15 @@ def test_a_convolution_is_the_same_whatever_the_tile(
         torch_ops.conv_gradient(*map(torch.tensor, (u, weight, dz)), **rest)]
     for tile in (1, 20_000, 2**20):
         monkeypatch.setattr(numpy_ops, "_TILE", tile)
-        found = [numpy_ops.conv(u, weight, **rest), numpy_ops.conv_gradient(u, weight, dz, **rest)]
-        for one, wanted in zip(found, expected, strict=True):
+        actual = [numpy_ops.conv(u, weight, **rest), numpy_ops.conv_gradient(u, weight, dz, **rest)]
+        for one, wanted in zip(actual, expected, strict=True):
             np.testing.assert_allclose(one, wanted, rtol=1e-10, atol=1e-12)
 
 
 def test_a_growth_on_numpy_does_as_well_as_on_torch() -> None:
     """Means over three seeds, which differ by 0.7 points among themselves."""
-    found: dict[str, list[float]] = {"torch": [], "numpy": []}
-    for backend, accuracies in found.items():
+    reached: dict[str, list[float]] = {"torch": [], "numpy": []}
+    for backend, accuracies in reached.items():
         for seed in range(3):
             data = split("digits", seed=seed, limit=500)
             plan = replace(SMALL, backend=backend)
@@ -79,8 +79,8 @@ def test_a_growth_on_numpy_does_as_well_as_on_torch() -> None:
             device.grow(replace(device.recipe, epochs=15))
             assert device.accuracy(data) >= before
             accuracies.append(device.accuracy(data))
-    assert abs(np.mean(found["numpy"]) - np.mean(found["torch"])) < 0.006
-    assert min(found["numpy"]) > 0.95
+    assert abs(np.mean(reached["numpy"]) - np.mean(reached["torch"])) < 0.006
+    assert min(reached["numpy"]) > 0.95
 
 
 # --- a process of its own ---
@@ -97,7 +97,7 @@ def log(tmp_path: Path, digits: Digits) -> Iterator[Log]:
 def test_a_learner_on_numpy_never_maps_torch_and_a_killed_one_ends_with_the_same_generation(
     log: Log,
 ) -> None:
-    learner, found = supervisor(), []
+    learner, verdicts = supervisor(), []
     for name in ("calm", "killed"):
         learner.give(log.order(name, epochs=10.0))
         heard(learner, "train")
@@ -110,8 +110,8 @@ def test_a_learner_on_numpy_never_maps_torch_and_a_killed_one_ends_with_the_same
             learner.give(log.order(name, epochs=10.0))
         verdict = heard(learner, "verdict")
         assert "torch" not in Path(f"/proc/{learner.pid}/maps").read_text()
-        found.append(verdict | {"candidate": ""})
+        verdicts.append(verdict | {"candidate": ""})
         heard(learner, "done")
         learner.done()
     learner.stop()
-    assert found[0] == found[1]
+    assert verdicts[0] == verdicts[1]

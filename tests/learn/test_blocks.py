@@ -90,9 +90,9 @@ def test_the_closed_form_is_the_gradient_of_the_loss(
     expected_scores, expected = reference(method, u, y)
     torch.testing.assert_close(scores, expected_scores)
     assert scores.shape == (12, classes)
-    for found, wanted in zip(gradients, expected, strict=True):
+    for actual, wanted in zip(gradients, expected, strict=True):
         assert wanted.abs().max() > 1e-6
-        torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-10)
+        torch.testing.assert_close(actual, wanted, rtol=1e-7, atol=1e-10)
 
 
 def test_a_step_returns_the_scores_from_before_it(digits: Digits) -> None:
@@ -271,9 +271,9 @@ def test_the_compiled_block_is_the_trained_one(digits: Digits, plane: Any) -> No
     (weight,), bias = method.block.folded(z.mean((0, 2, 3)), z.var((0, 2, 3), correction=0))
     layer = Layer((weight.numpy(),), bias.numpy(), pool, (1, 1))
     run = Interpreter(compile_trunk([layer], input_shape=(2, *size), output="map")).run
-    found = [run(np.ascontiguousarray(one.permute(1, 2, 0).numpy())) for one in u]
+    actual = [run(np.ascontiguousarray(one.permute(1, 2, 0).numpy())) for one in u]
     expected = method.block.forward(u).a.permute(0, 2, 3, 1).numpy()
-    np.testing.assert_allclose(np.stack(found), expected, atol=2e-5)
+    np.testing.assert_allclose(np.stack(actual), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize(("size", "k"), [((8, 8), 3), ((1, 16), (1, 3))], ids=str)
@@ -286,8 +286,8 @@ def test_the_compiled_co_conv_is_the_frozen_one(size: Any, k: Any) -> None:
     weights, bias = block.folded(z.mean((0, 2, 3)), z.var((0, 2, 3), correction=0))
     layer = Layer(tuple(w.numpy() for w in weights), bias.numpy(), pool, (1, 1))
     run = Interpreter(compile_trunk([layer], input_shape=(2, *size), output="map")).run
-    found = [run(np.ascontiguousarray(one.permute(1, 2, 0).numpy())) for one in u]
-    np.testing.assert_allclose(np.stack(found), block(u).permute(0, 2, 3, 1).numpy(), atol=2e-5)
+    actual = [run(np.ascontiguousarray(one.permute(1, 2, 0).numpy())) for one in u]
+    np.testing.assert_allclose(np.stack(actual), block(u).permute(0, 2, 3, 1).numpy(), atol=2e-5)
 
 
 @pytest.mark.parametrize("grid", [1, 2, 3, 4, 5])

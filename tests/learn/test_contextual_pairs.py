@@ -32,9 +32,9 @@ def test_two_classes_leave_no_choice_and_one_is_refused() -> None:
 
 
 def test_one_hot_contexts_are_float32() -> None:
-    found = one_hot_encode(torch.tensor([2, 0]), 3)
-    assert found.dtype == torch.float32
-    assert found.tolist() == [[0, 0, 1], [1, 0, 0]]
+    hot = one_hot_encode(torch.tensor([2, 0]), 3)
+    assert hot.dtype == torch.float32
+    assert hot.tolist() == [[0, 0, 1], [1, 0, 0]]
     with pytest.raises(ValueError, match="0 to 2"):
         one_hot_encode(torch.tensor([3]), 3)
 

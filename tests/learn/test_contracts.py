@@ -75,8 +75,8 @@ def test_the_closed_form_is_the_gradient_of_the_loss(names: Names) -> None:
     scores, gradients = method.gradients(u, y)
     torch.testing.assert_close(scores, expected_scores)
     assert max(float(wanted.abs().max()) for wanted in expected) > 1e-6
-    for found, wanted in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-10)
+    for actual, wanted in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-7, atol=1e-10)
 
 
 @each([names for names in pairs("numpy") if "random" not in names[0]])
@@ -91,9 +91,9 @@ def test_numpy_finds_what_torch_does(names: Names) -> None:
     expected_scores, expected = method.gradients(*draw((*names[:3], "torch"), dtype="float64"))
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-10, atol=1e-12)
     assert max(float(abs(wanted).max()) for wanted in expected) > 1e-6
-    for found, wanted in zip(gradients, expected, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
-        assert found.shape == wanted.shape
+    for actual, wanted in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-9, atol=1e-12)
+        assert actual.shape == wanted.shape
 
 
 @every
@@ -145,10 +145,10 @@ def test_no_tensor_has_a_graph(names: Names) -> None:
     u, y = draw(names)
     u.requires_grad_()
     with torch.enable_grad():
-        found = network.sweep(u, y, rate=0.01)
+        arrays = network.sweep(u, y, rate=0.01)
         network.calibrate(u)
-        found += [network.scores(u), *network.outputs(u), *network.state().values()]
-    assert not any(tensor.requires_grad for tensor in found)
+        arrays += [network.scores(u), *network.outputs(u), *network.state().values()]
+    assert not any(tensor.requires_grad for tensor in arrays)
 
 
 @every

@@ -77,9 +77,9 @@ def test_samples_of_a_class_are_alike_and_all_others_equally_unlike() -> None:
 def test_a_surjection_leaves_no_group_empty(classes: int, groups: int) -> None:
     draws = generator()
     for _ in range(20):
-        found = surjection(classes, groups, generator=draws)
-        assert found.shape == (classes,)
-        assert found.unique().tolist() == list(range(groups))
+        group = surjection(classes, groups, generator=draws)
+        assert group.shape == (classes,)
+        assert group.unique().tolist() == list(range(groups))
 
 
 def test_more_groups_than_classes_are_refused() -> None:

@@ -29,9 +29,9 @@ def test_the_sums_are_those_of_the_definition(samples: list[Learnt]) -> None:
         f = np.array([1, *values], object)
         a += np.outer(f, f)
         b["abc".index(label)] += f
-    found = readout_of(samples).copy()
-    assert (a == found.A).all()
-    assert (b == found.B).all()
+    copy = readout_of(samples).copy()
+    assert (a == copy.A).all()
+    assert (b == copy.B).all()
 
 
 @given(stream, stream)
@@ -139,5 +139,5 @@ def test_a_copy_does_not_learn_with_the_original() -> None:
 
 
 def test_features_become_whole_numbers_within_bounds() -> None:
-    found = to_integers(np.array([-1e9, -1.0, -0.001, 1.0, 0.3, 1e9], np.float32))
-    assert found.tolist() == [-FEATURE_MAX, -64, 0, 64, round(0.3 * 64), FEATURE_MAX]
+    integers = to_integers(np.array([-1e9, -1.0, -0.001, 1.0, 0.3, 1e9], np.float32))
+    assert integers.tolist() == [-FEATURE_MAX, -64, 0, 64, round(0.3 * 64), FEATURE_MAX]

@@ -56,8 +56,8 @@ def test_the_weights_are_those_of_an_independent_ridge(digits: Any, alpha: float
     slopes = np.linalg.lstsq(
         np.vstack([z, penalty]), np.vstack([target - prior, np.zeros((len(penalty), 10))])
     )[0]
-    found = scores(readout.weights(alpha, prior_power=0), x)
-    np.testing.assert_allclose(found, z @ slopes + prior, atol=1e-9)
+    values = scores(readout.weights(alpha, prior_power=0), x)
+    np.testing.assert_allclose(values, z @ slopes + prior, atol=1e-9)
 
 
 def test_rare_classes_are_lifted_by_their_share_of_the_samples(digits: Any) -> None:

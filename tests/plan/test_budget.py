@@ -27,12 +27,12 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def folders(groups: Path) -> list[Path]:
     """Where version 2 and version 1 count the memory of this process."""
-    found = []
+    folders = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0" or controllers == "memory":
-            found.append((groups if number == "0" else groups / "memory") / path.strip("/"))
-    return found
+            folders.append((groups if number == "0" else groups / "memory") / path.strip("/"))
+    return folders
 
 
 def test_the_least_limit_above_a_process_counts_and_no_limit_is_none(groups: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from edgecc.errors import BudgetError
 from edgecc.learn import geometry
 from edgecc.learn.blocks import PoolConv
-from edgecc.plan import fallback as steps
+from edgecc.plan import fallback
 from edgecc.plan.costs import MIB, Costs, needed, sized
 from edgecc.plan.plan import Allowed, Plan, most_classes, readout_dim
 from edgecc.plan.planner import plan, plans
@@ -50,11 +50,11 @@ def planned(budget: int, spec: Input, *, blocks: int = 2, max_payload: int = MIB
 def test_a_plan_is_never_over_its_budget(
     budget: int, spec: Input, blocks: int, max_payload: int
 ) -> None:
-    found = planned(budget, spec, blocks=blocks, max_payload=max_payload)
-    assert found.total == sum(found.where.values())
-    assert found.total * MARGIN <= budget
-    assert min(found.where.values()) > 0
-    assert len(found.blocks) in (0, blocks)
+    chosen = planned(budget, spec, blocks=blocks, max_payload=max_payload)
+    assert chosen.total == sum(chosen.where.values())
+    assert chosen.total * MARGIN <= budget
+    assert min(chosen.where.values()) > 0
+    assert len(chosen.blocks) in (0, blocks)
 
 
 def test_more_classes_leave_less_room_for_blocks_and_are_counted() -> None:
@@ -75,20 +75,20 @@ def test_the_plan_counts_what_a_solve_and_a_training_batch_hold(
     budget: int, spec: Input, blocks: int
 ) -> None:
     """At least A and its solved copy in each process, and forward and backward of one batch."""
-    found = planned(budget, spec, blocks=blocks)
-    readout = (readout_dim(found, spec) + 1) ** 2 * 8
-    assert found.where["daemon: readout"] >= 2 * readout
-    if found.blocks:
+    chosen = planned(budget, spec, blocks=blocks)
+    readout = (readout_dim(chosen, spec) + 1) ** 2 * 8
+    assert chosen.where["daemon: readout"] >= 2 * readout
+    if chosen.blocks:
         _, height, width = spec.model_shape
         cells = min(width, 113) if height == 1 else min(height, 8) * min(width, 8)  # at least
-        first = found.batch * found.blocks[0].channels * cells * 4
-        learner = {use: size for use, size in found.where.items() if use.startswith("learner")}
+        first = chosen.batch * chosen.blocks[0].channels * cells * 4
+        learner = {use: size for use, size in chosen.where.items() if use.startswith("learner")}
         work = sum(learner.values()) - learner["learner: interpreter and libraries"]
         assert work >= max(2 * first, 4 * readout)
-        assert found.learner_limit >= sum(learner.values()) - learner.get(
+        assert chosen.learner_limit >= sum(learner.values()) - learner.get(
             "learner: starting torch", 0)
     else:
-        assert found.learner_limit == 0
+        assert chosen.learner_limit == 0
 
 
 @given(budgets, budgets, specs, st.integers(0, 4))
@@ -134,9 +134,9 @@ def test_the_smallest_budget_named_works_and_one_mebibyte_less_does_not(
 
 def told(budget: int, spec: Input, blocks: int) -> tuple[Plan | None, Plan, Plan | None]:
     tried = plans(spec, max_payload=MIB, blocks=blocks, costs=Costs())
-    found = planned(budget, spec, blocks=blocks)
-    less, more = steps.beside(tried, found, Costs())
-    return less, found, more
+    chosen = planned(budget, spec, blocks=blocks)
+    less, more = fallback.neighbours(tried, chosen, Costs())
+    return less, chosen, more
 
 
 @given(budgets, specs, st.integers(0, 4))
@@ -144,20 +144,20 @@ def told(budget: int, spec: Input, blocks: int) -> tuple[Plan | None, Plan, Plan
 def test_the_budgets_told_beside_a_plan_buy_what_is_told_and_nothing_lies_between(
     budget: int, spec: Input, blocks: int
 ) -> None:
-    less, found, more = told(budget, spec, blocks)
-    least = math.ceil(needed(found, Costs()))
-    assert planned(least, spec, blocks=blocks) == found
+    less, chosen, more = told(budget, spec, blocks)
+    least = math.ceil(needed(chosen, Costs()))
+    assert planned(least, spec, blocks=blocks) == chosen
     if less is None:
         with pytest.raises(BudgetError):
             planned(least - 1, spec, blocks=blocks)
     else:
         assert planned(least - 1, spec, blocks=blocks) == less
     if more is None:
-        assert planned(2**50, spec, blocks=blocks) == found
+        assert planned(2**50, spec, blocks=blocks) == chosen
     else:
         next_one = math.ceil(needed(more, Costs()))
         assert planned(next_one, spec, blocks=blocks) == more
-        assert planned(next_one - 1, spec, blocks=blocks) == found
+        assert planned(next_one - 1, spec, blocks=blocks) == chosen
 
 
 @given(budgets, specs, st.integers(1, 4))
@@ -167,7 +167,7 @@ def test_every_step_down_takes_no_more_memory_and_the_last_has_no_blocks(
 ) -> None:
     plan, seen = planned(budget, spec, blocks=blocks), []
     for number in range(20):
-        seen.append(steps.down(plan, number, spec, max_payload=MIB, costs=Costs()))
+        seen.append(fallback.step_down(plan, number, spec, max_payload=MIB, costs=Costs()))
     assert seen[0] == plan
     assert seen[-1].blocks == ()
     stems = {(one.stem_filters, one.stem_grid) for one in seen}
@@ -182,9 +182,9 @@ def test_every_step_down_takes_no_more_memory_and_the_last_has_no_blocks(
 def test_numpy_is_planned_only_where_torch_does_not_fit(
     budget: int, spec: Input, blocks: int
 ) -> None:
-    found = planned(budget, spec, blocks=blocks)
-    if found.backend == "numpy":
-        same = sized(replace(found, backend="torch"), spec, max_payload=MIB, costs=Costs())
+    chosen = planned(budget, spec, blocks=blocks)
+    if chosen.backend == "numpy":
+        same = sized(replace(chosen, backend="torch"), spec, max_payload=MIB, costs=Costs())
         assert needed(same, Costs()) > budget
 
 
@@ -193,10 +193,10 @@ def test_numpy_is_planned_only_where_torch_does_not_fit(
 def test_a_backend_that_is_asked_for_is_the_only_one(
     budget: int, spec: Input, backend: Allowed
 ) -> None:
-    found = plan(budget, spec, max_payload=MIB, blocks=3, backend=backend)
-    for number in range(20) if found.blocks else ():
-        less = steps.down(
-            found, number, spec, max_payload=MIB, costs=Costs(), backend=backend)
+    chosen = plan(budget, spec, max_payload=MIB, blocks=3, backend=backend)
+    for number in range(20) if chosen.blocks else ():
+        less = fallback.step_down(
+            chosen, number, spec, max_payload=MIB, costs=Costs(), backend=backend)
         assert less.backend == backend or not less.blocks
 
 
@@ -212,11 +212,11 @@ def test_a_dearer_board_gets_no_wider_plan(budget: int, spec: Input, blocks: int
     dear = replace(Costs(), daemon=90 * MIB, learner=600 * MIB, learner_numpy=200 * MIB)
     cheap = planned(budget, spec, blocks=blocks)
     try:
-        found = plan(budget, spec, max_payload=MIB, blocks=blocks, costs=dear)
+        chosen = plan(budget, spec, max_payload=MIB, blocks=blocks, costs=dear)
     except BudgetError:
         return
-    assert len(found.blocks) <= len(cheap.blocks)
-    assert found.total * MARGIN <= budget
+    assert len(chosen.blocks) <= len(cheap.blocks)
+    assert chosen.total * MARGIN <= budget
 
 
 def test_a_zero_w_predicts_and_a_larger_board_grows() -> None:
@@ -234,19 +234,19 @@ def test_a_zero_w_predicts_and_a_larger_board_grows() -> None:
 def test_the_trunk_that_is_built_has_the_features_that_were_planned(
     spec: Input, budget: int
 ) -> None:
-    found = planned(budget, spec)
-    trunk = built(found, spec)
-    assert trunk.dim == readout_dim(found, spec)
+    chosen = planned(budget, spec)
+    trunk = built(chosen, spec)
+    assert trunk.dim == readout_dim(chosen, spec)
     run = Interpreter(compile_trunk(trunk.layers, input_shape=trunk.shape)).run
     x = trunk.scale(np.zeros(spec.model_shape, spec.dtype))
-    assert run(x).shape == (readout_dim(found, spec),)
+    assert run(x).shape == (readout_dim(chosen, spec),)
 
 
-def built(found: Plan, spec: Input) -> Trunk:
+def built(chosen: Plan, spec: Input) -> Trunk:
     """Stem and untrained blocks, each as large as the map below it allows."""
-    trunk = stem_trunk(found, spec, seed=0)
+    trunk = stem_trunk(chosen, spec, seed=0)
     generator = torch.Generator().manual_seed(0)
-    for block in found.blocks:
+    for block in chosen.blocks:
         run = Interpreter(compile_trunk(trunk.layers, input_shape=trunk.shape, output="map")).run
         height, width, channels = run(trunk.scale(np.zeros(spec.model_shape, spec.dtype))).shape
         pool = geometry.fitted(block.pool, (height, width))

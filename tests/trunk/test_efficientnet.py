@@ -113,11 +113,11 @@ def test_int8_without_calibration_keeps_the_features(
 ) -> None:
     pictures = photographs()
     wanted = Torch(weights).map(pictures, depth)
-    found = maps(efficientnet.write(weights, input_shape=(3, 96, 96), depth=depth), pictures)
-    assert not np.allclose(found, wanted, atol=1e-3), "this model is not int8"
-    assert cosines(features(found), features(wanted)).min() > 0.97
+    int8 = maps(efficientnet.write(weights, input_shape=(3, 96, 96), depth=depth), pictures)
+    assert not np.allclose(int8, wanted, atol=1e-3), "this model is not int8"
+    assert cosines(features(int8), features(wanted)).min() > 0.97
     flat = (len(pictures), -1)
-    assert cosines(found.reshape(flat), wanted.reshape(flat)).mean() > 0.97
+    assert cosines(int8.reshape(flat), wanted.reshape(flat)).mean() > 0.97
 
 
 def test_int8_is_a_third_of_float32_and_the_whole_is_below_4_mb(

@@ -114,17 +114,17 @@ def test_what_the_bench_compares_with_is_the_same_trunk(grown: Grown) -> None:
 
 def convolutions(model: bytes) -> Iterator[tuple[object, object]]:
     """Weights and output of each convolution, as the schema has them."""
-    found = schema.ModelT.InitFromPackedBuf(model, 0)
-    [main] = found.subgraphs
+    parsed = schema.ModelT.InitFromPackedBuf(model, 0)
+    [main] = parsed.subgraphs
     for operator in main.operators:
-        if found.operatorCodes[operator.opcodeIndex].builtinCode == schema.BuiltinOperator.CONV_2D:
+        if parsed.operatorCodes[operator.opcodeIndex].builtinCode == schema.BuiltinOperator.CONV_2D:
             yield main.tensors[operator.inputs[1]], main.tensors[operator.outputs[0]]
 
 
 def test_int8_weights_have_a_scale_for_each_channel(grown: Grown) -> None:
-    found = list(convolutions(grown.trunk.compile()))
-    assert len(found) == len(grown.trunk.layers)
-    for (weights, output), layer in zip(found, grown.trunk.layers, strict=True):
+    layers = list(convolutions(grown.trunk.compile()))
+    assert len(layers) == len(grown.trunk.layers)
+    for (weights, output), layer in zip(layers, grown.trunk.layers, strict=True):
         assert weights.type == output.type == schema.TensorType.INT8  # type: ignore[attr-defined]
         scales = weights.quantization.scale  # type: ignore[attr-defined]
         peaks = np.abs(layer.convs[0]).reshape(len(scales), -1).max(1)

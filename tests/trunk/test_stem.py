@@ -39,11 +39,11 @@ def test_mixed_features_are_the_plain_ones_times_two_matrices() -> None:
     plain = make_stem(shape, filters=4, grid=3, seed=0, pooled=False)
     mixed = make_stem(shape, filters=4, grid=3, seed=0, pooled=False, mixed=5, waves=6)
     x = np.random.default_rng(0).random((12, 20, 1), np.float32)
-    cells, found = (Interpreter(compile_trunk([layer], input_shape=shape)).run(x)
+    cells, features = (Interpreter(compile_trunk([layer], input_shape=shape)).run(x)
                     for layer in (plain, mixed))
     assert mixed.mix is not None
     wanted = mixed.mix @ cells.reshape(9, 8).T @ low_frequencies((3, 3), 6).T
-    np.testing.assert_allclose(found.reshape(5, 6), wanted, atol=1e-5)
+    np.testing.assert_allclose(features.reshape(5, 6), wanted, atol=1e-5)
 
 
 def test_the_lowest_frequencies_are_as_large_of_a_fine_grid_as_of_a_coarse_one() -> None:

@@ -54,8 +54,8 @@ def test_features_are_the_roots_of_both_signs_of_the_models_map(
     strength = 1 / trunk.layers[0].convs[0][0, 0, 0, 0]
     assert trunk.layers[0].convs[0].shape == (12, 6, 1, 1)
     for picture in PICTURES:
-        found = own((picture / np.float32(255)).transpose(1, 2, 0)) / strength
-        both = np.concatenate([np.maximum(found, 0), np.maximum(-found, 0)], axis=2)
+        scaled = own((picture / np.float32(255)).transpose(1, 2, 0)) / strength
+        both = np.concatenate([np.maximum(scaled, 0), np.maximum(-scaled, 0)], axis=2)
         whole = run(trunk.scale(picture)).reshape(3, 3, 12)
         np.testing.assert_allclose(whole[0, 0], np.sqrt(both[:4, :4].mean((0, 1))), atol=1e-4)
         np.testing.assert_allclose(whole[2, 2], np.sqrt(both[4:, 4:].mean((0, 1))), atol=1e-4)

@@ -2,7 +2,7 @@
 
 Real: the log, written by the store's own calls (each sample with its label, its prediction and its
 source's standing), and the readout's sums over all of it, saved as the daemon saves them, so that
-a start goes on from there. Made up: the samples are a few pictures again and again, under ids of
+a start goes on from there. Synthetic: the samples are a few pictures again and again, under ids of
 their own; all came within a minute; no growth was due.
 """
 

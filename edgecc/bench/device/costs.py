@@ -61,7 +61,7 @@ def run(*, quick: bool, out: Path, json_path: Path | None, table: Path) -> None:
         spec, state = node.config.input_spec, node.config.state
     plans = {backend: _plan(spec, backend) for backend in ("torch", "numpy")}
     taken = {name: _learner(plan, state, spec, samples) for name, plan in plans.items()}
-    base = {name: taken[name].peak - _judging(plan, spec, 10, samples // 20)
+    base = {name: taken[name].peak - _evaluating(plan, spec, 10, samples // 20)
             for name, plan in plans.items()}
     costs = replace(
         shipped, daemon=daemon, learner=base["torch"], learner_numpy=base["numpy"],
@@ -137,8 +137,8 @@ def _plan(spec: Input, backend: Backend) -> Plan:
     return sized(plan, spec, max_payload=MIB, costs=Costs())
 
 
-def _judging(plan: Plan, spec: Input, classes: int, held: int) -> int:
-    """Bytes that a learner has at most beside itself, of so many classes and held-out samples."""
+def _evaluating(plan: Plan, spec: Input, classes: int, held: int) -> int:
+    """Bytes of an evaluation with so many classes and held-out samples: a learner's peak."""
     dim, costs = readout_dim(plan, spec), Costs()
     return int(costs.readouts_learner * 8 * (dim + 1) ** 2 + 4 * held * dim
                + costs.classes_learner * classes * 8 * (dim + 1))

@@ -39,7 +39,7 @@ _COLUMNS = ("first", "second_before", "second", "first_after")
 class Stemmed:
     """All pictures through one stem."""
 
-    features: dict[str, Features]  # by style (n, dim), whole numbers
+    features: dict[str, Features]  # by style (n, dim), integers
     milliseconds: float  # of CPU a picture, median
     model_bytes: int
 

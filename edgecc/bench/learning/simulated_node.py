@@ -1,6 +1,6 @@
 """What a node does with labelled samples, without the broker: predict, learn, keep, grow.
 
-The same readout, growth, judging, int8 trunk and generation files as the daemon's; time does not
+The same readout, growth, evaluation, int8 trunk and generation files as the daemon's; time does not
 pass while a block grows, so that a figure depends on the stream and the seed alone.
 """
 

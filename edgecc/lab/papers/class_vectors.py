@@ -29,15 +29,15 @@ def generate_symmetric_vectors(
         raise ValueError(f"there are no {num_classes} distinct unit vectors of {dim} dimensions")
     generator = torch.default_generator if seed is None else torch.Generator().manual_seed(seed)
     if method == "random":
-        found = _directions(num_classes, dim, generator)
+        vectors = _directions(num_classes, dim, generator)
     elif method == "farthest":
         candidates = _directions(max(num_candidates, num_classes), dim, generator)
-        found = _farthest(num_classes, candidates)
+        vectors = _farthest(num_classes, candidates)
     elif method == "simplex":
-        found = symmetric_vectors(num_classes, dim, generator=generator)
+        vectors = symmetric_vectors(num_classes, dim, generator=generator)
     else:
         raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
-    return found.to(device=device, dtype=dtype)
+    return vectors.to(device=device, dtype=dtype)
 
 
 def _directions(count: int, dim: int, generator: torch.Generator) -> Tensor:

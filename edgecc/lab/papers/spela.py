@@ -18,7 +18,7 @@ Loader = Iterable[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class SpelaConfig:
-    """What a SpelaTrainer is told.
+    """The settings of a SpelaTrainer.
 
     Attributes:
         num_classes: labels are 0 .. num_classes - 1.
@@ -51,7 +51,7 @@ class SpelaConfig:
 
     def __post_init__(self) -> None:
         if self.num_classes < 1:
-            raise ValueError(f"num_classes={self.num_classes}: there has to be a class")
+            raise ValueError(f"num_classes={self.num_classes}: there must be at least one class")
         if self.embeddings_method not in METHODS:
             raise ValueError(
                 f"embeddings_method={self.embeddings_method!r} is none of {', '.join(METHODS)}"
@@ -158,7 +158,7 @@ class SpelaTrainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where a trainer of the same layers was."""
+        """Resume from the state of a trainer with the same layers."""
         vectors = state["class_vectors"]
         for i, v in enumerate(vectors):
             if v is not None and len(v) != self.cfg.num_classes:
@@ -228,7 +228,7 @@ class SpelaTrainer:
         """The output as one vector a sample, (B, D), in float32 at least."""
         if out.dim() != 2 and not self.cfg.auto_flatten:
             raise ValueError(
-                f"layer {i} puts out {tuple(out.shape)}, not one vector a sample: end it with "
+                f"layer {i} outputs {tuple(out.shape)}, not one vector a sample: end it with "
                 "pooling and nn.Flatten(), or set auto_flatten"
             )
         return out.flatten(1).to(self._exact)
@@ -236,19 +236,19 @@ class SpelaTrainer:
     def _vectors(self, i: int, features: Tensor) -> Tensor:
         """The class vectors of layer i (K, D), made when its first features (B, D) show D."""
         dim = features.shape[1]
-        found = self.class_vectors[i]
-        if found is None:
+        vectors = self.class_vectors[i]
+        if vectors is None:
             cfg = self.cfg
-            found = self.class_vectors[i] = generate_symmetric_vectors(
+            vectors = self.class_vectors[i] = generate_symmetric_vectors(
                 cfg.num_classes, dim, cfg.embeddings_method, cfg.embeddings_candidates,
                 device=self.device, dtype=self._exact, seed=cfg.seed,
             )
-        if found.shape[1] != dim:
+        if vectors.shape[1] != dim:
             raise ValueError(
-                f"layer {i} puts out {dim} values a sample, and put out {found.shape[1]} before: "
+                f"layer {i} outputs {dim} values a sample, {vectors.shape[1]} before: "
                 "keep the input's size, or end the layer with global pooling"
             )
-        return found
+        return vectors
 
 
 class _Layer(nn.Module):
@@ -263,7 +263,7 @@ class _Layer(nn.Module):
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Every sample divided by its norm over all its values; one of nothing but zeros stays."""
+    """Each sample divided by the norm of all its values; a sample of zeros stays zero."""
     norm: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1).view(-1, *[1] * (x.dim() - 1))
     return x / norm.masked_fill(norm == 0, 1)
 
@@ -281,7 +281,7 @@ def _begins_with_vectors(layer: nn.Module, h: Tensor) -> bool:
 
 def _check_labels(y: Tensor, *, size: int, classes: int) -> None:
     if y.shape != (size,) or y.is_floating_point():
-        raise ValueError(f"labels {tuple(y.shape)} {y.dtype}: whole numbers ({size},) are needed")
+        raise ValueError(f"labels {tuple(y.shape)} {y.dtype}: integers ({size},) are needed")
     wrong = y[(y < 0) | (y >= classes)]
     if len(wrong):
         raise ValueError(f"label {int(wrong[0])} is outside 0..{classes - 1} (cfg.num_classes)")

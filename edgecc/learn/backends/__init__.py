@@ -1,4 +1,4 @@
-"""Learns on torch's arrays, or on numpy's where there is no memory for torch.
+"""Learning on torch's arrays, or on numpy's where memory is too short for torch.
 
 Methods and blocks are written once, in what both share: operators, indexing, and the functions
 that torch and numpy name alike (`namespace`). What they do not share is `Operations`.

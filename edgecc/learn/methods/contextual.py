@@ -49,7 +49,7 @@ class Contextual(Scored):
 def pair_error(scores: Array, y: Array, wrong: Array | None = None) -> Array:
     """e = σ(ℓ) - t on the true and one wrong class, by default the hardest; zero elsewhere; (B, K).
 
-    With a single class there is no wrong one, and only the true class pulls.
+    With a single class, there is only the error of the true class.
     """
     e, sigmoid, rows = namespace(scores).zeros_like(scores), of(scores).sigmoid, range(len(y))
     if scores.shape[1] > 1:
