@@ -89,7 +89,7 @@ class Growths:
             if self.plan.blocks:
                 self._supervisor.give(self.order(growth))
             else:
-                log.warning("growth %d is left out: there is no memory for blocks", growth.number)
+                log.warning("growth %d is left out: not enough memory for blocks", growth.number)
                 self.close(growth.number)
 
     def follow(self) -> None:
