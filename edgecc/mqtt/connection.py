@@ -25,7 +25,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edgecc.config.schema import Mqtt
 from edgecc.mqtt import tls
 from edgecc.mqtt.backoff import Backoff
-from edgecc.mqtt.paho_client import Wire
+from edgecc.mqtt.paho_client import PahoClient
 from edgecc.protocol.messages import Inbound
 
 log = logging.getLogger(__name__)
@@ -104,8 +104,8 @@ class Link:
         self._client = self._new_client()
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
 
-    def _new_client(self) -> Wire:
-        client = Wire(self._client_id, self._on_message, lambda: self.connection)
+    def _new_client(self) -> PahoClient:
+        client = PahoClient(self._client_id, self._on_message, lambda: self.connection)
         settings, will = self._settings, self._will
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.password)

@@ -1,8 +1,8 @@
-"""paho's client on a socket that reads and writes many packets in one system call.
+"""paho's client, with the plain PUBLISH and PUBACK read in one step and many packets in one call.
 
-paho receives a packet in four calls, sends each in one of its own, and unpacks properties by name:
-three quarters of what a message costs. Here the plain case is read at once; whatever is out of the
-ordinary goes to paho's own code.
+paho unpacks every packet property by property. Of some 320 µs of the daemon's processor time a
+sample (`edgecc bench delivery`), its own PUBLISH would add 55 and its own PUBACK 12; whatever is
+out of the ordinary still goes to paho's code. The private names used are those of paho 2.2.
 """
 
 import os
@@ -79,7 +79,7 @@ class Buffered:
         self._inner.setblocking(flag)
 
 
-class Wire(Client):
+class PahoClient(Client):
     """Delivers messages as `Inbound`, of the connection of that number. The owner calls `turn`."""
 
     def __init__(

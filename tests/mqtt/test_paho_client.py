@@ -17,7 +17,7 @@ from support.peer import BRIEF
 
 from edgecc.config.schema import Mqtt
 from edgecc.mqtt.connection import Connected, Link
-from edgecc.mqtt.paho_client import Wire, publish_of
+from edgecc.mqtt.paho_client import PahoClient, publish_of
 from edgecc.protocol.messages import Inbound
 
 CONNACK_FOR_THREE = b"\x20\x06\x00\x00\x03\x21\x00\x03"  # its ReceiveMaximum is 3
@@ -50,7 +50,7 @@ def packet_of(
 def by_paho(command: int, packet: bytearray) -> Inbound | None:
     """The same packet through paho's own code; None where it is malformed."""
     heard: list[Inbound] = []
-    client = Wire("", heard.append, lambda: 3)
+    client = PahoClient("", heard.append, lambda: 3)
     client._in_packet = client._in_packet | {"command": command, "packet": packet}
     try:
         Client._handle_publish(client)
