@@ -16,7 +16,7 @@ from edgecc.bench.learning.baselines import EndToEnd, LastLayer, MicroBatched, l
 from edgecc.bench.learning.one_pass import one_megabyte
 from edgecc.bench.learning.result_cache import Call, Results
 from edgecc.bench.learning.simulated_node import Device, Kept
-from edgecc.bench.learning.streams import Stream, split
+from edgecc.bench.streams import Stream, split
 from edgecc.learn.blocks import Linear, PoolConv
 from edgecc.learn.methods.supervised import Supervised
 from edgecc.learn.readout import Readout

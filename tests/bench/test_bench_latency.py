@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecc.bench.learning.streams import FASHION_FOLDER
+from edgecc.bench.streams import FASHION_FOLDER
 from edgecc.mqtt.local_broker import find_mosquitto
 
 

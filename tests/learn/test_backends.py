@@ -16,7 +16,7 @@ from support.learner_jobs import Log, heard, labelled, supervisor
 from support.patience import taken
 
 from edgecc.bench.learning.simulated_node import Device
-from edgecc.bench.learning.streams import split
+from edgecc.bench.streams import split
 from edgecc.learn import backends
 from edgecc.learn.backends import Operations, numpy_ops, torch_ops
 from edgecc.plan.plan import BlockSize, Plan

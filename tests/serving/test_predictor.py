@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgecc.bench.learning.simulated_node import Device
-from edgecc.bench.learning.streams import split
+from edgecc.bench.streams import split
 from edgecc.learn.novelty import Novelty, light
 from edgecc.learn.readout import Readout, scores
 from edgecc.plan.plan import Plan

@@ -20,7 +20,7 @@ from edgecc.bench.device.aged_node import Past
 from edgecc.bench.device.round_trip import ECHO_IN, ECHO_OUT
 from edgecc.bench.device.scaling import Aged, Size, aged
 from edgecc.bench.figures import Figures
-from edgecc.bench.learning.streams import split
+from edgecc.bench.streams import split
 
 _STORED = 4000  # samples of the node that is compared with an echo
 _SYNCED = 16 * 1024  # bytes that a sample committed by itself writes

@@ -20,7 +20,7 @@ from edgecc.bench.delivery.node import Node, running
 from edgecc.bench.device.aged_node import Past, serve, with_blocks
 from edgecc.bench.device.round_trip import Asker, processor_seconds
 from edgecc.bench.figures import Figures
-from edgecc.bench.learning.streams import split
+from edgecc.bench.streams import split
 from edgecc.config.schema import Config
 from edgecc.mqtt.client import Client
 

@@ -27,7 +27,7 @@ import torch
 from edgecc.bench import figures
 from edgecc.bench.data import FASHION_FOLDER
 from edgecc.bench.learning.baselines import EndToEnd, LastLayer, MicroBatched
-from edgecc.bench.learning.streams import Stream, split
+from edgecc.bench.streams import Stream, split
 from edgecc.host.memory import peak_memory, resident_memory
 from edgecc.learn import backends
 from edgecc.learn.backends import Backend

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from edgecc.bench.figures import Figures
 from edgecc.bench.learning.simulated_node import Device
-from edgecc.bench.learning.streams import Stream, split
+from edgecc.bench.streams import Stream, split
 from edgecc.config.units import parse_size
 from edgecc.learn.geometry import pool_window
 from edgecc.learn.readout import scores, to_integers

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgecc.bench.learning.simulated_node import Device
-from edgecc.bench.learning.streams import Stream
+from edgecc.bench.streams import Stream
 from edgecc.learn.blocks import Block, Pass
 from edgecc.learn.methods.base import Method
 from edgecc.learn.methods.contexts import LinearContext

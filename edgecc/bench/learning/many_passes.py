@@ -14,7 +14,7 @@ from torch import Tensor
 from edgecc.bench.learning.baselines import EndToEnd, network_accuracy
 from edgecc.bench.learning.published_recipe import CompatNetwork
 from edgecc.bench.learning.simulated_node import Device
-from edgecc.bench.learning.streams import Stream, split
+from edgecc.bench.streams import Stream, split
 from edgecc.learn.blocks import Linear
 from edgecc.learn.methods.base import Method
 from edgecc.learn.methods.spela import Spela

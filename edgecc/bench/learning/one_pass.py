@@ -9,7 +9,7 @@ import numpy as np
 from edgecc.bench import metrics
 from edgecc.bench.learning.baselines import EndToEnd, replayed, streaming_lda
 from edgecc.bench.learning.simulated_node import Device
-from edgecc.bench.learning.streams import Stream, split
+from edgecc.bench.streams import Stream, split
 from edgecc.errors import BudgetError
 from edgecc.plan.plan import Plan
 from edgecc.protocol.sample import Input

@@ -26,7 +26,7 @@ _PACKAGE = Path(edgecc.__file__).parent
 _CORE = (  # the sources that accuracies depend on
     "learn/**/*.py", "trunk/*.py", "plan/stem_trunk.py", "serving/predictor.py",
     "training/dataset.py", "training/evaluation.py", "training/growth.py",
-    "training/label_filter.py", "training/recipe.py", "bench/learning/*.py",
+    "training/label_filter.py", "training/recipe.py", "bench/learning/*.py", "bench/streams.py",
 )
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

@@ -18,7 +18,7 @@ import numpy as np
 from nacl.signing import SigningKey
 from numpy.typing import NDArray
 
-from edgecc.bench.learning.streams import Stream
+from edgecc.bench.streams import Stream
 from edgecc.checkpoint import generation
 from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
