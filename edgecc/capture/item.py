@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from edgecc.errors import ConfigError
-
-MAX_ID_BYTES = 256
-MAX_LABEL_BYTES = 128
+from edgecc.protocol.messages import MAX_ID, MAX_LABEL
 
 
 @dataclass(frozen=True)
@@ -24,9 +22,9 @@ class Item:
     ts: float | None = None
 
     def __post_init__(self) -> None:
-        _check_text("id", self.id, at_most=MAX_ID_BYTES)
+        _check_text("id", self.id, at_most=MAX_ID)
         if self.label is not None:
-            _check_text("label", self.label, at_most=MAX_LABEL_BYTES)
+            _check_text("label", self.label, at_most=MAX_LABEL)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A readout's sums A and B as the tensors of a file, packed into an eighth, and back bit for bit.
+"""A readout on disk: its sums A and B as tensors, packed into an eighth, and back bit for bit.
 
 Features resemble each other, so most of a column of M (A, and B below it) follows from the columns
 before it, as in a Cholesky decomposition. What does not follow is stored, in integers:
@@ -9,16 +9,26 @@ V is scaled so that every sum of its products is an integer below 2⁵³: float6
 any order, so W is the same on every machine. The lower part of W, column by column, is stored as
 byte planes and deflated (docs/experiments.md has the sizes). Sums that are not integers up to 2⁵²
 are stored as they are.
+
+A snapshot is a file of the raw sums with their cursor, to continue from after a restart or in a
+growth: once the labels between two cursors are learnt (or unlearnt), a readout saved at one is the
+readout at the other, to the bit.
 """
 
+import json
 import zlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from edgecc.checkpoint import schema2_readout
+from edgecc.errors import Corrupt
+from edgecc.host import files
 from edgecc.learn.readout import Readout
 
 Floats = NDArray[np.float64]
@@ -30,6 +40,26 @@ _WORK = 2**32  # entries of A times columns that others follow from: some second
 _BLOCK, _SLAB = 64, 512  # columns and rows changed at once
 _BYTES = 7  # of 2⁵³ and a sign
 _DEFLATE = 1032  # bytes that one deflated byte stands for at most
+
+
+def write_snapshot(path: Path, digest: str, readout: Readout, cursor: int) -> None:
+    """Save the readout of the generation with this digest, at label `cursor`, whole and durable."""
+    about = {
+        "generation": digest, "cursor": str(cursor), "classes": json.dumps(readout.classes),
+    }
+    files.replace(path, save(tensors_of(readout, packed=False), metadata=about))
+
+
+def read_snapshot(path: Path, dim: int) -> tuple[str, Readout, int]:
+    """(digest, readout over `dim` features, cursor); Corrupt where they cannot be read."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        readout = readout_from(tensors, json.loads(about["classes"]), dim)
+        return about["generation"], readout, int(about["cursor"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise Corrupt(f"{path}: {error}") from error
 
 
 def tensors_of(readout: Readout, *, packed: bool = True) -> dict[str, NDArray[Any]]:

@@ -120,7 +120,7 @@ def _received(client: Client, config: Config, node: dict[str, Any], timeout: flo
 
 
 def described(node: dict[str, Any]) -> Iterator[str]:
-    """Lines about a node, by its retained messages; what it has not said yet is left out."""
+    """Lines about a node, by its retained messages; what is not known yet is left out."""
     health, info, train = (node.get(name, {}) for name in ("health", "info", "train"))
     log = health.get("log", {})
     yield (f"{info.get('node', '?')}: {node['status']}, generation "

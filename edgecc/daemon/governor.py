@@ -97,7 +97,7 @@ class Governor:
         return not self.stopped and self._newest is not None and self._forbidden is None
 
     def stop_growths(self, stop: bool) -> None:
-        """Start no growth until told otherwise; one that trains goes on."""
+        """With `stop`, start no growth; one that trains goes on."""
         self.stopped = stop
 
     def energy(self, samples: int) -> dict[str, Any] | None:

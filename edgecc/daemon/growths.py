@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecc.checkpoint import generation
-from edgecc.checkpoint import snapshot as snapshots
+from edgecc.checkpoint.readout_file import write_snapshot
 from edgecc.daemon.node import Node
 from edgecc.errors import StorageFull
 from edgecc.host import files
@@ -41,7 +41,7 @@ class Growths:
     def __init__(
         self, node: Node, supervisor: Supervisor, progress: Callable[[dict[str, Any]], None]
     ) -> None:
-        """progress: publishes what the learner says of its work."""
+        """progress: publishes the learner's progress."""
         self._node, self._supervisor, self._progress = node, supervisor, progress
         self._store, self._serving = node.store, node.serving
         self._endings: Counter[str] = Counter()
@@ -117,7 +117,7 @@ class Growths:
             parent=str(self._node.generations.path(origin.parent)),
             keys=[key.encode().hex() for key in self._node.keys.trusted],
             log=str(config.state.log), folder=str(folder), input=asdict(config.input),
-            plan=origin.plan, seed=growth.recipe["seed"], threads=origin.threads,
+            plan=origin.plan, threads=origin.threads,
         )
 
     def _start(self, growth: Growth) -> Origin:
@@ -147,7 +147,7 @@ class Growths:
             readout, cursor = saved.readout, saved.manifest.cursor
             if cursor > growth.cursor or store.knows_unlearnt(cursor):
                 return None
-        snapshots.write(path, predictor.manifest.digest, readout, cursor)
+        write_snapshot(path, predictor.manifest.digest, readout, cursor)
         return cursor
 
     # --- what comes of them ---

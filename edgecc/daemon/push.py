@@ -85,7 +85,7 @@ class Push:
         self._failure: StoreError | None = None  # why the newest chunk could not be kept
 
     def take(self, chunk: bytes) -> None:
-        """A chunk has come; whether it could be kept is told in the next answer."""
+        """Keep a chunk that came; an error of the disk is the next answer."""
         if self._staged is not None:
             try:
                 self._staged.keep(chunk)

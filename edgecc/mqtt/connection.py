@@ -70,8 +70,8 @@ class Published:
     failure: str | None
 
 
-Said = Connected | Disconnected | Subscribed | Published
-Event = Inbound | Said
+LinkEvent = Connected | Disconnected | Subscribed | Published
+Event = Inbound | LinkEvent
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from edgecc.config.schema import Config
 from edgecc.errors import AuthError, ConfigError
-from edgecc.mqtt.connection import Connected, Disconnected, Link, Published, Said, Subscribed
+from edgecc.mqtt.connection import Connected, Disconnected, Link, LinkEvent, Published, Subscribed
 from edgecc.mqtt.events import Events, Severity
 from edgecc.mqtt.outbox import Outbox
 from edgecc.store import meta
@@ -38,7 +38,7 @@ class Session:
         self.canary: Literal["waiting", "returned", "lost"] = "waiting"
         self._token, self._canary_mid, self._canary_due = "", 0, float("inf")
 
-    def take(self, event: Said) -> None:
+    def take(self, event: LinkEvent) -> None:
         """Follow an event of the connection."""
         if isinstance(event, Connected):
             self._on_connected(event)

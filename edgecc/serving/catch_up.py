@@ -4,8 +4,8 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgecc.checkpoint import snapshot as snapshots
 from edgecc.checkpoint.generation import Generation
+from edgecc.checkpoint.readout_file import read_snapshot
 from edgecc.config.state import State
 from edgecc.errors import Corrupt
 from edgecc.learn.readout import Features, Readout
@@ -43,7 +43,7 @@ def _restore_snapshot(state: State, predictor: Predictor, store: Reader) -> None
     if not path.exists():
         return
     try:
-        digest, readout, cursor = snapshots.read(path, predictor.readout.dim)
+        digest, readout, cursor = read_snapshot(path, predictor.readout.dim)
     except Corrupt as error:
         log.warning("%s; replaying the log instead", error)
         return
@@ -69,7 +69,7 @@ def moved(path: Path, parent: Generation, store: Reader, spec: Input, *, to: int
 
     That may be earlier or later than the label it was saved at.
     """
-    digest, readout, cursor = snapshots.read(path, parent.readout.dim)
+    digest, readout, cursor = read_snapshot(path, parent.readout.dim)
     if digest != parent.manifest.digest:
         raise Corrupt(f"{path} is of generation {digest[:16]}…, not {parent.manifest.digest[:16]}…")
     features = Predictor(parent).features

@@ -87,7 +87,7 @@ class Predictor:
         self.refresh()
 
     def renumber_generation(self, manifest: Manifest) -> None:
-        """Its generation has the number that `manifest` says."""
+        """Its generation has the number in `manifest`."""
         self.generation = replace(self.generation, manifest=manifest)
 
     def arrange(self, classes: Sequence[str]) -> None:

@@ -7,8 +7,8 @@ in the background, a slice at a time, while the old trunk goes on serving; then 
 import logging
 
 from edgecc.checkpoint import generation
-from edgecc.checkpoint import snapshot as snapshots
 from edgecc.checkpoint.manifest import Manifest
+from edgecc.checkpoint.readout_file import write_snapshot
 from edgecc.config.schema import PATCHES, Config
 from edgecc.errors import CheckpointError
 from edgecc.learn.readout import Features
@@ -251,7 +251,7 @@ class Serving:
         """Save the live readout, inside a transaction."""
         predictor = self.predictor
         if predictor is not None:
-            snapshots.write(
+            write_snapshot(
                 snapshot_path(self._state, self._store), predictor.manifest.digest,
                 predictor.readout, predictor.cursor)
         self._store.set_meta(meta.SNAPSHOT, 0 if predictor is None else predictor.cursor)

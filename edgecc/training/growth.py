@@ -2,8 +2,8 @@
 
 A growth starts from the stem and sees every sample labelled up to its cursor. Each mini-batch
 updates every block on the output of the block before, and no gradient crosses a block's boundary.
-A growth is a function of the log, the recipe, the plan and the seed: killed anywhere, it resumes to
-the same bytes. Its random generators are seeded by (seed, growth, step), so it has no other state.
+A growth is a function of the log, the recipe and the plan: killed anywhere, it resumes to the same
+bytes. Its random generators are seeded by (recipe's seed, growth, step), so it has no other state.
 """
 
 import json
@@ -56,13 +56,13 @@ class Grower:
     """Runs one growth in `folder`, and reports its progress."""
 
     def __init__(
-        self, growth: Growth, parent: Generation, rows: Rows, *, plan: Plan, seed: int,
-        folder: Path, report: Report, sums: Readout | None = None,
+        self, growth: Growth, parent: Generation, rows: Rows, *, plan: Plan, folder: Path,
+        report: Report, sums: Readout | None = None,
         network: Callable[[list[Method]], Network] = Network,
     ) -> None:
         """sums: where rows were evicted, what the parent's readout knows at the growth's cursor."""
         self.growth, self.parent, self.rows = growth, parent, rows
-        self.plan, self.seed, self.folder, self.report = plan, seed, folder, report
+        self.plan, self.folder, self.report = plan, folder, report
         self.recipe, self._network = Recipe.of(growth.recipe), network
         self.sums = sums
 
@@ -90,7 +90,7 @@ class Grower:
             maps, self.plan, self.recipe, len(self.rows.classes), self._generator(2, 0))))
         steps = int(self.recipe.epochs * len(training) / self.plan.batch)
         first = self._resume(network)
-        draws = Draws(training, self.plan.batch, (self.seed, self.growth.number))
+        draws = Draws(training, self.plan.batch, (self.recipe.seed, self.growth.number))
         saved, right, xp = time.monotonic(), 0.5, backends.named(self.plan.backend).namespace
         for step in range(first, steps):
             chosen = draws.batch(step)
@@ -158,7 +158,7 @@ class Grower:
         return self._generator(0, number).permutation(self.rows.training)[:CALIBRATION_ROWS]
 
     def _generator(self, use: int, number: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, self.growth.number, use, number))
+        return np.random.default_rng((self.recipe.seed, self.growth.number, use, number))
 
     def _verdicts(self) -> list[dict[str, Any]]:
         """Evaluate the stem with one block, two, and so on; write the best where it beats what

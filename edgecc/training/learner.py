@@ -40,11 +40,11 @@ def main() -> int:
     try:
         for order in inbox.orders(idle):
             _run(order, inbox.pause)
-    except EdgeccError as error:
-        _say({"type": "failed", "reason": str(error)})
-        return FAILED
     except Exception as error:
-        traceback.print_exc()
+        if isinstance(error, EdgeccError):
+            _say({"type": "failed", "reason": str(error)})
+        else:
+            traceback.print_exc()
         return OUT_OF_MEMORY if _of_memory(error, limit) else FAILED
     return 0
 
@@ -81,7 +81,7 @@ def _grow(order: Order, pause: Callable[[], None], started: Callable[[], None]) 
     parent = replace(parent, readout=knows)
     grower = Grower(
         Growth(order.growth, order.cursor, order.recipe), parent,
-        Rows.at(store, spec, order.cursor), plan=plan, seed=order.seed,
+        Rows.at(store, spec, order.cursor), plan=plan,
         folder=Path(order.folder), report=_Reports(started).say, sums=sums,
     )
     for verdict in grower.run():

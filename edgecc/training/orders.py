@@ -1,4 +1,4 @@
-"""What the daemon tells its learner, a JSON line each on standard input: growths and a time share.
+"""Orders to the learner, a JSON line each on its standard input: a growth, or a share of the time.
 
 The learner is asked to pause and does so itself, between two samples, where it holds no lock and no
 transaction of the log. It goes on where it was, so pauses never change what it learns.
@@ -33,7 +33,6 @@ class Order:
     folder: str  # where this growth works
     input: dict[str, Any]
     plan: dict[str, Any]
-    seed: int
     threads: int
 
 
@@ -41,7 +40,7 @@ class Inbox:
     """The learner's end: orders to follow, and the share of the time that it may work."""
 
     def __init__(self, descriptor: int, announce: Callable[[float], None]) -> None:
-        """announce: told the seconds of a long pause before it begins."""
+        """announce: called with the seconds of a long pause before it begins."""
         self._descriptor, self._announce = descriptor, announce
         self._orders: deque[Order] = deque()
         self._unread = b""

@@ -31,7 +31,7 @@ FRUGAL = {  # of 4 MiB are few maps of a training step, and most matrices of a r
 }
 _MEMORY_CODES = (  # 127: glibc had no room for a thread's own data; libraries abort, or crash
     OUT_OF_MEMORY, 127, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
-_GIVEN_UP = 1  # by OpenBLAS; before the limit is set, by Python
+_GIVEN_UP = 1  # by OpenBLAS, or safetensors in a panic; before the limit is set, by Python
 _OWN_FAULTS = (-signal.SIGILL, -signal.SIGFPE)
 
 Ending = Literal["memory", "failed", "killed"]
@@ -39,7 +39,7 @@ Messages = queue.SimpleQueue[dict[str, Any] | None]
 
 
 class Supervisor:
-    """At most one learner. Its messages arrive on `messages`; None says that it ended."""
+    """At most one learner. Its messages arrive on `messages`; None means that it ended."""
 
     def __init__(self, *, limit: int, idle: float, wake: Callable[[], None]) -> None:
         self._limit, self._idle, self._wake = limit, idle, wake
@@ -107,7 +107,7 @@ class Supervisor:
     def ended(self) -> Ending | None:
         """Reap a learner that ended: why it left its order unfulfilled, None where it had none."""
         assert self._process is not None
-        fenced = _data_limit(self._process.pid) == self._limit
+        fenced = _is_fenced(self._process.pid, self._limit)
         code = _reaped(self._process)
         unfinished, self._process = self.order, None
         self.order = None
@@ -183,12 +183,13 @@ def _reaped(process: "subprocess.Popen[str]") -> int:
     return process.wait()
 
 
-def _data_limit(pid: int) -> int | None:
-    """Bytes of data that a process may have, alive or not yet reaped; None for one gone."""
+def _is_fenced(pid: int, limit: int) -> bool:
+    """True if a process, alive or not yet reaped, may have at most `limit` bytes of data."""
     try:
-        return resource.prlimit(pid, resource.RLIMIT_DATA)[0]
+        bound = resource.prlimit(pid, resource.RLIMIT_DATA)[0]
     except OSError:
-        return None
+        return False
+    return bound != resource.RLIM_INFINITY and bound <= limit
 
 
 def _cpu(pid: int) -> float:

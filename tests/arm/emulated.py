@@ -96,7 +96,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trunk, np.ndarray]:
     parent = generation.load(folder / "generations/000000", [key.verify_key], spec)
     (folder / "growth").mkdir()
     grower = Grower(Growth(1, 400, {"epochs": 2, "seed": 0}), parent, Rows.at(store, spec, 400),
-                    plan=plan, seed=0, folder=folder / "growth", report=lambda said: None)
+                    plan=plan, folder=folder / "growth", report=lambda said: None)
     trunk = grower.grown()
     store.close()
     return trunk, images[-PICTURES:, None]

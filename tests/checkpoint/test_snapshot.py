@@ -10,8 +10,8 @@ from nacl.signing import SigningKey
 from sklearn.datasets import load_digits
 
 from edgecc.checkpoint import generation, manifest
-from edgecc.checkpoint import snapshot as known
 from edgecc.checkpoint.generation import Generation
+from edgecc.checkpoint.readout_file import write_snapshot
 from edgecc.errors import Corrupt
 from edgecc.learn.readout import Readout
 from edgecc.plan import planner
@@ -54,7 +54,7 @@ class Log:
 
     def saved(self) -> Path:
         path = self.folder / f"known-{self.live.cursor}"
-        known.write(path, self.parent.manifest.digest, self.live.readout, self.live.cursor)
+        write_snapshot(path, self.parent.manifest.digest, self.live.readout, self.live.cursor)
         return path
 
     def moved(self, path: Path, to: int) -> Readout:
@@ -106,7 +106,7 @@ def test_a_readout_is_moved_back_to_the_bit_whatever_was_labelled_since(log: Log
 
 def test_a_readout_of_another_generation_or_a_damaged_one_is_refused(log: Log) -> None:
     path = log.folder / "known"
-    known.write(path, "another", log.live.readout, LABELS)
+    write_snapshot(path, "another", log.live.readout, LABELS)
     with pytest.raises(Corrupt, match="another"):
         log.moved(path, LABELS)
     path.write_bytes(path.read_bytes()[:-100])
@@ -117,7 +117,7 @@ def test_a_readout_of_another_generation_or_a_damaged_one_is_refused(log: Log) -
 def grower(log: Log, sums: Readout, folder: str) -> Grower:
     (log.folder / folder).mkdir()
     growth = Growth(1, LABELS, {"epochs": 5, "seed": 0})
-    return Grower(growth, log.parent, Rows.at(log.store, SPEC, LABELS), plan=PLAN, seed=0,
+    return Grower(growth, log.parent, Rows.at(log.store, SPEC, LABELS), plan=PLAN,
                   folder=log.folder / folder, report=lambda _: None, sums=sums)
 
 

@@ -20,7 +20,7 @@ from support.in_process_daemon import (  # noqa: F401
 )
 
 from edgecc.checkpoint import generation
-from edgecc.checkpoint import snapshot as known
+from edgecc.checkpoint.readout_file import read_snapshot
 from edgecc.daemon.daemon import Daemon
 from edgecc.learn.readout import Readout
 from edgecc.serving import catch_up
@@ -133,7 +133,7 @@ def test_a_growth_knows_nothing_of_rows_that_came_after_it_and_have_left(
     saved = daemon.parts.node.generations.load(daemon.parts.serving.number)
     assert saved.manifest.cursor == 70
     folder, dim = begin(daemon, 75), saved.readout.dim
-    assert known.read(folder / KNOWN, dim)[2] == 70  # the generation as it was saved
+    assert read_snapshot(folder / KNOWN, dim)[2] == 70  # the generation as it was saved
     daemon.parts.growths.restart([1])
     daemon.store.close_growth(1)
     folder = begin(daemon, 65)

@@ -44,7 +44,7 @@ class Log:
             growth=1, cursor=self.labels, recipe=recipe, parent=str(self._parent),
             keys=[self.key.verify_key.encode().hex()], log=str(self.folder / "log.sqlite"),
             folder=str(self.folder / name), input=asdict(self.spec), plan=self.plan.describe(),
-            seed=0, threads=1,
+            threads=1,
         )
 
 

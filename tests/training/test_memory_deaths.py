@@ -106,11 +106,18 @@ def test_the_exit_code_says_why(
     assert ending(log, monkeypatch, does=f"os._exit({code})") == why
 
 
+def test_a_panic_without_memory_is_out_of_memory_under_a_lower_limit_too(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lower = "import resource; resource.setrlimit(resource.RLIMIT_DATA, (2**20, 2**20)); os._exit(1)"
+    assert ending(log, monkeypatch, does=lower) == "memory"
+
+
 def test_one_that_cannot_begin_is_not_out_of_memory(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = ending(log, monkeypatch, does="raise ImportError", module="edgecc.host.allocator")
-    assert found == "failed"
+    why = ending(log, monkeypatch, does="raise ImportError", module="edgecc.host.allocator")
+    assert why == "failed"
 
 
 @pytest.mark.parametrize(("before", "error", "why"), [
@@ -118,6 +125,8 @@ def test_one_that_cannot_begin_is_not_out_of_memory(
     ("take()", "AttributeError('of a module that is half there')", "memory"),
     ("pass", "OSError(12, 'Cannot allocate memory')", "memory"),
     ("pass", "MemoryError", "memory"),
+    ("from edgecc.errors import Corrupt",
+     "Corrupt('SafetensorError: Cannot allocate memory (os error 12)')", "memory"),
     ("pass", "ImportError('libm.so: failed to map segment from shared object')", "memory"),
     ("pass", "OSError(28, 'No space left on device')", "failed"),
     ("pass", "AttributeError('a mistake')", "failed"),

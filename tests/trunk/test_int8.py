@@ -70,7 +70,7 @@ def grown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
     grower = Grower(
         Growth(1, device.labels, asdict(device.recipe)), device.predictor.generation, rows,
-        plan=device.plan, seed=0, folder=tmp_path_factory.mktemp("growth"), report=lambda _: None,
+        plan=device.plan, folder=tmp_path_factory.mktemp("growth"), report=lambda _: None,
         network=network)
     trunk = grower.grown()
     held = [rows.read(int(position)) for position in rows.validation]

@@ -100,7 +100,7 @@ def with_blocks(config: Config, labels: int) -> Manifest:
     rows = Rows.at(Reader(config.state.log), config.input_spec, labels)
     with tempfile.TemporaryDirectory(dir=config.state.folder) as work:
         grower = Grower(
-            Growth(1, labels, {"epochs": 0}), served, rows, seed=0, folder=Path(work),
+            Growth(1, labels, {"epochs": 0}), served, rows, folder=Path(work),
             plan=Plan.restored(served.manifest.plan), report=lambda _: None)
         trunk = grower.grown()
         evaluation = grower.evaluate(trunk)

@@ -93,7 +93,7 @@ def _learner(plan: Plan, state: State, spec: Input, samples: int) -> Taken:
     taken = Taken()
     with tempfile.TemporaryDirectory() as work:
         order = Order(
-            growth=1, cursor=samples, recipe=asdict(Recipe(epochs=2.0)), seed=0, threads=1,
+            growth=1, cursor=samples, recipe=asdict(Recipe(epochs=2.0)), threads=1,
             parent=str(state.generations / "000000"), plan=plan.describe(), folder=work,
             keys=[key.encode().hex() for key in Keys(state).trusted],
             log=str(state.log), input={"kind": spec.kind, "shape": spec.shape})

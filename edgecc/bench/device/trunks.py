@@ -72,7 +72,7 @@ def grown(stream: Stream, size: Size) -> tuple[Trunk, Rows]:
     growth = Growth(1, device.labels, asdict(device.recipe))
     with tempfile.TemporaryDirectory() as work:
         grower = Grower(
-            growth, device.predictor.generation, rows, plan=plan, seed=0, folder=Path(work),
+            growth, device.predictor.generation, rows, plan=plan, folder=Path(work),
             report=lambda _: None)
         return grower.grown(), rows
 

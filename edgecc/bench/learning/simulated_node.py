@@ -131,7 +131,7 @@ class Device:
         rows = self.kept.rows(self.predictor.readout)
         growth = Growth(number, self.labels, asdict(recipe))
         grower = Grower(
-            growth, self._live(), rows, plan=self.plan, seed=recipe.seed,
+            growth, self._live(), rows, plan=self.plan,
             folder=self._work / f"growth{number}", report=lambda _: None,
             sums=self.predictor.readout.copy() if len(self.kept) < self.labels else None,
             network=network or Network,
@@ -160,9 +160,10 @@ class Device:
         for seed in range(seeds):
             with tempfile.TemporaryDirectory() as work:
                 rows = self.kept.rows(self.predictor.readout)
-                untrained = Growth(1, self.labels, asdict(self.recipe) | {"epochs": 0})
+                recipe = asdict(self.recipe) | {"epochs": 0, "seed": seed}
                 grower = Grower(
-                    untrained, self._live(), rows, plan=self.plan, seed=seed, folder=Path(work),
+                    Growth(1, self.labels, recipe), self._live(), rows, plan=self.plan,
+                    folder=Path(work),
                     report=lambda _: None,
                 )
                 trunk = grower.grown()

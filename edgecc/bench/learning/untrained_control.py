@@ -45,10 +45,10 @@ def _one(
 ) -> float:
     manifest = served.manifest
     plan = Plan.restored(manifest.plan)
-    untrained = Growth(manifest.growth, manifest.cursor, {"epochs": 0})
+    untrained = Growth(manifest.growth, manifest.cursor, {"epochs": 0, "seed": seed})
     with tempfile.TemporaryDirectory() as work:
         grower = Grower(
-            untrained, served, rows, plan=plan, seed=seed, folder=Path(work), report=lambda _: None
+            untrained, served, rows, plan=plan, folder=Path(work), report=lambda _: None
         )
         trunk = grower.grown().first(len(manifest.blocks) - 1)
         evaluation = grower.evaluate(trunk)

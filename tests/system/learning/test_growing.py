@@ -176,7 +176,7 @@ def test_a_block_that_is_resumed_in_the_middle_of_its_training_is_the_same(
         folder.mkdir(exist_ok=True)
         grower = Grower(
             Growth(1, 200, {"epochs": 45, "seed": 0, "method": "contextual-random"}),
-            log.parent, Rows.at(log.store, log.spec, 200), plan=log.plan, seed=0, folder=folder,
+            log.parent, Rows.at(log.store, log.spec, 200), plan=log.plan, folder=folder,
             report=report)
         return list(grower.run())
 
