@@ -123,6 +123,15 @@ def read_manifest(folder: Path) -> bytes:
         raise CheckpointError(f"{folder} is not a checkpoint: {error.strerror}") from error
 
 
+def unsigned(folder: Path) -> Manifest | None:
+    """The manifest of a generation of this node, without a look at its signature; None where it
+    is damaged."""
+    try:
+        return manifests.parse(signing.payload_of(read_manifest(folder)))
+    except CheckpointError:
+        return None
+
+
 def numbers(generations: Path) -> list[int]:
     """Numbers of the generations here, oldest first."""
     return sorted(int(path.name) for path in generations.iterdir() if path.name.isdigit())
@@ -161,12 +170,3 @@ def _checked_file(path: Path, file: manifests.File) -> bytes:
             f"{path}: SHA-256 {here.sha256[:16]}…, manifest says {str(file.sha256)[:16]}…"
         )
     return data
-
-
-def unsigned(folder: Path) -> Manifest | None:
-    """The manifest of a generation of this node, without a look at its signature; None where it
-    is damaged."""
-    try:
-        return manifests.parse(signing.payload_of(read_manifest(folder)))
-    except CheckpointError:
-        return None

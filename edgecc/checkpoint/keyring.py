@@ -165,5 +165,6 @@ class Keys:
 
 def open_or_make(state: State) -> Keys:
     """The keys of a node; makes its first one where there is none."""
-    signing.load_or_make_key(state.key)
+    if not state.key.exists():
+        signing.write_key(state.key, SigningKey.generate())
     return Keys(state)

@@ -15,13 +15,6 @@ from edgecc.host import files
 PAYLOAD_TYPE = "application/vnd.edgecc.manifest+json"
 
 
-def load_or_make_key(path: Path) -> SigningKey:
-    """The node's own key; made on first use, readable by its owner only."""
-    if not path.exists():
-        write_key(path, SigningKey.generate())
-    return load_key(path)
-
-
 def load_key(path: Path) -> SigningKey:
     seed = path.read_bytes()
     if len(seed) != 32:

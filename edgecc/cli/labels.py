@@ -81,18 +81,18 @@ def _show_sources(config: Config, as_json: bool) -> None:
 @click.argument("source")
 def trust(source: str) -> None:
     """Learn SOURCE's labels from now on, and those set aside, whatever the figures say."""
-    _judge(source, trusted=True)
+    _decide(source, trusted=True)
 
 
 @sources.command()
 @click.argument("source")
 def distrust(source: str) -> None:
     """Unlearn SOURCE's labels, and learn none from now on."""
-    _judge(source, trusted=False)
+    _decide(source, trusted=False)
 
 
 @with_config
-def _judge(config: Config, source: str, *, trusted: bool) -> None:
+def _decide(config: Config, source: str, *, trusted: bool) -> None:
     with Client(config) as client:
         args = {"source": source, "trusted": trusted}
         print_json(client.command("trust", args, timeout=60.0))

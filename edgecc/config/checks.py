@@ -1,10 +1,8 @@
 """What the values of a configuration must satisfy; ConfigError says which does not and why."""
 
 import re
-from functools import reduce
-from typing import Any
 
-from edgecc.config.schema import LITE0_DEPTH, PATCHES, Config
+from edgecc.config.schema import LITE0_DEPTH, PATCHES, Config, value_of
 from edgecc.config.units import format_size
 from edgecc.errors import ConfigError
 from edgecc.protocol.topics import check_id
@@ -24,7 +22,7 @@ _STEM = rf"{PATCHES}|{LITE0_DEPTH}|.+\.tflite(?::.+)?"
 def check(config: Config) -> None:
     check_id(config.node, "node")
     for key, (low, high) in _BOUNDS.items():
-        value: Any = reduce(getattr, key.split("."), config)
+        value = value_of(config, key)
         if not low <= value <= high:
             raise ConfigError(f"{key} {value} is not from {low} to {high}")
     if config.disk_budget < 16 * 2**20:

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import reduce
 from typing import Any
 
-from edgecc.config.schema import Config, keys
+from edgecc.config.schema import Config, keys, value_of
 
 # The others shape what exists already: the plan, the trunk, the session with the broker.
 AT_RUN_TIME = {
@@ -17,19 +16,15 @@ AT_RUN_TIME = {
 
 
 def differences(one: Config, other: Config) -> list[str]:
-    return [key for key in keys() if _value(one, key) != _value(other, key)]
+    return [key for key in keys() if value_of(one, key) != value_of(other, key)]
 
 
 def taken_over(config: Config, fresh: Config, names: Iterable[str]) -> Config:
     """`config` with the values that `fresh` has for these keys."""
     for key in names:
         section, _, name = key.rpartition(".")
-        value: Any = _value(fresh, key)
+        value: Any = value_of(fresh, key)
         if section:
             name, value = section, replace(getattr(config, section), **{name: value})
         config = replace(config, **{name: value})
     return config
-
-
-def _value(config: Config, key: str) -> Any:
-    return reduce(getattr, key.split("."), config)

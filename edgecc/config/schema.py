@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -164,6 +165,11 @@ def keys(kind: Any = Config, prefix: str = "") -> Iterator[str]:
             yield from keys(inner, f"{prefix}{item.name}.")
         else:
             yield prefix + item.name
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The value of a dotted key."""
+    return reduce(getattr, key.split("."), config)
 
 
 def show(config: Any) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Daemon:
         self.stopping = False
         self._refreshed = 0.0
         self._announced = -1  # number of the generation last announced as serving
-        self._unheard: deque[LinkEvent] = deque()  # events of the connection, not yet followed
+        self._unfollowed: deque[LinkEvent] = deque()  # events of the connection, not yet followed
         self._messages: list[Inbound] = []
         self.parts = self._rebuilt(None)
 
@@ -120,8 +120,6 @@ class Daemon:
                 self.events.record(
                     "generation-unusable", "error", {"generation": number, "reason": reason})
         return parts
-
-    # --- start ---
 
     def start(self) -> None:
         """Connect to the broker."""
@@ -158,8 +156,6 @@ class Daemon:
         self.stopping = True
         self.link.wake()
 
-    # --- one turn ---
-
     def turn(self) -> None:
         """Messages in, a step of whatever is under way, messages out."""
         serving = self.parts.serving
@@ -184,19 +180,19 @@ class Daemon:
 
     def take_in(self, events: list[Event]) -> None:
         """Follow the session, take in the messages and answer what is asked."""
-        self._hear(events)
+        self._follow(events)
         if self._messages:
             for item in self.parts.ingest.batch(self._messages):
                 self._answer(item)
 
-    def _hear(self, events: list[Event]) -> None:
+    def _follow(self, events: list[Event]) -> None:
         messages = [event for event in events if isinstance(event, Inbound)]
         self._messages += messages
         self.session.heard(message.topic for message in messages)
-        self._unheard += [event for event in events if not isinstance(event, Inbound)]
-        while self._unheard:
-            self.session.take(self._unheard[0])
-            self._unheard.popleft()
+        self._unfollowed += [event for event in events if not isinstance(event, Inbound)]
+        while self._unfollowed:
+            self.session.take(self._unfollowed[0])
+            self._unfollowed.popleft()
 
     def _answer(self, item: Command | ChunkRequest | Chunk | Canary) -> None:
         parts = self.parts
@@ -264,8 +260,6 @@ class Daemon:
             if predictor.cursor - serving.snapshot_cursor >= _SNAPSHOT_LABELS:
                 serving.snapshot()
 
-    # --- retained messages ---
-
     def _publish_all(self) -> None:
         """After every connect: everything that is retained of this node."""
         self.status.online()
@@ -275,8 +269,6 @@ class Daemon:
     def publish_health(self) -> None:
         self.status.health(
             self.parts.health(canary=self.session.canary, full_since=self.full_since))
-
-    # --- a full disk ---
 
     def _wait_for_room(self, error: Exception) -> None:
         """Acknowledge nothing until the log can be written again, then rebuild from it.
@@ -292,7 +284,7 @@ class Daemon:
         self.events.alert("storage-full", "error", {"what": str(error)})
         look, published = time.monotonic() + _LOOK_FOR_ROOM, 0.0
         while not self.stopping and self.full_since is not None:
-            self._only_hear()
+            self._follow_only()
             now = time.monotonic()
             if self.outbox.window and now - published > Status.HEALTH_EVERY:
                 published = now
@@ -303,10 +295,10 @@ class Daemon:
                 self._try_to_go_on()
                 look = time.monotonic() + _LOOK_FOR_ROOM
 
-    def _only_hear(self) -> None:
+    def _follow_only(self) -> None:
         """Follow the session, but take no message in; keep one of each that comes again."""
         with suppress(StorageFull):
-            self._hear(self.link.take(256, _PATIENCE))
+            self._follow(self.link.take(256, _PATIENCE))
         stale = [m for m in self._messages if m.qos and m.connection != self.link.connection]
         for message in stale:
             self.link.ack(message)
@@ -325,8 +317,6 @@ class Daemon:
             return
         self.full_since = None
         log.info("there is room again")
-
-    # --- stop ---
 
     def _stop(self) -> None:
         """Drain, save, say goodbye."""
@@ -356,4 +346,4 @@ class Daemon:
             if self.full_since is None:
                 self.take_in(self.link.take(64, 0.05))
             else:
-                self._only_hear()
+                self._follow_only()

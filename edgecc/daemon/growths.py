@@ -47,8 +47,6 @@ class Growths:
         self._endings: Counter[str] = Counter()
         self._full_plan = json.dumps(node.plan.describe())
 
-    # --- how much of the plan there is memory for ---
-
     @property
     def steps(self) -> int:
         """Steps down since memory ran out under today's plan; a restart keeps them."""
@@ -75,8 +73,6 @@ class Growths:
                 "before": _summary(before), "now": _summary(now)})
         log.warning("growth %d restarts with a smaller plan: %s", growth, _summary(now))
         self.restart([growth])
-
-    # --- orders to the learner ---
 
     def give(self) -> None:
         """Ask for the next open growth, once what serves is settled and knows its labels."""
@@ -150,8 +146,6 @@ class Growths:
         write_snapshot(path, predictor.manifest.digest, readout, cursor)
         return cursor
 
-    # --- what comes of them ---
-
     def take_verdict(self, verdict: dict[str, Any]) -> None:
         """Record it once; an accepted candidate then serves next, after a crash too."""
         node, candidate, number = self._node, verdict.pop("candidate", None), None
@@ -196,8 +190,6 @@ class Growths:
             log.error("growth %d given up; predictions and labels go on", order.growth)
             self.close(order.growth)
 
-    # --- growths cut short ---
-
     def abandon(self, trunk: int) -> None:
         """Close every open growth: an operator wants the trunk that growth `trunk` made."""
         self._supervisor.drop()
@@ -225,8 +217,6 @@ class Growths:
         for folder in root.iterdir() if root.exists() else ():
             if folder.name.isdigit() and int(folder.name) not in open_now:
                 shutil.rmtree(folder)
-
-    # --- open growths ---
 
     @property
     def parents(self) -> dict[int, int]:

@@ -78,7 +78,7 @@ class Parts:
             refused=dict(self.quotas.refused), distrusted=self.monitor.distrusted,
             prequential=self.prequential.accuracies(),
             growths_open=len(store.open_growths()), swapping=serving.successor is not None,
-            unlearning=self.unlearning.busy, paused=governor.stopped,
+            unlearning=store.requests.busy, paused=governor.stopped,
             training_paused=governor.pause, connections=self._link.connection, canary=canary,
             denied=outbox.denied,
             dropped=Dropped(outbox.dropped, self._link.dropped, outbox.too_large),

@@ -132,8 +132,6 @@ class Push:
         self._trial.begin(self._wanted(command, staged.folder, signer))
         return None
 
-    # --- what is trusted ---
-
     def _opened(self, envelope: bytes) -> tuple[Manifest, VerifyKey]:
         """The manifest, and the key that signed it: of this node, or one that it trusts."""
         keys = self._node.keys
@@ -161,8 +159,6 @@ class Push:
         self._failure = None
         self._staged = Staged(folder, offered)
         return self._staged
-
-    # --- what is tried ---
 
     def _wanted(self, command: Command, folder: Path, signer: VerifyKey) -> Wanted:
         node, spec = self._node, self._node.config.input_spec

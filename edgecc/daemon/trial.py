@@ -74,10 +74,6 @@ class Trial:
         self._wanted: Wanted | None = None
         self._validation = Validation(None)
 
-    @property
-    def busy(self) -> bool:
-        return self._wanted is not None
-
     def check_free(self) -> None:
         """MessageError while something else is about to change what serves."""
         self._node.check_not_unlearning()
@@ -116,8 +112,6 @@ class Trial:
         self._wanted, self._validation = None, Validation(None)
         self._serving.end_trial()
 
-    # --- the held-out samples ---
-
     def _all_seen(self, wanted: Wanted) -> bool:
         """Show both some more held-out samples; True once they have seen all of them."""
         if self._validation.serving is not self._serving.predictor:  # a sensor's, scaled again
@@ -143,8 +137,6 @@ class Trial:
             held_out=accuracy(wanted.candidate, there, labels),
             held_out_serving=None if serving is None else accuracy(serving, here, labels),
             held_rows=len(rows))
-
-    # --- the verdict ---
 
     def _decide(self, wanted: Wanted) -> None:
         """Swap or not, record an event, answer."""

@@ -42,11 +42,6 @@ class Unlearning:
             node.store, node.generations, sensor=node.config.input.kind == "sensor")
         self._rewritten = 0  # newest request for which the log was rewritten
 
-    @property
-    def busy(self) -> bool:
-        """True while a request is under way: no growth starts, no other generation is taken."""
-        return self._store.requests.busy
-
     def answer(self, command: Command) -> dict[str, Any] | None:
         """To `command/unlearn`: a preview, or what was answered before; None until it is done."""
         chosen = parse(command.args)
@@ -64,8 +59,6 @@ class Unlearning:
         while (request := self._store.requests.current()) and steps[request.phase](request):
             pass
 
-    # --- asked: choose the samples, retract their labels, stop what trains on them ---
-
     def _preview(self, chosen: Selection) -> dict[str, Any]:
         with self._store.tried():
             answer, traces = self._choose(_PREVIEW, chosen)
@@ -74,6 +67,7 @@ class Unlearning:
         return answer.to_json() | {"removed": sorted(self._influence.touched(traces))}
 
     def _flag(self, request: Request) -> bool:
+        """Choose the samples, retract their labels, stop what trains on them."""
         with self._store.transaction():
             before = self._store.last_label()
             answer, traces = self._choose(request.number, request.chosen)
@@ -144,9 +138,8 @@ class Unlearning:
         self._serving.set_next(None)
         return True
 
-    # --- flagged: once every readout has unlearnt them, erase ---
-
     def _erase(self, request: Request) -> bool:
+        """Erase them once every readout has unlearnt them."""
         node, store, traces = self._node, self._store, request.traces
         readouts = [p for p in (self._serving.predictor, self._serving.successor) if p]
         if not all(_has_unlearnt(predictor, traces) for predictor in readouts):
@@ -164,9 +157,8 @@ class Unlearning:
                 request, phase="erased", traces=replace(traces, rewrite=rewrite)))
         return True
 
-    # --- erased: leave nothing in the files ---
-
     def _scrub(self, request: Request) -> bool:
+        """Leave nothing in the files; without `deep` that is the end."""
         traces = request.traces
         self._drop_pushed()
         if traces.rewrite:
@@ -195,9 +187,8 @@ class Unlearning:
         except StoreError as error:
             log.warning("the log is not rewritten: %s", error)
 
-    # --- deep: serve a generation that never knew them, delete the others, grow again ---
-
     def _roll_back(self, request: Request) -> bool:
+        """With `deep`: serve a generation that never knew them, or new stems."""
         if self._serving.successor is not None:
             return False
         base, stems = self._base(request.traces), list[Manifest]()
@@ -237,6 +228,7 @@ class Unlearning:
         return None
 
     def _regrow(self, request: Request) -> bool:
+        """With `deep`: once that serves, delete the other generations and grow again."""
         store, serving, base = self._store, self._serving, request.traces.base
         if serving.successor is not None:
             return False
@@ -277,8 +269,6 @@ class Unlearning:
         for number in traces.removed:
             node.outbox.put(node.config.topics.manifest(number), b"", retain=True)
         return again
-
-    # --- done ---
 
     def _finish(self, request: Request) -> None:
         self._store.requests.finish(request)

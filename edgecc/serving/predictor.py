@@ -43,7 +43,7 @@ class Predictor:
         self.readout = generation.readout  # taken over, and kept up to date
         self.cursor = generation.manifest.cursor
         self._interpreter = Interpreter(generation.model, threads=threads)
-        self._stale = True
+        self.stale = True  # while labels were learnt that `predict` does not know yet
         self._weights: Features = np.zeros((0, self.readout.dim + 1))
         self._weights_cursor = 0
         self._novelty: Novelty | None = None
@@ -70,7 +70,7 @@ class Predictor:
             self.readout.unlearn(features, previous)
         if label is not None:
             self.readout.learn(features, label)
-        self.cursor, self._stale = seq, True
+        self.cursor, self.stale = seq, True
 
     def skip(self, seq: int) -> None:
         """Count label event `seq` as learnt: its sample was evicted."""
@@ -79,7 +79,7 @@ class Predictor:
     def restore(self, readout: Readout, cursor: int) -> None:
         """Go on from a saved state of the live readout."""
         self.generation = replace(self.generation, readout=readout)
-        self.readout, self.cursor, self._stale = readout, cursor, True
+        self.readout, self.cursor, self.stale = readout, cursor, True
 
     def renumber(self, cursor: int) -> None:
         """The newest label that it knows has this number now."""
@@ -95,16 +95,11 @@ class Predictor:
         self.readout.arrange(list(classes))
         self.refresh()
 
-    @property
-    def stale(self) -> bool:
-        """True while labels were learnt that `predict` does not know yet."""
-        return self._stale
-
     def refresh(self) -> None:
         """Solve for the weights: predictions know every label learnt so far."""
         weights = self.readout.weights(ridge_strength(self.manifest, self.readout))
         self._novelty, self._weights = Novelty.of(self.readout, weights), light(weights)
-        self._weights_cursor, self._stale = self.cursor, False
+        self._weights_cursor, self.stale = self.cursor, False
 
     def predict(
         self, features: Features, started: float, *, far: float = float("inf")

@@ -36,8 +36,6 @@ class Serving:
         self.candidate: Predictor | None = None  # on trial: it may never serve
         self.unusable: dict[int, str] = {}  # generations that failed their checks at the start
 
-    # --- start ---
-
     def open(self) -> None:
         """Serve what served last, or the newest valid generation; the bare stem before any."""
         self.drop_snapshot(old=True)
@@ -89,8 +87,6 @@ class Serving:
                 self._store.set_meta(meta.SERVING, self.number)
             self._store.set_meta(meta.STEM, self._stems.name)
 
-    # --- what serves ---
-
     @property
     def number(self) -> int:
         """Of the generation that serves; -1 where none does yet."""
@@ -113,8 +109,6 @@ class Serving:
     def _all(self) -> list[Predictor]:
         ones = (self.predictor, self.successor, self.candidate)
         return [one for one in ones if one is not None]
-
-    # --- following the log ---
 
     def learn(self, event: LabelEvent, features: Features | None) -> None:
         """Learn a label just committed; one that is not next is left to `catch_up`."""
@@ -150,8 +144,6 @@ class Serving:
 
     def _lags(self, predictor: Predictor) -> bool:
         return predictor.cursor < self._store.last_label()
-
-    # --- what serves next ---
 
     @property
     def next_number(self) -> int | None:
@@ -207,16 +199,12 @@ class Serving:
         )
         return self._generations.save(manifest, now.trunk, self.predictor.readout, now.model)
 
-    # --- a generation on trial ---
-
     def begin_trial(self, candidate: Predictor) -> None:
         """Let `candidate` follow the log beside what serves."""
         self.candidate = candidate
 
     def end_trial(self) -> None:
         self.candidate = None
-
-    # --- a sensor's first windows ---
 
     def calibrate(self) -> None:
         """Measure a sensor's scale once enough windows are stored; serve the new stem at once."""
@@ -238,8 +226,6 @@ class Serving:
         self.predictor = Predictor(self._generations.load(stem.number))
         with self._store.transaction():
             self._store.set_meta(meta.SERVING, self.number)
-
-    # --- the snapshot of the live readout ---
 
     def snapshot(self) -> None:
         """Save the live readout: the next start goes on from it, and what it knows may be evicted.

@@ -24,6 +24,7 @@ from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.trunk import Trunk
 
 _REPORT_EVERY = 1000  # rows
+_INT8_AGREEMENT = 0.95  # share of held-out samples; below it the trunk stays float32
 
 # Where rows were evicted the validation set is small: squared errors say more than accuracy.
 By = Literal["accuracy", "error"]
@@ -83,6 +84,62 @@ class Evaluation:
         return Evaluation.of(
             self.readout.prefix(dim), self.before.prefix(dim), self.held[:, :dim], self.labels,
             self.by)
+
+
+class Evaluator:
+    """Evaluates trunks on the same rows, and compares them: by accuracy, or by squared errors where
+    rows were evicted."""
+
+    def __init__(self, rows: Rows, sums: Readout | None, report: Callable[..., None]) -> None:
+        """sums: where rows were evicted, a readout of them all by the stem's features, and what
+        serves by its own. report: called with the phase, `blocks`, and `step` of `steps`."""
+        self._rows, self._sums, self._report = rows, sums, report
+
+    def evaluate(self, trunk: Trunk) -> Evaluation:
+        def report(row: int) -> None:
+            self._report(
+                "evaluating", blocks=len(trunk.layers) - 1, step=row, steps=len(self._rows))
+
+        if self._sums is None:
+            return evaluate(trunk, self._rows, report)
+        return evaluate_extended(trunk, self._rows, self._sums, trunk.first(0).dim, report)
+
+    def serving(self, trunk: Trunk) -> Answers:
+        """The answers of what serves, on its `trunk`."""
+        if self._sums is None:
+            return self.evaluate(trunk).answers
+        return answers_of_known(trunk, self._rows, self._sums)
+
+    def in_int8(self, trunk: Trunk) -> tuple[Trunk, Evaluation, float]:
+        """The trunk in int8, or in float32 where the two disagree too often; and the agreement.
+
+        Where rows were evicted the trunk keeps the type of its stem, which cannot change any more.
+        """
+        evaluation, agreement = self.evaluate(trunk), 1.0
+        if trunk.ranges is not None:
+            agreement = int8_agreement(trunk, self._rows, evaluation)
+        if agreement < _INT8_AGREEMENT and self._sums is None:
+            trunk = replace(trunk, ranges=None)
+            evaluation = self.evaluate(trunk)
+        return trunk, evaluation, agreement
+
+    def worth(self, answers: Answers) -> float:
+        """What numbers of blocks are compared by."""
+        return answers.accuracy if self._sums is None else -float(answers.errors.sum())
+
+    def beats(self, answers: Answers, serving: Answers) -> bool:
+        """Higher accuracy; where rows were evicted, a gain of more than two standard errors."""
+        if self._sums is None:
+            return answers.accuracy > serving.accuracy
+        gain, error = answers.gain_over(serving)
+        return gain > 2 * error
+
+    def gain(self, answers: Answers, serving: Answers) -> dict[str, float]:
+        """For the verdict, where rows were evicted: the gain and its standard error."""
+        if self._sums is None:
+            return {}
+        gain, error = answers.gain_over(serving)
+        return {"gain": gain, "gain_error": error}
 
 
 def evaluate(trunk: Trunk, rows: Rows, report: Callable[[int], None]) -> Evaluation:

@@ -21,8 +21,7 @@ from edgecc.checkpoint import generation
 from edgecc.checkpoint.generation import Generation
 from edgecc.host import files
 from edgecc.learn import backends, geometry
-from edgecc.learn.backends import Generator
-from edgecc.learn.blocks import Block, Linear, PoolConv
+from edgecc.learn.blocks import Block
 from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
 from edgecc.learn.norms import EPS, Moments
@@ -31,23 +30,15 @@ from edgecc.plan.plan import BlockSize, Plan
 from edgecc.protocol.sample import Input
 from edgecc.store.reader import Growth
 from edgecc.training.dataset import Draws, Maps, Rows
-from edgecc.training.evaluation import (
-    Answers,
-    Evaluation,
-    answers_of_known,
-    evaluate,
-    evaluate_extended,
-    int8_agreement,
-)
+from edgecc.training.evaluation import Evaluation, Evaluator
 from edgecc.training.label_filter import plausible
-from edgecc.training.recipe import Recipe
+from edgecc.training.recipe import Recipe, methods_on
 from edgecc.trunk.compile import Layer
 from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.trunk import Trunk
 
 CALIBRATION_ROWS = 1000
 _SNAPSHOT_EVERY = 10.0  # seconds; changes what a kill costs, never the result
-_INT8_AGREEMENT = 0.95  # share of held-out samples; below it the trunk stays float32
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -65,6 +56,7 @@ class Grower:
         self.plan, self.folder, self.report = plan, folder, report
         self.recipe, self._network = Recipe.of(growth.recipe), network
         self.sums = sums
+        self.evaluator = Evaluator(rows, sums, self._progress)
 
     def run(self) -> Iterator[dict[str, Any]]:
         """A verdict for each number of blocks, from one up; at most one is accepted."""
@@ -163,12 +155,13 @@ class Grower:
     def _verdicts(self) -> list[dict[str, Any]]:
         """Evaluate the stem with one block, two, and so on; write the best where it beats what
         serves."""
-        serving = self._serving()
-        trunk, evaluation, agreement = self._in_int8(self.grown())
+        evaluator = self.evaluator
+        serving = evaluator.serving(self.parent.trunk)
+        trunk, evaluation, agreement = evaluator.in_int8(self.grown())
         depths = [trunk.first(blocks) for blocks in range(len(trunk.layers))]
         answers = [evaluation.answers_of_first(part.dim) for part in depths]
-        best = max(range(len(depths)), key=lambda depth: (self._worth(answers[depth]), -depth))
-        better = self._beats(answers[best], serving)
+        best = max(range(len(depths)), key=lambda depth: (evaluator.worth(answers[depth]), -depth))
+        better = evaluator.beats(answers[best], serving)
         verdicts = [
             {
                 "growth": self.growth.number, "block": depth, "cursor": self.growth.cursor,
@@ -177,7 +170,7 @@ class Grower:
                 "held_out_without": answers[depth - 1].accuracy,
                 "held_out_serving": serving.accuracy,
                 "held_rows": len(evaluation.labels), "int8": trunk.ranges is not None,
-                "int8_agreement": agreement, **self._gain(answers[depth], serving),
+                "int8_agreement": agreement, **evaluator.gain(answers[depth], serving),
             }
             for depth in range(1, len(depths))
         ]
@@ -185,52 +178,6 @@ class Grower:
             if verdict["accepted"]:
                 verdict.update(self._write(depths[best], evaluation.first(depths[best].dim)))
         return verdicts
-
-    def _serving(self) -> Answers:
-        trunk = self.parent.trunk
-        if self.sums is not None:
-            return answers_of_known(trunk, self.rows, self.sums)
-        return self.evaluate(trunk).answers
-
-    def _worth(self, answers: Answers) -> float:
-        """What numbers of blocks are compared by."""
-        return answers.accuracy if self.sums is None else -float(answers.errors.sum())
-
-    def _beats(self, answers: Answers, serving: Answers) -> bool:
-        """Higher accuracy; where rows were evicted, a gain of more than two standard errors."""
-        if self.sums is None:
-            return answers.accuracy > serving.accuracy
-        gain, error = answers.gain_over(serving)
-        return gain > 2 * error
-
-    def _gain(self, answers: Answers, serving: Answers) -> dict[str, float]:
-        if self.sums is None:
-            return {}
-        gain, error = answers.gain_over(serving)
-        return {"gain": gain, "gain_error": error}
-
-    def _in_int8(self, trunk: Trunk) -> tuple[Trunk, Evaluation, float]:
-        """The trunk in int8, or in float32 where the two disagree too often; and the agreement.
-
-        Where rows were evicted the trunk keeps the type of its stem, which cannot change any more.
-        """
-        evaluation, agreement = self.evaluate(trunk), 1.0
-        if trunk.ranges is not None:
-            agreement = int8_agreement(trunk, self.rows, evaluation)
-        if agreement < _INT8_AGREEMENT and self.sums is None:
-            trunk = replace(trunk, ranges=None)
-            evaluation = self.evaluate(trunk)
-        return trunk, evaluation, agreement
-
-    def evaluate(self, trunk: Trunk) -> Evaluation:
-        blocks, rows = len(trunk.layers) - 1, len(self.rows)
-
-        def report(row: int) -> None:
-            self._progress("evaluating", blocks=blocks, step=row, steps=rows)
-
-        if self.sums is None:
-            return evaluate(trunk, self.rows, report)
-        return evaluate_extended(trunk, self.rows, self.sums, trunk.first(0).dim, report)
 
     def _write(self, candidate: Trunk, evaluation: Evaluation) -> dict[str, Any]:
         model = candidate.compile()
@@ -265,28 +212,3 @@ class Grower:
 
     def _progress(self, phase: str, **rest: Any) -> None:
         self.report({"phase": phase, "growth": self.growth.number, **rest})
-
-
-def methods_on(
-    maps: Maps, plan: Plan, recipe: Recipe, classes: int, draws: np.random.Generator
-) -> Iterator[Method]:
-    """The planned blocks on the stem's map, bottom up, each with the method that trains it."""
-    channels, size = maps.channels, maps.size
-    for planned in plan.blocks:
-        generator = backends.named(plan.backend).generator(int(draws.integers(2**63)))
-        block = _block(planned, channels, size, generator)
-        yield recipe.make(block, classes=classes, size=size, generator=generator)
-        channels, *out = block.output_shape(size)
-        size = (out[0], out[1])
-
-
-def _block(
-    planned: BlockSize, channels: int, size: tuple[int, int], generator: Generator
-) -> Block:
-    if planned.kernel == 0:
-        return Linear(
-            channels * size[0] * size[1], planned.channels, norm="batch", generator=generator)
-    return PoolConv(
-        channels, geometry.fitted(planned.pool, size), planned.channels,
-        geometry.odd(planned.kernel, size), norm="batch", generator=generator,
-    )

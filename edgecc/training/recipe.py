@@ -4,20 +4,22 @@ A recipe is written into the log with the growth it belongs to, and into every m
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecc.learn import backends, geometry
 from edgecc.learn.backends import Generator
-from edgecc.learn.blocks import Block
+from edgecc.learn.blocks import Block, Linear, PoolConv
 from edgecc.learn.methods.base import Method
 from edgecc.learn.methods.contextual import Contextual
 from edgecc.learn.methods.spela import SpelaChannels
 from edgecc.learn.methods.supervised import Supervised
-from edgecc.training.dataset import Change
+from edgecc.plan.plan import BlockSize, Plan
+from edgecc.training.dataset import Change, Maps
 
 _SHIFT = 1 / 28  # of a side: how far a sample is moved at most
 
@@ -52,12 +54,6 @@ class Recipe:
         known = {field.name for field in fields(Recipe)}
         return Recipe(**{name: value for name, value in written.items() if name in known})
 
-    def make(
-        self, block: Block, *, classes: int, size: tuple[int, int], generator: Generator
-    ) -> Method:
-        """The method that trains `block` on maps of `size`."""
-        return METHODS[self.method](block, classes=classes, size=size, generator=generator)
-
     def rate_at(self, step: int, steps: int) -> float:
         return self.rate * 0.5 * (1 + math.cos(math.pi * step / steps))
 
@@ -71,6 +67,31 @@ class Recipe:
             return x[:, :, ::-1] if self.mirror and generator.random() < 0.5 else x
 
         return changed
+
+
+def methods_on(
+    maps: Maps, plan: Plan, recipe: Recipe, classes: int, draws: np.random.Generator
+) -> Iterator[Method]:
+    """The planned blocks on the stem's map, bottom up, each with the method that trains it."""
+    channels, size = maps.channels, maps.size
+    for planned in plan.blocks:
+        generator = backends.named(plan.backend).generator(int(draws.integers(2**63)))
+        block = _block(planned, channels, size, generator)
+        yield METHODS[recipe.method](block, classes=classes, size=size, generator=generator)
+        channels, *out = block.output_shape(size)
+        size = (out[0], out[1])
+
+
+def _block(
+    planned: BlockSize, channels: int, size: tuple[int, int], generator: Generator
+) -> Block:
+    if planned.kernel == 0:
+        return Linear(
+            channels * size[0] * size[1], planned.channels, norm="batch", generator=generator)
+    return PoolConv(
+        channels, geometry.fitted(planned.pool, size), planned.channels,
+        geometry.odd(planned.kernel, size), norm="batch", generator=generator,
+    )
 
 
 def _shifted(x: NDArray[Any], by: int, axis: int) -> NDArray[Any]:

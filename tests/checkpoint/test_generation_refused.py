@@ -20,8 +20,10 @@ from safetensors.numpy import save as save_tensors
 import edgecc
 from edgecc.checkpoint import signing
 from edgecc.checkpoint.generation import load
+from edgecc.checkpoint.keyring import open_or_make
 from edgecc.checkpoint.manifest import FILES, Manifest, parse
-from edgecc.checkpoint.signing import load_or_make_key, parse_key, sign
+from edgecc.checkpoint.signing import parse_key, sign
+from edgecc.config.state import State
 from edgecc.errors import CheckpointError, Corrupt, Incompatible, Untrusted
 
 Tensors = dict[str, np.ndarray[Any, Any]]
@@ -291,14 +293,14 @@ def test_no_module_can_read_or_write_one() -> None:
 
 
 def test_a_key_is_made_once_and_is_its_owner_s_alone(tmp_path: Path) -> None:
-    path = tmp_path / "key"
-    made = load_or_make_key(path)
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert load_or_make_key(path).encode() == made.encode()
-    assert list(tmp_path.iterdir()) == [path]
-    path.write_bytes(b"short")
+    state = State(tmp_path)
+    made = open_or_make(state).signing
+    assert state.key.stat().st_mode & 0o777 == 0o600
+    assert open_or_make(state).signing == made
+    assert list(tmp_path.iterdir()) == [state.key]
+    state.key.write_bytes(b"short")
     with pytest.raises(CheckpointError, match="32-byte"):
-        load_or_make_key(path)
+        open_or_make(state)
 
 
 def test_a_public_key_is_read_from_hex_or_untrusted() -> None:

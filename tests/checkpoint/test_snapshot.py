@@ -126,12 +126,12 @@ def test_a_growth_after_evictions_keeps_the_sums_of_its_stem_whenever_it_starts(
     at_once = grower(log, log.moved(log.saved(), LABELS), "at once")
     log.label(("d-650", "3"), (stored(log)[0], "5"))
     later = grower(log, log.moved(log.saved(), LABELS), "later")
-    found = [one.evaluate(one.grown()).readout for one in (at_once, later)]
-    assert same(found[0].copy(), found[1].copy())
-    assert found[0].dim > exact.dim
-    exact.arrange(found[0].classes)
-    assert same(found[0].prefix(exact.dim), exact)
-    assert np.linalg.eigvalsh(found[0].A).min() >= -found[0].dim
+    readouts = [one.evaluator.evaluate(one.grown()).readout for one in (at_once, later)]
+    assert same(readouts[0].copy(), readouts[1].copy())
+    assert readouts[0].dim > exact.dim
+    exact.arrange(readouts[0].classes)
+    assert same(readouts[0].prefix(exact.dim), exact)
+    assert np.linalg.eigvalsh(readouts[0].A).min() >= -readouts[0].dim
 
 
 def test_a_growth_keeps_another_node_s_samples_and_says_so(log: Log) -> None:
@@ -145,7 +145,7 @@ def test_a_growth_keeps_another_node_s_samples_and_says_so(log: Log) -> None:
     about = replace(log.parent.manifest, others=["their key"])
     growing.parent = replace(log.parent, manifest=about)
     trunk = growing.grown()
-    evaluation = growing.evaluate(trunk)
+    evaluation = growing.evaluator.evaluate(trunk)
     exact.arrange(evaluation.readout.classes)
     assert same(evaluation.readout.prefix(exact.dim), exact)
     assert evaluation.readout.counts[evaluation.readout.classes.index("theirs")] == 100

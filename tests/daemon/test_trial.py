@@ -93,7 +93,7 @@ def test_what_is_unlearnt_during_a_trial_ends_it_and_nothing_that_knew_it_serves
 ) -> None:
     daemon, ids = taught
     ask(daemon, "rollback", id="back", generation=1, force=True)
-    assert daemon.parts.trial.busy
+    assert daemon.parts.serving.candidate is not None
     ask(daemon, id="forget", ids=ids)
     settle(daemon)
     refused = next(one for one in answers(daemon) if one["id"] == "back")

@@ -83,7 +83,7 @@ def test_killed_at_any_transaction_it_ends_as_if_it_never_was(
                 kills += 1
         leave(one)
         one = make_daemon(state)
-        if one.parts.unlearning.busy or one.store.requests.answer_to("x"):  # else it was not acked
+        if one.store.requests.busy or one.store.requests.answer_to("x"):  # else it was not acked
             settle(one)
             settled = one
         else:
@@ -191,7 +191,7 @@ def test_a_state_saved_by_the_node_is_read_without_it(
 def test_commands_that_would_cross_it_wait(taught: tuple[Daemon, Ids]) -> None:
     daemon, ids = taught
     ask(daemon, ids=ids, deep=True)
-    assert daemon.parts.unlearning.busy
+    assert daemon.store.requests.busy
     for verb, args in (("rollback", {"generation": 0}), ("checkpoint", {})):
         ask(daemon, verb, id=verb, **args)
     answers = [json.loads(packet.payload) for packet in daemon.outbox._volatile
@@ -199,7 +199,7 @@ def test_commands_that_would_cross_it_wait(taught: tuple[Daemon, Ids]) -> None:
     assert [one["error"] for one in answers[-2:]] == [
         "samples are being unlearnt; ask again in a moment"] * 2
     settle(daemon)
-    assert not daemon.parts.unlearning.busy
+    assert not daemon.store.requests.busy
 
 
 def test_a_preview_changes_nothing(taught: tuple[Daemon, Ids]) -> None:
@@ -225,7 +225,7 @@ def test_a_selection_that_means_nothing_is_refused(
 ) -> None:
     daemon, _ = taught
     ask(daemon, id="wrong", **args)
-    assert not daemon.parts.unlearning.busy
+    assert not daemon.store.requests.busy
     [said] = [json.loads(packet.payload) for packet in daemon.outbox._volatile
               if packet.topic.endswith("response/unlearn")]
     assert said["status"] == "error"

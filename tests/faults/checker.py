@@ -9,7 +9,7 @@ from support.patience import DEADLINE
 from support.peer import Message
 
 from edgecc.checkpoint import generation
-from edgecc.checkpoint.signing import load_or_make_key
+from edgecc.checkpoint.signing import load_key
 from edgecc.errors import CheckpointError
 
 
@@ -106,7 +106,7 @@ class Checker:
 
     def broken(self) -> set[str]:
         """Generations that do not open, are not signed, or whose parent was never there."""
-        key = load_or_make_key(self.node.state / "node.key").verify_key
+        key = load_key(self.node.state / "node.key").verify_key
         self._see_generations()
         bad: set[str] = set()
         for path in _generations(self.node):

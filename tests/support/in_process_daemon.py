@@ -70,7 +70,7 @@ def settle(daemon: Daemon) -> None:
     for _ in range(500):
         daemon.turn()
         serving = daemon.parts.serving
-        if not (daemon.parts.unlearning.busy or serving.changing or serving.catch_up()):
+        if not (daemon.store.requests.busy or serving.changing or serving.catch_up()):
             return
     raise AssertionError("it does not come to an end")
 

@@ -103,7 +103,7 @@ def with_blocks(config: Config, labels: int) -> Manifest:
             Growth(1, labels, {"epochs": 0}), served, rows, folder=Path(work),
             plan=Plan.restored(served.manifest.plan), report=lambda _: None)
         trunk = grower.grown()
-        evaluation = grower.evaluate(trunk)
+        evaluation = grower.evaluator.evaluate(trunk)
         manifest = generation.base_manifest(
             config.node, config.input_spec, parent=served.manifest.digest, cursor=labels, growth=1,
             alpha=evaluation.answers.alpha, temperature=evaluation.answers.temperature,

@@ -36,8 +36,7 @@ from edgecc.plan.plan import BlockSize, Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
 from edgecc.training.dataset import Maps, Rows
-from edgecc.training.growth import methods_on
-from edgecc.training.recipe import Recipe
+from edgecc.training.recipe import Recipe, methods_on
 
 # The stem's 5x5 filters make 32 channels of 14x14: the first block. These are the second and third.
 PLAN = Plan(16, 3, (BlockSize(64, 3, 2, 2), BlockSize(128, 3, 1, 3)), 64, 64, {})

@@ -25,8 +25,7 @@ from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input, Sample
 from edgecc.training.dataset import Maps, Rows
-from edgecc.training.growth import methods_on
-from edgecc.training.recipe import Recipe
+from edgecc.training.recipe import Recipe, methods_on
 
 ARRIVING = 10  # samples of one batch of the stream
 _MICRO = 8  # samples of a part of a batch

@@ -51,7 +51,7 @@ def _one(
             untrained, served, rows, plan=plan, folder=Path(work), report=lambda _: None
         )
         trunk = grower.grown().first(len(manifest.blocks) - 1)
-        evaluation = grower.evaluate(trunk)
+        evaluation = grower.evaluator.evaluate(trunk)
     run = Interpreter(trunk.compile()).run
     weights = evaluation.readout.weights(evaluation.answers.alpha)
     features = np.array([to_integers(run(trunk.scale(x))) for x in images])

@@ -18,7 +18,7 @@ from support.peer import BRIEF, Message, Peer
 from support.readouts import saved_sums
 
 from edgecc.checkpoint import generation
-from edgecc.checkpoint.signing import load_or_make_key
+from edgecc.checkpoint.signing import load_key
 from edgecc.learn.readout import to_integers
 from edgecc.mqtt.local_broker import Mosquitto, find_mosquitto, free_port
 from edgecc.protocol.sample import Input
@@ -38,7 +38,7 @@ def saved_readout(node: Node) -> tuple[list[str], Floats, Floats]:
 
 def readout_from_the_log(node: Node) -> tuple[list[str], Floats, Floats]:
     """The same as plain sums over the labelled rows of the log, by the trunk that serves."""
-    key = load_or_make_key(node.state / "node.key").verify_key
+    key = load_key(node.state / "node.key").verify_key
     served = generation.load(node.state / "generations" / "000000", [key])
     run, spec = Interpreter(served.model).run, Input("image", (1, 8, 8))
     rows = node.rows(

@@ -17,7 +17,7 @@ from support.unlearnt import (
 )
 
 from edgecc.checkpoint import generation
-from edgecc.checkpoint.signing import load_or_make_key
+from edgecc.checkpoint.signing import load_key
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_a_running_growth_that_is_trained_on_a_sample_restarts_without_it(
     assert len(verdicts) == 1
     for one in manifests(node.state / "generations"):
         if one.growth:
-            key = load_or_make_key(node.state / "node.key").verify_key
+            key = load_key(node.state / "node.key").verify_key
             folder = node.state / "generations" / generation.name_of(one.number)
             assert generation.load(folder, [key]).readout.counts.sum() == 200 - len(gone)
     assert left_in(node.state, gone) == []
