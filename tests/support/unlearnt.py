@@ -1,10 +1,10 @@
 """How a node is taught and unlearns, and what is left of it."""
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
+import zstandard
 from numpy.typing import NDArray
 from support.datasets import npy
 from support.live_node import Node
@@ -39,9 +39,9 @@ def live_readout(node: Node) -> tuple[list[str], bytes, bytes]:
 
 def left_in(state: Path, samples: Labelled) -> list[str]:
     """Files that hold a part of one of these samples, as the log keeps them."""
-    pieces = []
+    pieces, compress = [], zstandard.ZstdCompressor(level=3).compress
     for _, x, _ in samples:
-        packed = zlib.compress(x.tobytes(), 1)
+        packed = compress(x.tobytes())
         pieces += [packed[at : at + 24] for at in range(8, len(packed) - 24, 24)]
     files = [path for path in state.rglob("*") if path.is_file()]
     return [str(path) for path in files if any(piece in path.read_bytes() for piece in pieces)]
