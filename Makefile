@@ -14,7 +14,7 @@ demo: setup  ## set up, then show everything in about four minutes
 	$(BIN)/edgecc demo
 
 test: setup check  ## set up, then the checks, every test, and the ten slowest of them
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=10 --durations=10 $(if $(CI),--no-skips) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=10 $(if $(CI),--no-skips) $(PYTEST_ARGS)
 
 check: setup  ## ruff, mypy and the import contracts
 	$(BIN)/ruff check edgecc tests
