@@ -188,6 +188,34 @@ def test_the_architecture_has_the_layers_of_the_import_contract() -> None:
     assert [layer for layer, _ in rows if layer] == [str(n) for n in range(len(layers), 0, -1)]
 
 
+def test_the_architecture_lists_every_thread() -> None:
+    threads = {name for path in (ROOT / "edgecc").rglob("*.py") if "bench" not in path.parts
+               for name in re.findall(r"Thread\([^)]*name=\"([^\"]+)\"", path.read_text())}
+    table = _page("architecture").split("## Processes and threads")[1].split("## ")[0]
+    assert set(re.findall(r"^\| `([\w ]+)`", table, re.MULTILINE)) == threads
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=_name)
+def test_every_module_that_a_document_names_exists(page: Path) -> None:
+    for name in re.findall(r"`((?:\w+/)*\w+\.py)`", page.read_text()):
+        places = [list(ROOT.glob(name)), *(list((ROOT / top).rglob(name))
+                                           for top in ("edgecc", "tests"))]
+        assert any(places), name
+
+
+def test_every_message_of_the_troubleshooting_page_is_one_of_the_code() -> None:
+    cells = re.findall(r"^\| (`.*?) \|", _page("troubleshooting"), re.MULTILINE)
+    ours = [quote for cell in cells for quote in re.findall(r"`([^`]+)`", cell)
+            if " " in quote and not quote.startswith(("edgecc ", "operator "))]
+    assert len(ours) > 10
+    # Of literals that stand next to each other the code makes one text.
+    sources = "".join(re.sub(r'"\s*f?"', "", path.read_text())
+                      for path in (ROOT / "edgecc").rglob("*.py"))
+    for quote in ours:
+        for part in re.split(r"\s*…\s*", quote):
+            assert part in sources, quote
+
+
 def test_every_test_that_the_threat_model_names_exists() -> None:
     named = set(re.findall(r"`(test_\w+(?:\.py)?)`", (ROOT / "docs/threat-model.md").read_text()))
     assert len(named) > 15
