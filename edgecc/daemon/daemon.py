@@ -29,7 +29,8 @@ from edgecc.host.files import is_full
 from edgecc.host.lock import locked
 from edgecc.host.systemd import notify
 from edgecc.host.watchdog import Watchdog
-from edgecc.mqtt.connection import Event, Link, LinkEvent, Will
+from edgecc.mqtt.connection import Link, Will
+from edgecc.mqtt.connection_events import Event, LinkEvent
 from edgecc.mqtt.events import Events
 from edgecc.mqtt.outbox import Outbox
 from edgecc.mqtt.session import Session
@@ -88,7 +89,7 @@ class Daemon:
         self.stopping = False
         self._refreshed = 0.0
         self._announced = -1  # number of the generation last announced as serving
-        self._unfollowed: deque[LinkEvent] = deque()  # events of the connection, not yet followed
+        self._unfollowed: deque[LinkEvent] = deque()  # not yet followed
         self._messages: list[Inbound] = []
         self.parts = self._rebuilt(None)
 

@@ -16,7 +16,7 @@ from edgecc.config.schema import GovernorConfig
 from edgecc.host.board import Reading, Sensors
 from edgecc.mqtt.events import Events
 from edgecc.protocol.health import Pause, Reason
-from edgecc.store.reader import Growth
+from edgecc.store.growth_log import Growth
 from edgecc.store.writer import Store
 from edgecc.training.supervisor import Supervisor
 
@@ -116,7 +116,7 @@ class Governor:
         self._forbidden = self._limits.forbid(
             config, self.reading, now=time.monotonic(), minute=local.tm_hour * 60 + local.tm_min)
         self._supervisor.allow(config.cpu_share if self._forbidden is None else 0.0)
-        due = self._store.open_growths() if self._forbidden else []
+        due = self._store.growths.unfinished() if self._forbidden else []
         limit = self._forbidden if due else None
         if (limit and limit.reason) == (self.pause and self.pause.reason):
             if limit is not None and self.pause is not None:

@@ -18,7 +18,7 @@ from edgecc.host import files
 from edgecc.plan import fallback
 from edgecc.plan.plan import Plan
 from edgecc.store import meta
-from edgecc.store.reader import Growth
+from edgecc.store.growth_log import Growth
 from edgecc.training.orders import KNOWN, Order
 from edgecc.training.supervisor import Supervisor
 
@@ -79,7 +79,7 @@ class Growths:
         node, live = self._node, self._serving.predictor
         if not self._supervisor.ready or self._serving.changing or node.store.requests.busy:
             return
-        for growth in self._store.open_growths()[:1]:
+        for growth in self._store.growths.unfinished()[:1]:
             if live is None or live.cursor < growth.cursor:
                 return
             if self.plan.blocks:
@@ -153,7 +153,7 @@ class Growths:
         if candidate is not None:
             number = node.generations.take_in_once(Path(candidate), verdict["digest"])
         with self._store.transaction():
-            new = self._store.add_verdict(verdict["growth"], verdict["block"], verdict)
+            new = self._store.growths.add_verdict(verdict["growth"], verdict["block"], verdict)
             if new:
                 node.events.record("verdict", "info", verdict)
             if new and number is not None:
@@ -165,7 +165,7 @@ class Growths:
 
     def close(self, number: int) -> None:
         with self._store.transaction():
-            self._store.close_growth(number)
+            self._store.growths.close(number)
         shutil.rmtree(self._folder(number), ignore_errors=True)
         self._supervisor.done()
         self._endings.clear()
@@ -193,10 +193,10 @@ class Growths:
     def abandon(self, trunk: int) -> None:
         """Close every open growth: an operator wants the trunk that growth `trunk` made."""
         self._supervisor.drop()
-        for growth in self._store.open_growths():
+        for growth in self._store.growths.unfinished():
             self.close(growth.number)
         with self._store.transaction():
-            self._store.set_growths_aside(trunk)
+            self._store.growths.roll_back(trunk)
 
     def restart(self, numbers: Collection[int]) -> None:
         """Delete what these growths have done so far; messages about it are dropped."""
@@ -212,7 +212,7 @@ class Growths:
         what closed growths left behind in a crash."""
         unusable = self._serving.unusable
         self.restart([n for n, parent in self.parents.items() if parent in unusable])
-        open_now = {growth.number for growth in self._store.open_growths()}
+        open_now = {growth.number for growth in self._store.growths.unfinished()}
         root = self._node.config.state.growths
         for folder in root.iterdir() if root.exists() else ():
             if folder.name.isdigit() and int(folder.name) not in open_now:
@@ -226,12 +226,12 @@ class Growths:
     @property
     def reached(self) -> dict[int, int]:
         """Newest label that anything in each open growth's folder knows."""
-        cursors = {growth.number: growth.cursor for growth in self._store.open_growths()}
+        cursors = {growth.number: growth.cursor for growth in self._store.growths.unfinished()}
         return cursors | {growth.number: max(growth.cursor, origin.known or 0)
                           for growth, origin in self._under_way()}
 
     def _under_way(self) -> Iterator[tuple[Growth, Origin]]:
-        for growth in self._store.open_growths():
+        for growth in self._store.growths.unfinished():
             origin = self._origin(growth.number)
             if origin is not None:
                 yield growth, origin

@@ -77,7 +77,7 @@ class Parts:
             log=store.counts(), acked=self.ingest.acked, taken=dict(self.ingest.taken),
             refused=dict(self.quotas.refused), distrusted=self.monitor.distrusted,
             prequential=self.prequential.accuracies(),
-            growths_open=len(store.open_growths()), swapping=serving.successor is not None,
+            growths_open=len(store.growths.unfinished()), swapping=serving.successor is not None,
             unlearning=store.requests.busy, paused=governor.stopped,
             training_paused=governor.pause, connections=self._link.connection, canary=canary,
             denied=outbox.denied,

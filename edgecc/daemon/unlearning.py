@@ -123,7 +123,7 @@ class Unlearning:
             touched = self._influence.touched(traces)
             numbers |= {number for number, parent in parents.items() if parent in touched}
         self._growths.restart(numbers)
-        self._store.restart_growths(numbers)
+        self._store.growths.restart(numbers)
         return numbers & set(parents)
 
     def _cancels_successor(self, traces: Traces) -> bool:
@@ -132,9 +132,9 @@ class Unlearning:
         if successor is None or traces.first is None:
             return False
         growth = successor.manifest.growth
-        if not growth or self._store.growth_cursor(growth) < traces.first:
+        if not growth or self._store.growths.cursor(growth) < traces.first:
             return False
-        self._store.restart_growths([growth])
+        self._store.growths.restart([growth])
         self._serving.set_next(None)
         return True
 
@@ -216,10 +216,10 @@ class Unlearning:
 
     def _base(self, traces: Traces) -> Manifest | None:
         """What serves, if it never knew the samples; else the newest generation before them."""
-        aside, number = self._store.growths_set_aside(), self._serving.number
+        abandoned, number = self._store.growths.rolled_back(), self._serving.number
         clean = sorted(
             self._influence.untouched(traces),
-            key=lambda one: (one.number == number, one.growth not in aside, one.number))
+            key=lambda one: (one.number == number, one.growth not in abandoned, one.number))
         for manifest in reversed(clean):
             try:
                 return self._generations.load(manifest.number).manifest
@@ -261,7 +261,7 @@ class Unlearning:
         if predictor is not None:
             trunk = predictor.manifest.growth
             predictor.renumber(store.last_label())
-        again = store.repeat_growths(trunk, 0 if traces.scaled else first)
+        again = store.growths.repeat(trunk, 0 if traces.scaled else first)
         store.set_meta(meta.RENUMBERED, store.meta(meta.RENUMBERED) + 1)
         self._generations.note_removed(traces.removed)
         self._serving.set_serving(traces.base)

@@ -79,4 +79,4 @@ class Upkeep:
     @property
     def past_is_needed(self) -> bool:
         """True while a growth, a successor or a candidate still reads the log's past."""
-        return self._node.serving.changing or bool(self._node.store.open_growths())
+        return self._node.serving.changing or bool(self._node.store.growths.unfinished())

@@ -9,7 +9,8 @@ from typing import Any
 
 from edgecc.config.schema import Config
 from edgecc.errors import AuthError, BrokerError, EdgeccError, NotRunning
-from edgecc.mqtt.connection import Connected, Disconnected, Link, Published, Subscribed
+from edgecc.mqtt.connection import Link
+from edgecc.mqtt.connection_events import Connected, Disconnected, Published, Subscribed
 from edgecc.protocol.messages import Inbound, to_json
 
 _PATIENCE = 10.0  # seconds

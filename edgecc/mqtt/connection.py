@@ -25,53 +25,22 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edgecc.config.schema import Mqtt
 from edgecc.mqtt import tls
 from edgecc.mqtt.backoff import Backoff
+from edgecc.mqtt.connection_events import (
+    Connected,
+    Disconnected,
+    Event,
+    Published,
+    Subscribed,
+)
 from edgecc.mqtt.paho_client import PahoClient
 from edgecc.protocol.messages import Inbound
 
 log = logging.getLogger(__name__)
 
-BESIDE_PAYLOAD = 2048  # bytes of topic and properties in a packet that is sent
 _PACKET_OVERHEAD = 64 * 1024  # bytes of topic and properties beside the payload
 _WINDOW = 64  # QoS 1 messages on their way to the broker at once, where it takes as many
 _SESSION_TAKEN_OVER, _PACKET_TOO_LARGE = 0x8E, 0x95
 _REFUSALS = {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, _SESSION_TAKEN_OVER}
-
-
-@dataclass(frozen=True)
-class Connected:
-    connection: int
-    session_present: bool
-    window: int  # QoS 1 messages the broker takes at once
-    max_packet: int | None  # bytes
-    too_large: tuple[int, ...] = ()  # ids of unacknowledged packets above that, dropped
-
-    @property
-    def max_payload(self) -> int | None:
-        """Bytes that fit a packet with a topic and properties."""
-        return None if self.max_packet is None else self.max_packet - BESIDE_PAYLOAD
-
-
-@dataclass(frozen=True)
-class Disconnected:
-    reason: str
-    refused: bool = False  # the broker said no to these credentials or this client
-    too_large: bool = False  # it got a packet above its limit
-    lasting: bool = False  # TLS fails until somebody changes something
-
-
-@dataclass(frozen=True)
-class Subscribed:
-    refused: list[str]  # filters that the broker did not grant, each with its reason
-
-
-@dataclass(frozen=True)
-class Published:
-    mid: int
-    failure: str | None
-
-
-LinkEvent = Connected | Disconnected | Subscribed | Published
-Event = Inbound | LinkEvent
 
 
 @dataclass(frozen=True)
@@ -149,10 +118,10 @@ class Link:
         """Hand over one message; its packet id comes back in a Published event."""
         properties["MessageExpiryInterval"] = expiry
         given = {name: value for name, value in properties.items() if value is not None}
-        found = _properties(PacketTypes.PUBLISH) if given else None
+        packed = _properties(PacketTypes.PUBLISH) if given else None
         for name, value in given.items():
-            setattr(found, name, value)
-        mid = self._client.publish(topic, payload, qos, retain, properties=found).mid
+            setattr(packed, name, value)
+        mid = self._client.publish(topic, payload, qos, retain, properties=packed).mid
         self._client.wake()
         return mid
 
@@ -203,8 +172,7 @@ class Link:
                 self._connect()
                 self._loop()
             except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-                found = tls.explain(error, self._settings)
-                self._events.put(Disconnected(found.reason, lasting=found.lasting))
+                self._events.put(tls.explain(error, self._settings))
             except Exception as error:  # whatever a broker may send, the thread goes on
                 log.debug("connection %d", self.connection, exc_info=True)
                 self._events.put(Disconnected(f"{type(error).__name__}: {error}"))
@@ -232,7 +200,7 @@ class Link:
         while self._round() and not self._stopping.is_set():
             self.rounds += 1
         deadline = time.monotonic() + 5
-        while self._client.unsent and time.monotonic() < deadline and self._client.turn(0.1):
+        while self._client.want_write() and time.monotonic() < deadline and self._client.turn(0.1):
             pass
 
     def _round(self) -> bool:
@@ -245,7 +213,7 @@ class Link:
     # --- callbacks: an event on the queue, nothing else ---
 
     def _on_connect(
-        self, _client: Client, _user: Any, flags: Any, reason: ReasonCode, found: Any
+        self, _client: Client, _user: Any, flags: Any, reason: ReasonCode, broker: Any
     ) -> None:
         self._greeted = self.connection
         if reason.is_failure:
@@ -253,20 +221,19 @@ class Link:
             return
         self._connected_at = time.monotonic()
         self._asked.clear()
-        window = min(getattr(found, "ReceiveMaximum", _WINDOW), _WINDOW)
-        packet = getattr(found, "MaximumPacketSize", None)
+        window = min(getattr(broker, "ReceiveMaximum", _WINDOW), _WINDOW)
+        packet = getattr(broker, "MaximumPacketSize", None)
         too_large = self._client.limit(window, packet)
         self._events.put(
             Connected(self.connection, flags.session_present, window, packet, too_large))
 
     def _on_disconnect(
-        self, _client: Client, _user: Any, flags: Any, reason: ReasonCode, _found: Any
+        self, _client: Client, _user: Any, flags: Any, reason: ReasonCode, _properties: Any
     ) -> None:
         if flags.is_disconnect_packet_from_server:
             self._say_lost(reason)
         elif self._settings.tls and self._greeted != self.connection:
-            found = tls.ask_why(self._settings, str(reason))
-            self._events.put(Disconnected(found.reason, lasting=found.lasting))
+            self._events.put(tls.ask_why(self._settings, str(reason)))
         else:
             self._events.put(Disconnected("the connection was lost"))
 
@@ -288,13 +255,13 @@ class Link:
             self.wake()
 
     def _on_publish(
-        self, _client: Client, _user: Any, mid: int, reason: ReasonCode, _found: Any
+        self, _client: Client, _user: Any, mid: int, reason: ReasonCode, _properties: Any
     ) -> None:
         failed = getattr(reason, "is_failure", False)
         self._events.put(Published(mid, str(reason) if failed else None))
 
     def _on_subscribe(
-        self, _client: Client, _user: Any, _mid: int, reasons: list[ReasonCode], _found: Any
+        self, _client: Client, _user: Any, _mid: int, reasons: list[ReasonCode], _properties: Any
     ) -> None:
         answers = zip(self._asked.popleft(), reasons, strict=True)
         self._events.put(Subscribed(

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgecc.mqtt.connection import Link, Published
+from edgecc.mqtt.connection import Link
+from edgecc.mqtt.connection_events import Published
 from edgecc.store.writer import Store
 
 _WAITING = 8000  # volatile messages; the oldest are dropped beyond

@@ -8,9 +8,7 @@ out of the ordinary still goes to paho's code. The private names used are those 
 import os
 import select
 import socket
-import ssl
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage, MQTTv5, mqtt_ms_queued
@@ -21,62 +19,12 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edgecc.protocol.messages import Inbound
 
-_AT_ONCE = 64 * 1024  # bytes read in one call
-_READS = 64  # of packets, before anything is written
 _LENGTH_AND_MID = 4  # bytes: the topic's length and the packet id
-_CLOSING = 1.0  # seconds for the last bytes to leave
 _SUCCESS = ReasonCode(PacketTypes.PUBACK)
-_TLS_WANTS = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _NONE = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
 
 _CONTENT_TYPE, _RESPONSE_TOPIC, _CORRELATION, _USER = 0x03, 0x08, 0x09, 0x26
 _SIZES = {0x01: 1, 0x02: 4}  # bytes of the payload's format, and of its expiry
-
-
-class Buffered:
-    """A socket, plain or TLS; what is sent waits for `flush`."""
-
-    def __init__(self, inner: socket.socket) -> None:
-        self._inner = inner
-        self._read, self._at = b"", 0
-        self.unsent = bytearray()
-
-    def recv(self, size: int) -> bytes:
-        if self._at == len(self._read):
-            if size >= _AT_ONCE:
-                return self._inner.recv(size)
-            self._read, self._at = self._inner.recv(_AT_ONCE), 0
-        found = self._read[self._at : self._at + size]
-        self._at += len(found)
-        return found
-
-    def pending(self) -> int:
-        """Bytes that can be read although `select` knows nothing of them."""
-        inner: Any = self._inner
-        below = inner.pending() if hasattr(inner, "pending") else 0
-        return len(self._read) - self._at + int(below)
-
-    def send(self, data: bytes | bytearray) -> int:
-        self.unsent += data
-        return len(data)
-
-    def flush(self) -> None:
-        """Send as much as the socket takes now."""
-        with suppress(BlockingIOError, *_TLS_WANTS):
-            while self.unsent:
-                del self.unsent[: self._inner.send(self.unsent)]
-
-    def close(self) -> None:
-        with suppress(OSError):
-            self._inner.settimeout(_CLOSING)
-            self._inner.sendall(self.unsent)
-        self._inner.close()
-
-    def fileno(self) -> int:
-        return self._inner.fileno()
-
-    def setblocking(self, flag: bool) -> None:
-        self._inner.setblocking(flag)
 
 
 class PahoClient(Client):
@@ -91,6 +39,7 @@ class PahoClient(Client):
         self._reader, self._waker = os.pipe()
         self._woken = False
         self.on_message = self._deliver_slowly
+        self.on_socket_open = _send_at_once
         # With this set, paho never writes from the thread that publishes; `turn` does.
         self.on_socket_register_write = lambda *_: None
 
@@ -122,61 +71,34 @@ class PahoClient(Client):
             self._woken = True
             os.write(self._waker, b"\0")
 
-    @property
-    def unsent(self) -> bool:
-        """True while something handed over has not left."""
-        return self.want_write() or bool(self._buffer is not None and self._buffer.unsent)
-
     def turn(self, timeout: float) -> bool:
         """Read and write what there is, within `timeout` seconds; False once disconnected."""
-        buffer = self._buffer
-        if buffer is None:
+        sock: Any = self.socket()
+        if sock is None:
             return False
-        wait = 0.0 if buffer.pending() else timeout
-        sources: list[Any] = [buffer, self._reader]
-        ready, _, _ = select.select(sources, [buffer] if self.unsent else [], [], wait)
+        decrypted = hasattr(sock, "pending") and sock.pending()  # bytes that `select` cannot see
+        ready, _, _ = select.select(
+            [sock, self._reader], [sock] if self.want_write() else [], [],
+            0.0 if decrypted else timeout)
         if self._reader in ready:
             os.read(self._reader, 1)
             self._woken = False  # before writing: whatever is handed over from now on wakes again
-        if (buffer in ready or buffer.pending()) and not self._read(buffer):
+        if (decrypted or sock in ready) and self.loop_read():
             return False
         return self.write()
 
     def write(self) -> bool:
         """Send what the socket takes now; False once disconnected."""
-        if self.loop_write() or self._buffer is None:
-            return False
-        self._buffer.flush()
-        return self.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS
-
-    def _read(self, buffer: Buffered) -> bool:
-        for _ in range(_READS):
-            if self.loop_read() or self._buffer is None:
-                return False
-            if not buffer.pending():
-                break
-        return True
-
-    @property
-    def _buffer(self) -> Buffered | None:
-        found = self.socket()
-        assert found is None or isinstance(found, Buffered)
-        return found
+        return not self.loop_write() and not self.loop_misc()
 
     # --- in place of paho's ---
 
-    def _create_socket(self) -> Buffered:
-        inner: Any = super()._create_socket()
-        with suppress(OSError):  # without this, small packets wait 40 ms for a delayed ACK
-            inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return Buffered(inner)
-
     def _handle_publish(self) -> MQTTErrorCode:
         packet = self._in_packet
-        found = publish_of(packet["command"], packet["packet"], self._connection())
-        if found is None:
+        message = publish_of(packet["command"], packet["packet"], self._connection())
+        if message is None:
             return super()._handle_publish()
-        self._deliver(found)
+        self._deliver(message)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _handle_pubackcomp(self, cmd: Any) -> MQTTErrorCode:
@@ -191,16 +113,21 @@ class PahoClient(Client):
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _deliver_slowly(self, _client: Client, _user: Any, message: MQTTMessage) -> None:
-        found = message.properties
+        given = message.properties
         self._deliver(Inbound(
             topic=message.topic, payload=bytes(message.payload), mid=message.mid,
             qos=message.qos, retain=message.retain, redelivered=message.dup,
             connection=self._connection(),
-            content_type=getattr(found, "ContentType", None),
-            response_topic=getattr(found, "ResponseTopic", None),
-            correlation=getattr(found, "CorrelationData", None),
-            user=dict(getattr(found, "UserProperty", [])),
+            content_type=getattr(given, "ContentType", None),
+            response_topic=getattr(given, "ResponseTopic", None),
+            correlation=getattr(given, "CorrelationData", None),
+            user=dict(getattr(given, "UserProperty", [])),
         ))
+
+
+def _send_at_once(_client: Client, _user: Any, sock: Any) -> None:
+    """Without this, small packets wait 40 ms for a delayed ACK."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _size(message: MQTTMessage) -> int:
@@ -219,43 +146,43 @@ def publish_of(command: int, packet: bytearray, connection: int) -> Inbound | No
         if qos:
             mid, end = int.from_bytes(packet[end : end + 2]), end + 2
         length, start = _length(packet, end)
-        found, user = _properties(packet, start, start + length)
+        known, user = _properties(packet, start, start + length)
     except (IndexError, KeyError, UnicodeDecodeError):
         return None
     if qos == 2 or start + length > len(packet) or not _sound(topic):
         return None
     return Inbound(
         topic, bytes(memoryview(packet)[start + length :]), mid, qos, bool(command & 1),
-        bool(command & 8), connection, found.get(_CONTENT_TYPE), found.get(_RESPONSE_TOPIC),
-        found.get(_CORRELATION), user,
+        bool(command & 8), connection, known.get(_CONTENT_TYPE), known.get(_RESPONSE_TOPIC),
+        known.get(_CORRELATION), user,
     )
 
 
 def _properties(packet: bytearray, at: int, end: int) -> tuple[dict[int, Any], dict[str, str]]:
     """Those that an `Inbound` has, and user properties; KeyError for others, and for any twice."""
-    found: dict[int, Any] = {}
+    known: dict[int, Any] = {}
     user: dict[str, str] = {}
     while at < end:
         kind, at = packet[at], at + 1
         if kind == _USER:
             name, at = _text(packet, at)
             user[name], at = _text(packet, at)
-        elif kind in found:
+        elif kind in known:
             raise KeyError(kind)
         elif kind == _CORRELATION:
-            found[kind], at = _binary(packet, at)
+            known[kind], at = _binary(packet, at)
         elif kind in (_CONTENT_TYPE, _RESPONSE_TOPIC):
-            found[kind], at = _text(packet, at)
+            known[kind], at = _text(packet, at)
         else:
-            found[kind], at = None, at + _SIZES[kind]
+            known[kind], at = None, at + _SIZES[kind]
     if at != end:
         raise IndexError(at)
-    return found, user
+    return known, user
 
 
 def _text(packet: bytearray, at: int) -> tuple[str, int]:
-    found, at = _binary(packet, at)
-    text = found.decode()
+    encoded, at = _binary(packet, at)
+    text = encoded.decode()
     if not _sound(text):
         raise KeyError(text)
     return text, at

@@ -9,7 +9,14 @@ from typing import Any, Literal
 
 from edgecc.config.schema import Config
 from edgecc.errors import AuthError, ConfigError
-from edgecc.mqtt.connection import Connected, Disconnected, Link, LinkEvent, Published, Subscribed
+from edgecc.mqtt.connection import Link
+from edgecc.mqtt.connection_events import (
+    Connected,
+    Disconnected,
+    LinkEvent,
+    Published,
+    Subscribed,
+)
 from edgecc.mqtt.events import Events, Severity
 from edgecc.mqtt.outbox import Outbox
 from edgecc.store import meta

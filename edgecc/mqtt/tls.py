@@ -3,14 +3,14 @@
 import socket
 import ssl
 from contextlib import closing
-from dataclasses import dataclass
 
 from edgecc.config.schema import Mqtt
 from edgecc.errors import ConfigError
+from edgecc.mqtt.connection_events import Disconnected
 
 _PATIENCE = 3.0  # seconds for a broker that refuses our certificate to say so
 _EXPIRED, _NOT_YET, _HOST, _ADDRESS = 10, 9, 62, 64  # X509_V_ERR_*
-_SAYS = {  # what is in OpenSSL's reason: what it means
+_MEANINGS = {  # part of OpenSSL's reason: what it means
     "CERTIFICATE_REQUIRED": "the broker asks for a certificate: set mqtt.cert and mqtt.key",
     "UNKNOWN_CA": "the broker does not trust mqtt.cert: have it signed by the broker's authority",
     "ALERT_DECRYPT_ERROR": "the broker does not trust mqtt.cert: have it signed by its authority",
@@ -24,44 +24,41 @@ _SAYS = {  # what is in OpenSSL's reason: what it means
 }
 
 
-@dataclass(frozen=True)
-class Failure:
-    reason: str
-    lasting: bool  # until somebody changes something here or on the broker
-
-
 def context(settings: Mqtt) -> ssl.SSLContext:
     """ConfigError where the files cannot be used."""
     try:
-        found = ssl.create_default_context(cafile=settings.ca)
+        tls = ssl.create_default_context(cafile=settings.ca)
     except OSError as error:  # ssl.SSLError is one
         raise ConfigError(f"mqtt.ca {settings.ca} cannot be read: {_short(error)}") from error
-    found.minimum_version = ssl.TLSVersion.TLSv1_2
+    tls.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.cert is not None:
         try:  # an empty password: never ask for one on a terminal
-            found.load_cert_chain(settings.cert, settings.key, password="")
+            tls.load_cert_chain(settings.cert, settings.key, password="")
         except OSError as error:
             raise ConfigError(
                 f"mqtt.cert {settings.cert} and mqtt.key {settings.key or 'in it'} cannot be used "
                 f"(PEM, not encrypted, fitting each other): {_short(error)}") from error
-    return found
+    return tls
 
 
-def explain(error: Exception, settings: Mqtt) -> Failure:
-    """What a connection failed of; of TLS or not."""
+def explain(error: Exception, settings: Mqtt) -> Disconnected:
+    """Why a connection failed, over TLS or not."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _unverified(error, settings)
     if isinstance(error, ssl.SSLError):
-        for said, meaning in _SAYS.items():
-            if said in (error.reason or ""):
-                return Failure(meaning, lasting=True)
+        for part, meaning in _MEANINGS.items():
+            if part in (error.reason or ""):
+                return Disconnected(meaning, lasting=True)
     if settings.tls and isinstance(error, ConnectionResetError | ssl.SSLEOFError):
-        return Failure(f"{error}: is port {settings.port} a TLS listener?", lasting=False)
-    return Failure(f"{type(error).__name__}: {error}", lasting=False)
+        return Disconnected(f"{error}: is port {settings.port} a TLS listener?")
+    return Disconnected(f"{type(error).__name__}: {error}")
 
 
-def ask_why(settings: Mqtt, reason: str) -> Failure:
-    """Why the broker ended a connection without a word of MQTT: with TLS 1.3 it says so late."""
+def ask_why(settings: Mqtt, reason: str) -> Disconnected:
+    """Why the broker ended a connection before it answered, or `reason`.
+
+    With TLS 1.3 a broker that refuses our certificate says so only after the handshake.
+    """
     place = settings.host or "localhost", settings.port
     try:
         with (
@@ -70,26 +67,26 @@ def ask_why(settings: Mqtt, reason: str) -> Failure:
         ):
             secure.recv(1)
     except (OSError, ConfigError) as error:
-        found = explain(error, settings)
-        if found.lasting:
-            return found
-    return Failure(reason, lasting=False)
+        failure = explain(error, settings)
+        if failure.lasting:
+            return failure
+    return Disconnected(reason)
 
 
-def _unverified(error: ssl.SSLCertVerificationError, settings: Mqtt) -> Failure:
+def _unverified(error: ssl.SSLCertVerificationError, settings: Mqtt) -> Disconnected:
     if error.verify_code == _EXPIRED:
-        return Failure("the broker's certificate has expired: renew it there, or correct the clock "
-                       "of this machine", lasting=False)
+        return Disconnected("the broker's certificate has expired: renew it there, or correct the "
+                            "clock of this machine")
     if error.verify_code == _NOT_YET:
-        return Failure("the broker's certificate is not valid yet: correct the clock of this "
-                       "machine", lasting=False)
+        return Disconnected("the broker's certificate is not valid yet: correct the clock of this "
+                            "machine")
     if error.verify_code in (_HOST, _ADDRESS):
-        return Failure(f"the broker's certificate is not for {settings.host or 'localhost'!r}: set "
-                       "mqtt.host to a name in it, or put this name into its subjectAltName",
-                       lasting=True)
+        host = settings.host or "localhost"
+        return Disconnected(f"the broker's certificate is not for {host!r}: set mqtt.host to a "
+                            "name in it, or put this name into its subjectAltName", lasting=True)
     known = f"in mqtt.ca {settings.ca}" if settings.ca else "that this system trusts"
-    return Failure(f"no authority {known} has signed the broker's certificate "
-                   f"({error.verify_message}): set mqtt.ca to the right one", lasting=True)
+    return Disconnected(f"no authority {known} has signed the broker's certificate "
+                        f"({error.verify_message}): set mqtt.ca to the right one", lasting=True)
 
 
 def _short(error: OSError) -> str:

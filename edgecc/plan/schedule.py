@@ -4,7 +4,7 @@ Both depend on the log, never on the clock.
 """
 
 from edgecc.config.schema import Config
-from edgecc.store.reader import Growth
+from edgecc.store.growth_log import Growth
 from edgecc.store.writer import Store
 
 
@@ -23,7 +23,7 @@ def open_drift_growth(store: Store, config: Config, seq: int) -> int | None:
     ratio = seq // config.grow.first
     newest = config.grow.first << max(ratio.bit_length() - 1, 0)
     number = 2 * ratio.bit_length()
-    if ratio == 0 or seq < newest * 1.25 or store.has_growth(number):
+    if ratio == 0 or seq < newest * 1.25 or store.growths.cursor(number):
         return None
     return _open(store, config, number, seq)
 
@@ -35,5 +35,5 @@ def _open(store: Store, config: Config, number: int, seq: int) -> int | None:
     recipe = {
         "epochs": grow.epochs, "seed": config.seed, "method": grow.method, "mirror": grow.mirror,
     }
-    store.open_growth(Growth(number, seq, recipe))
+    store.growths.open(Growth(number, seq, recipe))
     return number

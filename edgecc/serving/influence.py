@@ -38,7 +38,7 @@ class Influence:
         """Generations on disk by what they used the samples of request `number` for."""
         uses = Uses()
         for manifest in self._generations.manifests():
-            start = self._store.growth_cursor(manifest.growth)
+            start = self._store.growths.cursor(manifest.growth)
             trained, evaluated = (0, 0) if not manifest.growth else (
                 self._drawn(number, start, traces))
             for used, generations in (

@@ -81,8 +81,8 @@ class Serving:
         with self._store.transaction():
             if new_stem is not None:
                 self.set_next(new_stem)
-                for growth in self._store.open_growths():  # they stand on the other stem
-                    self._store.close_growth(growth.number)
+                for growth in self._store.growths.unfinished():  # they stand on the other stem
+                    self._store.growths.close(growth.number)
             if self._store.meta(meta.SERVING) is None and self.predictor is not None:
                 self._store.set_meta(meta.SERVING, self.number)
             self._store.set_meta(meta.STEM, self._stems.name)

@@ -1,4 +1,4 @@
-"""The log, to be read: samples, labels, growths and what was said, as they are now.
+"""The log, to be read: samples, labels, predictions and quarantine, as they are now.
 
 Any number of readers beside the one writer: the learner reads the rows that it trains on, commands
 look into the log of a node that runs.
@@ -37,15 +37,6 @@ class Known:
     unlearnt: bool = False  # or about to be
 
 
-@dataclass(frozen=True)
-class Growth:
-    """One growth of the trunk, from the stem up, on everything labelled up to `cursor`."""
-
-    number: int
-    cursor: int
-    recipe: dict[str, Any]
-
-
 def key_of(identity: str) -> bytes:
     return hashlib.sha256(identity.encode()).digest()[:16]
 
@@ -67,8 +58,8 @@ class Reader:
         self._db.close()
 
     def meta(self, key: Key[Value]) -> Value:
-        found = self._db.execute("SELECT value FROM meta WHERE name=?", (key.name,)).fetchone()
-        return found[0] if found else key.default
+        row = self._db.execute("SELECT value FROM meta WHERE name=?", (key.name,)).fetchone()
+        return row[0] if row else key.default
 
     def outbox(self, after: int, limit: int) -> list[tuple[int, str, bytes, bool]]:
         rows = self._db.execute(
@@ -85,17 +76,14 @@ class Reader:
             {"key": key_of(identity)}).fetchone()
         return Known(*row) if row else Known()
 
-    def row_of(self, identity: str) -> int | None:
-        return self.known(identity).row
-
     def prediction(self, row: int) -> bytes | None:
         """Body of the prediction that was made of sample `row`."""
-        body = self._db.execute("SELECT body FROM prediction WHERE row=?", (row,)).fetchone()
-        return body[0] if body else None
+        body: bytes | None = self._value("SELECT body FROM prediction WHERE row=?", row)
+        return body
 
     def payload(self, row: int) -> bytes | None:
-        found = self._db.execute("SELECT packed FROM payload WHERE row=?", (row,)).fetchone()
-        return found[0] if found else None
+        packed: bytes | None = self._value("SELECT packed FROM payload WHERE row=?", row)
+        return packed
 
     def first_payloads(self, count: int) -> tuple[list[bytes], int]:
         """Of the first `count` samples that are here, and the row of the last of these."""
@@ -114,31 +102,28 @@ class Reader:
 
     def last_row(self) -> int:
         """Samples ever stored."""
-        found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name='sample'").fetchone()
-        return int(found[0]) if found else 0
+        return self._value("SELECT seq FROM sqlite_sequence WHERE name='sample'") or 0
 
     def stored(self) -> int:
         """Samples ever stored, without those that were unlearnt since."""
-        unlearnt = self._db.execute(
-            "SELECT COUNT(*) FROM gone WHERE mark IS NOT NULL AND held IS NOT NULL").fetchone()[0]
-        flagged = self._db.execute("SELECT COUNT(*) FROM sample WHERE unlearnt").fetchone()[0]
-        return self.last_row() - int(unlearnt) - int(flagged)
+        unlearnt: int = self._value(
+            "SELECT COUNT(*) FROM gone WHERE mark IS NOT NULL AND held IS NOT NULL")
+        flagged: int = self._value("SELECT COUNT(*) FROM sample WHERE unlearnt")
+        return self.last_row() - unlearnt - flagged
 
     def evicted_after(self, cursor: int) -> int:
         """Samples labelled after `cursor` that a readout saved there cannot learn any more."""
-        found = self._db.execute(
+        return int(self._value(
             "SELECT COUNT(DISTINCT row) FROM label l WHERE seq > ? AND row > 0 AND NOT EXISTS "
-            "(SELECT 1 FROM sample s WHERE s.row = l.row)", (cursor,))
-        return int(found.fetchone()[0])
+            "(SELECT 1 FROM sample s WHERE s.row = l.row)", cursor))
 
     def knows_unlearnt(self, cursor: int) -> bool:
         """True where a readout saved at label `cursor` has learnt what was unlearnt since."""
-        found = self._db.execute(
-            "SELECT 1 FROM gone WHERE mark > ? AND first <= ? LIMIT 1", (cursor, cursor))
-        return found.fetchone() is not None
+        return self._value(
+            "SELECT 1 FROM gone WHERE mark > ? AND first <= ? LIMIT 1", cursor, cursor) is not None
 
     def last_label(self) -> int:
-        return int(self._db.execute("SELECT COALESCE(MAX(seq), 0) FROM label").fetchone()[0])
+        return self._value("SELECT MAX(seq) FROM label") or 0
 
     def labelled(self, cursor: int) -> Iterator[tuple[int, str, bool]]:
         """(row, label, held out) of every sample that had a label at `cursor` and is still here."""
@@ -156,41 +141,35 @@ class Reader:
 
     def usage(self) -> dict[str, tuple[int, int]]:
         """(rows, bytes) kept of each label, '' for unlabelled samples."""
-        found = self._db.execute("SELECT label, rows, bytes FROM usage WHERE rows > 0")
-        return {label: (rows, size) for label, rows, size in found}
+        classes = self._db.execute("SELECT label, rows, bytes FROM usage WHERE rows > 0")
+        return {label: (rows, size) for label, rows, size in classes}
 
     def bytes_of(self, label: str) -> int:
         """Bytes kept of one label, '' for unlabelled samples."""
-        found = self._db.execute("SELECT bytes FROM usage WHERE label=?", (label,)).fetchone()
-        return int(found[0]) if found else 0
+        return self._value("SELECT bytes FROM usage WHERE label=?", label) or 0
 
     def oldest_unlabelled(self, *, upto: int) -> int | None:
         """Of the unlabelled samples with no label after `upto`, the oldest."""
-        found = self._db.execute(
+        row: int | None = self._value(
             "SELECT s.row FROM sample s WHERE s.label IS NULL AND NOT EXISTS ("
-            "SELECT 1 FROM label l WHERE l.row = s.row AND l.seq > ?) ORDER BY s.row LIMIT 1",
-            (upto,)
-        ).fetchone()
-        return found[0] if found else None
+            "SELECT 1 FROM label l WHERE l.row = s.row AND l.seq > ?) ORDER BY s.row LIMIT 1", upto)
+        return row
 
     def last_by_hash(self, label: str, *, upto: int) -> int | None:
         """Of `label`'s samples with no label after `upto`, the highest id hash."""
-        found = self._db.execute(
+        row: int | None = self._value(
             "SELECT s.row FROM sample s WHERE s.label = ? AND NOT EXISTS ("
             "SELECT 1 FROM label l WHERE l.row = s.row AND l.seq > ?) "
-            "ORDER BY s.key DESC LIMIT 1", (label, upto)
-        ).fetchone()
-        return found[0] if found else None
+            "ORDER BY s.key DESC LIMIT 1", label, upto)
+        return row
 
     def class_counts(self, cursor: int) -> dict[str, int]:
         """Samples of each class at `cursor`, evicted ones included."""
-        found = self._db.execute(
+        return dict(self._db.execute(
             "SELECT name, SUM(one) FROM ("
             "SELECT label AS name, 1 AS one FROM label WHERE seq <= ? UNION ALL "
             "SELECT previous, -1 FROM label WHERE seq <= ?) "
-            "WHERE name IS NOT NULL GROUP BY name", (cursor, cursor)
-        )
-        return dict(found.fetchall())
+            "WHERE name IS NOT NULL GROUP BY name", (cursor, cursor)).fetchall())
 
     def classes(self, cursor: int) -> list[str]:
         """Class names in the order in which the log first named them."""
@@ -225,7 +204,7 @@ class Reader:
     def hit_counts(self) -> tuple[int, int]:
         """(right, all) of the predictions that were later labelled."""
         right, total = self._db.execute("SELECT right, labels FROM scored").fetchone()
-        return int(right), int(total)
+        return right, total
 
     def counts(self) -> dict[str, int]:
         queries = {
@@ -237,31 +216,7 @@ class Reader:
             "quarantined": "SELECT COALESCE(MAX(seq), 0) FROM quarantine",
             "outbox": "SELECT COUNT(*) FROM outbox",
         }
-        return {name: self._db.execute(query).fetchone()[0] for name, query in queries.items()}
-
-    def open_growths(self) -> list[Growth]:
-        rows = self._db.execute(
-            "SELECT number, cursor, recipe FROM growth WHERE closed=0 ORDER BY number"
-        )
-        return [Growth(number, cursor, json.loads(recipe)) for number, cursor, recipe in rows]
-
-    def growth_cursor(self, number: int) -> int:
-        """Where growth `number` started; 0 where none did."""
-        found = self._db.execute("SELECT cursor FROM growth WHERE number=?", (number,)).fetchone()
-        return int(found[0]) if found else 0
-
-    def growths_set_aside(self) -> set[int]:
-        """Those whose trunks an operator has rolled back from."""
-        return {number for (number,) in self._db.execute(
-            "SELECT number FROM growth WHERE closed=2")}
-
-    def has_growth(self, number: int) -> bool:
-        found = self._db.execute("SELECT 1 FROM growth WHERE number=?", (number,))
-        return found.fetchone() is not None
-
-    def verdicts(self) -> list[dict[str, Any]]:
-        rows = self._db.execute("SELECT body FROM verdict ORDER BY growth, block")
-        return [json.loads(body) for (body,) in rows]
+        return {name: self._value(query) for name, query in queries.items()}
 
     def sources(self) -> list[str]:
         """Everyone who ever sent a sample that is known of."""
@@ -295,9 +250,8 @@ class Reader:
         self, seq: int, limit: int, root: str
     ) -> list[tuple[int, float, Inbound]]:
         """The same of the first `limit` beyond number `seq` on topics that start with `root`."""
-        found = self._quarantined(
-            "seq>? AND SUBSTR(topic, 1, ?)=? ORDER BY seq LIMIT ?", (seq, len(root), root, limit))
-        return list(found)
+        return list(self._quarantined(
+            "seq>? AND SUBSTR(topic, 1, ?)=? ORDER BY seq LIMIT ?", (seq, len(root), root, limit)))
 
     def _quarantined(
         self, where: str, values: tuple[Any, ...]
@@ -307,3 +261,8 @@ class Reader:
             values)
         for seq, ts, topic, payload, kind, user in rows:
             yield seq, ts, Inbound(topic, payload, content_type=kind, user=json.loads(user))
+
+    def _value(self, sql: str, *values: Any) -> Any:
+        """The first column of the first row; None where there is none."""
+        row = self._db.execute(sql, values).fetchone()
+        return row[0] if row else None

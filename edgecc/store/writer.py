@@ -7,20 +7,21 @@ survives a power cut; a sample, a label or a prediction is in it once, however o
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from edgecc.errors import StorageFull, StoreError
 from edgecc.protocol.messages import Inbound, Label
 from edgecc.protocol.sample import Sample
 from edgecc.store.distrusted import Distrusted
 from edgecc.store.erasure import Erasure
+from edgecc.store.growth_log import GrowthLog
 from edgecc.store.meta import MOVED, Key, Value
 from edgecc.store.migrations import MIGRATIONS
-from edgecc.store.reader import Growth, Known, LabelEvent, Reader, key_of
+from edgecc.store.reader import Known, LabelEvent, Reader, key_of
 from edgecc.store.requests import Requests
 
 HELD_OUT_IN = 20  # one labelled sample in twenty judges candidates and is never trained on
@@ -58,7 +59,7 @@ class Store(Reader):
         try:
             self._open_writer()
             self.erasure, self.requests = Erasure(self._db), Requests(self._db)
-            self.distrusted = Distrusted(self._db)
+            self.distrusted, self.growths = Distrusted(self._db), GrowthLog(self._db)
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {path}: {error}") from error
 
@@ -274,46 +275,3 @@ class Store(Reader):
 
     def set_misses(self, label: str, by_source: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO misses VALUES (?,?)", (label, by_source))
-
-    def open_growth(self, growth: Growth) -> None:
-        self._db.execute(
-            "INSERT OR IGNORE INTO growth (number, cursor, recipe) VALUES (?,?,?)",
-            (growth.number, growth.cursor, json.dumps(growth.recipe)),
-        )
-
-    def add_verdict(self, growth: int, block: int, body: dict[str, Any]) -> bool:
-        """False where this verdict was recorded before."""
-        done = self._db.execute(
-            "INSERT OR IGNORE INTO verdict VALUES (?,?,?)", (growth, block, json.dumps(body))
-        )
-        return bool(done.rowcount)
-
-    def close_growth(self, number: int) -> None:
-        self._db.execute("UPDATE growth SET closed=1 WHERE number=?", (number,))
-
-    def set_growths_aside(self, after: int) -> None:
-        """An operator wants the trunk of growth `after`, and none of the later ones."""
-        self._db.execute(
-            "UPDATE growth SET closed = CASE WHEN number > ? THEN 2 ELSE 1 END", (after,))
-
-    def restart_growths(self, numbers: Iterable[int]) -> None:
-        """Open them again, as if nothing had come of them."""
-        for number in numbers:
-            self._db.execute("UPDATE growth SET closed=0 WHERE number=?", (number,))
-            self._db.execute("DELETE FROM verdict WHERE growth=?", (number,))
-
-    def repeat_growths(self, after: int, first: int) -> list[int]:
-        """Open growths beyond `after` that started at label `first` or later, or bore a generation.
-
-        Not those set aside. A growth whose start the log no longer reaches opens when it does.
-        """
-        ahead = (after, self.last_label())
-        chosen = "SELECT number FROM growth WHERE number > ? AND closed != 2 AND "
-        self._db.execute(f"DELETE FROM verdict WHERE growth IN ({chosen} cursor > ?)", ahead)
-        self._db.execute(f"DELETE FROM growth WHERE number IN ({chosen} cursor > ?)", ahead)
-        rows = self._db.execute(
-            f"{chosen} (cursor >= ? OR number IN (SELECT growth FROM verdict "
-            "WHERE json_extract(body, '$.accepted')))", (after, first)).fetchall()
-        numbers = [number for (number,) in rows]
-        self.restart_growths(numbers)
-        return numbers

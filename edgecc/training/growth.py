@@ -28,7 +28,7 @@ from edgecc.learn.norms import EPS, Moments
 from edgecc.learn.readout import Readout
 from edgecc.plan.plan import BlockSize, Plan
 from edgecc.protocol.sample import Input
-from edgecc.store.reader import Growth
+from edgecc.store.growth_log import Growth
 from edgecc.training.dataset import Draws, Maps, Rows
 from edgecc.training.evaluation import Evaluation, Evaluator
 from edgecc.training.label_filter import plausible

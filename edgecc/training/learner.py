@@ -63,7 +63,7 @@ def _grow(order: Order, pause: Callable[[], None], started: Callable[[], None]) 
     from edgecc.learn.readout import Readout
     from edgecc.protocol.sample import Input
     from edgecc.serving import catch_up
-    from edgecc.store.reader import Growth
+    from edgecc.store.growth_log import Growth
     from edgecc.training.dataset import PausingReader, Rows
     from edgecc.training.growth import Grower
 

@@ -25,7 +25,7 @@ from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.messages import Label
 from edgecc.protocol.sample import Input, Sample
 from edgecc.serving.predictor import Predictor
-from edgecc.store.reader import Growth
+from edgecc.store.growth_log import Growth
 from edgecc.store.writer import Store
 from edgecc.training.dataset import Rows
 from edgecc.training.growth import Grower

@@ -21,7 +21,7 @@ from edgecc.protocol.sample import Input, Sample
 from edgecc.serving import catch_up
 from edgecc.serving.catch_up import learn_event
 from edgecc.serving.predictor import Predictor
-from edgecc.store.reader import Growth
+from edgecc.store.growth_log import Growth
 from edgecc.store.retention import evict
 from edgecc.store.writer import Store
 from edgecc.training.dataset import Rows

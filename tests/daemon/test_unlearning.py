@@ -94,7 +94,7 @@ def test_killed_at_any_transaction_it_ends_as_if_it_never_was(
         assert answer is not None
         assert answer.samples == 10
         assert event(one)["samples"] == 10
-        assert [one.store.row_of(identity) for identity in ids] == [None] * 10
+        assert [one.store.known(identity).row for identity in ids] == [None] * 10
         assert [one.store.known(identity).unlearnt for identity in ids] == [True] * 10
         if deep:
             assert digests(one) == digests(pure)

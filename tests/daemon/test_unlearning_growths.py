@@ -24,7 +24,7 @@ from edgecc.checkpoint.readout_file import read_snapshot
 from edgecc.daemon.daemon import Daemon
 from edgecc.learn.readout import Readout
 from edgecc.serving import catch_up
-from edgecc.store.reader import Growth
+from edgecc.store.growth_log import Growth
 from edgecc.training import learner
 from edgecc.training.orders import KNOWN
 
@@ -40,9 +40,9 @@ def grow(daemon: Daemon, cursor: int) -> int:
     number = daemon.parts.node.generations.save(
         about, now.trunk, Readout(now.trunk.dim), now.model).number
     with daemon.store.transaction():
-        daemon.store.open_growth(Growth(1, cursor, {"epochs": 1.0, "seed": 0}))
-        daemon.store.add_verdict(1, 1, {"accepted": True})
-        daemon.store.close_growth(1)
+        daemon.store.growths.open(Growth(1, cursor, {"epochs": 1.0, "seed": 0}))
+        daemon.store.growths.add_verdict(1, 1, {"accepted": True})
+        daemon.store.growths.close(1)
         daemon.parts.serving.set_next(number)
     serving.roll_to(number)
     return number
@@ -53,7 +53,7 @@ def begin(daemon: Daemon, cursor: int) -> Path:
     daemon.governor.stop_growths(True)
     growth = Growth(1, cursor, {"epochs": 1.0, "seed": 0})
     with daemon.store.transaction():
-        daemon.store.open_growth(growth)
+        daemon.store.growths.open(growth)
     return Path(daemon.parts.growths.order(growth).folder)
 
 
@@ -68,8 +68,8 @@ def test_a_trunk_that_was_grown_on_them_and_does_not_serve_yet_never_will(
     daemon.parts.unlearning.step()  # before the next turn can swap
     assert daemon.parts.serving.successor is None
     settle(daemon)
-    assert [growth.number for growth in daemon.store.open_growths()] == [1]
-    assert daemon.store.verdicts() == []
+    assert [growth.number for growth in daemon.store.growths.unfinished()] == [1]
+    assert daemon.store.growths.verdicts() == []
     if deep:
         assert event(daemon)["removed"] == [1, 2]
     else:
@@ -85,7 +85,7 @@ def test_a_trunk_that_never_saw_them_still_takes_its_turn(
     ask(daemon, ids=ids)
     settle(daemon)
     assert (daemon.parts.serving.number, event(daemon)["generations"]["trained"]) == (number, [])
-    assert daemon.store.open_growths() == []
+    assert daemon.store.growths.unfinished() == []
     assert daemon.store.class_counts(100) == pure.store.class_counts(100)
 
 
@@ -101,7 +101,7 @@ def test_what_an_operator_rolled_back_from_is_not_grown_again(
     settle(daemon)
     said = event(daemon)
     assert (said["base"], said["removed"], said["growths_again"]) == (0, [1, number], [])
-    assert daemon.store.open_growths() == []
+    assert daemon.store.growths.unfinished() == []
 
 
 @pytest.mark.parametrize("evicted", [False, True])
@@ -135,7 +135,7 @@ def test_a_growth_knows_nothing_of_rows_that_came_after_it_and_have_left(
     folder, dim = begin(daemon, 75), saved.readout.dim
     assert read_snapshot(folder / KNOWN, dim)[2] == 70  # the generation as it was saved
     daemon.parts.growths.restart([1])
-    daemon.store.close_growth(1)
+    daemon.store.growths.close(1)
     folder = begin(daemon, 65)
     assert not (folder / KNOWN).exists()
 
@@ -149,7 +149,7 @@ def test_what_was_unlearnt_does_not_come_back_with_a_generation_that_knew_it(
     settle(daemon)
     evict(daemon, ["d-80"])  # labelled after the growth's cursor: the live readout knows too much
     daemon.parts.growths.restart([1])
-    [growth] = daemon.store.open_growths()
+    [growth] = daemon.store.growths.unfinished()
     assert daemon.store.knows_unlearnt(70)
     folder = Path(daemon.parts.growths.order(growth).folder)
     assert not (folder / KNOWN).exists()
@@ -166,7 +166,7 @@ def test_a_growth_whose_parent_cannot_be_used_any_more_restarts_with_the_node(
     again = make_daemon(daemon.config.state.folder)
     assert number in again.parts.serving.unusable
     assert not folder.exists()
-    assert [growth.number for growth in again.store.open_growths()] == [1]
+    assert [growth.number for growth in again.store.growths.unfinished()] == [1]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -178,7 +178,7 @@ def test_a_verdict_on_too_few_rows_is_recorded_without_what_json_cannot_say(
     daemon.parts.growths.take_verdict({
         "growth": 1, "block": 1, "accepted": False, "held_out": 0.5, "held_out_serving": 0.5,
         "gain": 0.0, "gain_error": value})
-    [said] = daemon.store.verdicts()
+    [said] = daemon.store.growths.verdicts()
     assert said["gain_error"] is None
     ask(daemon, ids=["d-10"], deep=True)  # reads verdicts as JSON
     settle(daemon)
@@ -197,7 +197,7 @@ def test_a_generation_grown_after_evictions_knows_all_that_left_by_its_stem(
     exact, stem = live.readout.copy(), live.generation.trunk
     assert exact.counts.sum() == 1000
     teach(daemon, digits, range(1000, 1020))  # not the growth's any more
-    [growth] = daemon.store.open_growths()
+    [growth] = daemon.store.growths.unfinished()
     capsys.readouterr()
     learner._run(daemon.parts.growths.order(growth), lambda: None)
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

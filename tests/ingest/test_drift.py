@@ -87,7 +87,7 @@ def _growths(path: Path, drifts: range) -> list[tuple[int, int]]:
             open_growth(store, config, seq)
             if seq in drifts:
                 open_drift_growth(store, config, seq)
-    found = [(growth.number, growth.cursor) for growth in store.open_growths()]
+    found = [(growth.number, growth.cursor) for growth in store.growths.unfinished()]
     store.close()
     return found
 

@@ -16,7 +16,8 @@ from support.patience import APART, until
 from support.peer import BRIEF
 
 from edgecc.config.schema import Mqtt
-from edgecc.mqtt.connection import Connected, Link
+from edgecc.mqtt.connection import Link
+from edgecc.mqtt.connection_events import Connected
 from edgecc.mqtt.paho_client import PahoClient, publish_of
 from edgecc.protocol.messages import Inbound
 
@@ -33,14 +34,14 @@ def packet_of(
     topic: str, payload: bytes, given: dict[str, Any], *, qos: int, retain: bool = False
 ) -> tuple[int, bytearray]:
     """First byte and rest of a PUBLISH, as paho writes it."""
-    found = Properties(PacketTypes.PUBLISH)
+    packed = Properties(PacketTypes.PUBLISH)
     for name, value in given.items():
-        setattr(found, name, value)
+        setattr(packed, name, value)
     client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv5)
     written: list[bytearray] = []
     client._packet_queue = lambda _c, packet, *_: written.append(packet)  # type: ignore
     with socket.socket() as client._sock:
-        client._send_publish(7, topic.encode(), payload, qos, retain, properties=found)
+        client._send_publish(7, topic.encode(), payload, qos, retain, properties=packed)
     packet, start = written[0], 1
     while packet[start] & 0x80:
         start += 1
@@ -65,9 +66,9 @@ def test_a_publish_is_read_as_paho_reads_it(
     topic: str, payload: bytes, given: dict[str, Any], qos: int, retain: bool
 ) -> None:
     command, packet = packet_of(topic, payload, given, qos=qos, retain=retain)
-    found = publish_of(command, packet, 3)
-    assert found is not None
-    assert found == by_paho(command, packet)
+    message = publish_of(command, packet, 3)
+    assert message is not None
+    assert message == by_paho(command, packet)
 
 
 @given(data=st.data(), given=properties, qos=st.sampled_from([0, 1]))
@@ -78,29 +79,29 @@ def test_of_a_broken_publish_nothing_is_read_that_paho_would_not_read(
     at = data.draw(st.integers(0, len(packet) - 1))
     packet[at] = data.draw(st.integers(0, 255))
     del packet[data.draw(st.integers(0, len(packet))) :]
-    found = publish_of(command, packet, 3)
-    assert found is None or found == by_paho(command, packet)
+    message = publish_of(command, packet, 3)
+    assert message is None or message == by_paho(command, packet)
 
 
 @pytest.mark.parametrize("length", [126, 127, 128, 129, 16_383, 16_384])
 def test_properties_of_any_length(length: int) -> None:
     command, packet = packet_of("a", b"x", {"CorrelationData": b"c" * (length - 3)}, qos=1)
-    found = publish_of(command, packet, 3)
-    assert found is None if length > 16_383 else found == by_paho(command, packet)
+    message = publish_of(command, packet, 3)
+    assert message is None if length > 16_383 else message == by_paho(command, packet)
     assert by_paho(command, packet) is not None
 
 
 def received(peer: socket.socket, most: int) -> list[bytes]:
     """Packets, each shorter than 128 bytes, until `most` of them or silence."""
-    found, data = [], b""
+    packets, data = [], b""
     peer.settimeout(BRIEF)
     with suppress(TimeoutError):
-        while len(found) < most:
+        while len(packets) < most:
             data += peer.recv(4096)
             while len(data) > 1 and len(data) >= 2 + data[1]:
-                found.append(data[: 2 + data[1]])
+                packets.append(data[: 2 + data[1]])
                 data = data[2 + data[1] :]
-    return found
+    return packets
 
 
 def test_no_more_is_sent_than_the_broker_takes_until_it_has_acked() -> None:

@@ -18,8 +18,8 @@ from edgecc.protocol.messages import Command, Label
 from edgecc.protocol.sample import Sample
 from edgecc.protocol.selection import Selection
 from edgecc.store import meta
+from edgecc.store.growth_log import Growth
 from edgecc.store.migrations import MIGRATIONS
-from edgecc.store.reader import Growth
 from edgecc.store.requests import Answer, Regrown, Request, Traces, Uses
 from edgecc.store.writer import Store
 
@@ -69,7 +69,7 @@ def erase(store: Store, chosen: Selection, *, deep: bool = False) -> Answer:
 def contents(store: Store) -> dict[str, Any]:
     """What the log says, in names rather than rows, but for its labels' numbers."""
     last = store.last_label()
-    names = {store.row_of(identity): identity for identity in IDS}
+    names = {store.known(identity).row: identity for identity in IDS}
     return {
         "events": [(names[e.row], e.previous, e.label)
                    for e in store.labels_after(0, 1000) if e.row],
@@ -144,7 +144,7 @@ def fill(store: Store, name: str, count: int) -> dict[str, bytes]:
 def evict(store: Store, ids: list[str]) -> None:
     with store.transaction():
         for identity in ids:
-            row = store.row_of(identity)
+            row = store.known(identity).row
             assert row is not None
             store.remove_sample(row)
 
@@ -221,17 +221,17 @@ def test_growths_are_opened_again_from_where_they_drew(tmp_path: Path) -> None:
         write(store, [(identity, "ant") for identity in IDS])
         with store.transaction():
             for number, cursor in ((1, 2), (2, 4), (3, 8), (4, 16)):
-                store.open_growth(Growth(number, cursor, {}))
-                store.add_verdict(number, 1, {"accepted": number == 1})
-                store.close_growth(number)
-            assert store.repeat_growths(1, 5) == [3]
-            assert [growth.number for growth in store.open_growths()] == [3]
-            assert len(store.verdicts()) == 2
-            store.open_growth(Growth(4, 16, {}))
-            assert [growth.number for growth in store.open_growths()] == [3, 4]
-            store.set_growths_aside(1)
-            assert store.growths_set_aside() == {2, 3, 4}
-            assert store.repeat_growths(0, 5) == [1]
+                store.growths.open(Growth(number, cursor, {}))
+                store.growths.add_verdict(number, 1, {"accepted": number == 1})
+                store.growths.close(number)
+            assert store.growths.repeat(1, 5) == [3]
+            assert [growth.number for growth in store.growths.unfinished()] == [3]
+            assert len(store.growths.verdicts()) == 2
+            store.growths.open(Growth(4, 16, {}))
+            assert [growth.number for growth in store.growths.unfinished()] == [3, 4]
+            store.growths.roll_back(1)
+            assert store.growths.rolled_back() == {2, 3, 4}
+            assert store.growths.repeat(0, 5) == [1]
 
 
 def test_a_log_of_the_first_version_is_carried_over(tmp_path: Path) -> None:

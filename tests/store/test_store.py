@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support.samples import sample
 
 from edgecc.protocol.messages import Inbound, Label
-from edgecc.store.reader import Growth
+from edgecc.store.growth_log import Growth
 from edgecc.store.writer import QUARANTINE_BYTES, QUARANTINE_ROWS, Recorded, Store
 
 IDS = [f"s{i}" for i in range(6)]
@@ -80,7 +80,7 @@ class Log(RuleBasedStateMachine):
 
     @rule(identity=names)
     def remove(self, identity: str) -> None:
-        row = self.store.row_of(identity)
+        row = self.store.known(identity).row
         assert row == (self.rows[identity] if identity in self.kept else None)
         if row is not None:
             with self.store.transaction():
@@ -231,14 +231,14 @@ def test_the_outbox_is_first_in_first_out_and_never_uses_a_number_twice(store: S
 
 def test_growths_and_verdicts_are_written_once(store: Store) -> None:
     with store.transaction():
-        store.open_growth(Growth(1, 20, {"epochs": 1.0}))
-        store.open_growth(Growth(1, 99, {"epochs": 9.0}))
-        store.open_growth(Growth(2, 40, {}))
-        assert store.add_verdict(1, 1, {"accepted": True})
-        assert not store.add_verdict(1, 1, {"accepted": False})
-        store.close_growth(2)
-    assert store.open_growths() == [Growth(1, 20, {"epochs": 1.0})]
-    assert store.verdicts() == [{"accepted": True}]
+        store.growths.open(Growth(1, 20, {"epochs": 1.0}))
+        store.growths.open(Growth(1, 99, {"epochs": 9.0}))
+        store.growths.open(Growth(2, 40, {}))
+        assert store.growths.add_verdict(1, 1, {"accepted": True})
+        assert not store.growths.add_verdict(1, 1, {"accepted": False})
+        store.growths.close(2)
+    assert store.growths.unfinished() == [Growth(1, 20, {"epochs": 1.0})]
+    assert store.growths.verdicts() == [{"accepted": True}]
 
 
 def test_a_sample_at_a_time_writes_little_to_disk(store: Store, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def evict(daemon: Daemon, ids: Ids) -> None:
     daemon.parts.serving.snapshot()
     with daemon.store.transaction():
         for identity in ids:
-            row = daemon.store.row_of(identity)
+            row = daemon.store.known(identity).row
             assert row is not None
             daemon.store.remove_sample(row)
 

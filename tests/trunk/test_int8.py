@@ -20,7 +20,7 @@ from edgecc.learn.methods.base import Method
 from edgecc.learn.network import Network
 from edgecc.plan.plan import BlockSize, Plan
 from edgecc.protocol.sample import Input
-from edgecc.store.reader import Growth
+from edgecc.store.growth_log import Growth
 from edgecc.training.dataset import Maps, Rows
 from edgecc.training.growth import Grower
 from edgecc.training.recipe import Recipe

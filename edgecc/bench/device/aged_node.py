@@ -31,7 +31,8 @@ from edgecc.serving.predictor import Prediction, Predictor
 from edgecc.serving.serving import Serving
 from edgecc.serving.stems import Stems
 from edgecc.store import meta
-from edgecc.store.reader import Growth, Reader
+from edgecc.store.growth_log import Growth
+from edgecc.store.reader import Reader
 from edgecc.store.writer import Store
 from edgecc.training.dataset import Rows
 from edgecc.training.growth import Grower

@@ -26,7 +26,7 @@ from edgecc.learn.geometry import pool_window
 from edgecc.learn.readout import scores, to_integers
 from edgecc.plan import planner
 from edgecc.protocol.sample import Input
-from edgecc.store.reader import Growth
+from edgecc.store.growth_log import Growth
 from edgecc.training.dataset import Rows
 from edgecc.training.evaluation import evaluate
 from edgecc.training.growth import Grower

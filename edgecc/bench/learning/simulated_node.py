@@ -27,7 +27,7 @@ from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input, Sample
 from edgecc.serving.predictor import Predictor, ridge_strength
-from edgecc.store.reader import Growth
+from edgecc.store.growth_log import Growth
 from edgecc.store.writer import HELD_OUT_IN
 from edgecc.training.dataset import Rows
 from edgecc.training.evaluation import Evaluation, evaluate

@@ -16,7 +16,8 @@ from edgecc.checkpoint.keyring import Keys
 from edgecc.config.schema import Config
 from edgecc.learn.readout import scores, to_integers
 from edgecc.plan.plan import Plan
-from edgecc.store.reader import Growth, Reader
+from edgecc.store.growth_log import Growth
+from edgecc.store.reader import Reader
 from edgecc.training.dataset import Rows
 from edgecc.training.growth import Grower
 from edgecc.trunk.interpreter import Interpreter

@@ -24,7 +24,7 @@ from edgecc.plan import planner
 from edgecc.plan.plan import BlockSize, Plan
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
-from edgecc.store.reader import Growth
+from edgecc.store.growth_log import Growth
 from edgecc.training import growth as growing
 from edgecc.training.dataset import Rows
 from edgecc.training.growth import Grower

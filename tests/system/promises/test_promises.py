@@ -21,7 +21,8 @@ from support.peer import Peer
 
 from edgecc.capture.open import open_items
 from edgecc.config.schema import Mqtt
-from edgecc.mqtt.connection import Connected, Event, Link, Subscribed
+from edgecc.mqtt.connection import Link
+from edgecc.mqtt.connection_events import Connected, Event, Subscribed
 from edgecc.mqtt.local_broker import Mosquitto, find_mosquitto, free_port
 from edgecc.protocol.messages import Inbound
 from edgecc.store.writer import Store

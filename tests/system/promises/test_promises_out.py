@@ -14,7 +14,8 @@ from support.mqtt_relay import PUBLISH, Relay
 from support.peer import BRIEF, Peer
 
 from edgecc.config.schema import Mqtt
-from edgecc.mqtt.connection import Connected, Link, Published
+from edgecc.mqtt.connection import Link
+from edgecc.mqtt.connection_events import Connected, Published
 from edgecc.mqtt.outbox import Outbox
 from edgecc.store.writer import Store
 

@@ -14,7 +14,8 @@ from support.live_node import MakeNode, Node
 from support.patience import APART, accept, run_command, until
 
 from edgecc.config.schema import Mqtt
-from edgecc.mqtt.connection import Disconnected, Link
+from edgecc.mqtt.connection import Link
+from edgecc.mqtt.connection_events import Disconnected
 
 
 def test_p07_the_watchdog_is_fed_while_everything_moves(node: Node, systemd: Systemd) -> None:
