@@ -52,7 +52,7 @@ def _outcome(receipt: dict[str, Any], source: str) -> str:
         "stored": f"{sample_id} is {label}",
         "duplicate": f"{sample_id} already was {label}",
         "pending": f"no sample {sample_id} yet; the label waits for it",
-        "aside": f"{sample_id}: label kept, but not learnt: {source} is a distrusted source",
+        "distrusted": f"{sample_id}: label kept, but not learnt: {source} is a distrusted source",
     }.get(receipt["status"], f"{sample_id}: {receipt.get('reason')}")
 
 
@@ -74,13 +74,13 @@ def _show_sources(config: Config, as_json: bool) -> None:
         f"{row['source']:16} {'distrusted' if row['distrusted'] else 'trusted'}"
         f"{' by hand' if row['by_hand'] else ''}  {row['misses']} of {row['labels']} labels "
         f"differ from the prediction; of {row['compared']} compared {row['missed']}, "
-        f"{row['expected']:.0f} expected; {row['aside']} set aside" for row in rows), as_json)
+        f"{row['expected']:.0f} expected; {row['not_learnt']} not learnt" for row in rows), as_json)
 
 
 @sources.command()
 @click.argument("source")
 def trust(source: str) -> None:
-    """Learn SOURCE's labels from now on, and those set aside, whatever the figures say."""
+    """Learn SOURCE's labels from now on, and those it gave before, whatever the figures say."""
     _decide(source, trusted=True)
 
 

@@ -33,7 +33,7 @@ Receipt = dict[str, Any]
 Kept = tuple[int, float, Inbound]  # a message in quarantine: its number, and when it arrived
 
 _BESIDE = 512  # bytes of a packet beside its receipts
-_ASIDE = "the source is distrusted: its label is kept, and not learnt"
+_DISTRUSTED = "the source is distrusted: its label is kept, but not learnt"
 _UNLEARNT = "this sample was unlearnt"
 
 
@@ -110,10 +110,10 @@ class Committer:
 
     def _add_sample(self, item: Predicted, changes: Changes) -> Receipt:
         sample, prediction = item.sample, item.prediction
-        aside = sample.label is not None and self.monitor.distrusts(sample.source)
+        distrusted = sample.label is not None and self.monitor.distrusts(sample.source)
         recorded = self.store.record(
             sample, None if prediction is None else (prediction.label, item.body),
-            None if aside else sample.label)
+            None if distrusted else sample.label)
         if not recorded.new:
             body = recorded.row and self.store.prediction(recorded.row)
             if body:
@@ -125,9 +125,9 @@ class Committer:
         if recorded.labelled is not None:
             self._score(recorded.labelled, sample.source, item, changes)
         receipt = {"id": sample.id, "status": "stored"}
-        if aside:
+        if distrusted:
             self.store.distrusted.keep(recorded.row, sample.source, sample.label)
-            receipt["reason"] = _ASIDE
+            receipt["reason"] = _DISTRUSTED
         if recorded.waiting is not None:
             self._add_waiting(recorded.waiting, recorded.row, item, changes)
         return receipt
@@ -152,7 +152,7 @@ class Committer:
             return receipt | {"status": "rejected", "reason": _UNLEARNT}
         if known.row is not None and self.monitor.distrusts(label.source):
             self.store.distrusted.keep(known.row, label.source, label.label)
-            return receipt | {"status": "aside", "reason": _ASIDE}
+            return receipt | {"status": "distrusted", "reason": _DISTRUSTED}
         labelled = self.store.add_label(label, known)
         if labelled is not None:
             self._score(labelled, label.source, None, changes)

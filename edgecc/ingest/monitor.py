@@ -1,7 +1,7 @@
-"""Keeps an eye on the stream: sources whose labels cannot be trusted, and drift.
+"""Watches the label stream for sources whose labels cannot be trusted, and for drift.
 
 Its state is a function of the scored labels in the order of the log and of what operators decided.
-It is saved in the transaction that logs them: no crash comes between.
+It is saved in the transaction that logs them, so that both survive a crash or neither does.
 """
 
 from collections.abc import Callable
@@ -64,14 +64,14 @@ class Monitor:
     # --- what operators ask ---
 
     def report(self) -> list[dict[str, Any]]:
-        aside = self._store.distrusted.counts()
-        return [one | {"aside": aside.get(one["source"], 0)} for one in self.trust.report()]
+        kept = self._store.distrusted.counts()
+        return [one | {"not_learnt": kept.get(one["source"], 0)} for one in self.trust.report()]
 
     def decide(self, source: str, *, trusted: bool) -> None:
-        """By hand, and until decided otherwise; durable once it returns."""
+        """Trust or distrust `source` by hand, until decided otherwise; durable once it returns."""
         with self._store.transaction():
             if trusted:
-                self._pardon(source)
+                self._trust_again(source)
             elif not self.trust.distrusts(source):
                 self._distrust(source, by_hand=True)
             self._changed = True
@@ -81,21 +81,22 @@ class Monitor:
         figures = next((one for one in self.report() if one["source"] == source), {})
         self.trust.decide(source, distrusted=True, by_hand=by_hand)
         before = self._store.last_label()
-        taken = self._store.distrusted.set_aside(source, self.trust.distrusted)
+        retracted = self._store.distrusted.retract(source, self.trust.distrusted)
         self._open_growths(before)
         self._say("source-distrusted", "warning", figures | {
-            "source": source, "distrusted": True, "by_hand": by_hand, "aside": taken.labels,
-            "replaced": taken.replaced, "evicted": taken.evicted, "label": before,
+            "source": source, "distrusted": True, "by_hand": by_hand,
+            "not_learnt": retracted.labels, "replaced": retracted.replaced,
+            "evicted": retracted.evicted, "label": before,
         })
 
-    def _pardon(self, source: str) -> None:
+    def _trust_again(self, source: str) -> None:
         self.trust.decide(source, distrusted=False, by_hand=True)
         before = self._store.last_label()
-        given = self._store.distrusted.give_back(source)
+        restored = self._store.distrusted.restore(source)
         self._open_growths(before)
-        self._say("source-trusted", "info", {"source": source, "labels": given, "label": before})
+        self._say("source-trusted", "info", {"source": source, "labels": restored, "label": before})
 
     def _open_growths(self, before: int) -> None:
-        """Those due at the labels just logged."""
+        """Open the growths that are due at the labels after `before`."""
         for seq in range(before + 1, self._store.last_label() + 1):
             open_growth(self._store, self._config, seq)

@@ -90,9 +90,9 @@ class Quotas:
         return token
 
     def returned(self, token: str) -> bool:
-        """Everything sent before this mark is taken in: what is left over of a bucket overflows.
+        """Everything sent before this mark is taken in: buckets lose what is above their brim.
 
-        False where the token is no mark.
+        False where the token is not of a mark.
         """
         if token not in self._marks:
             return False

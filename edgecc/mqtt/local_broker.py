@@ -100,7 +100,7 @@ class Mosquitto:
 
 
 class Embedded:
-    """rumqttd out of the package iotcore, for where there is no mosquitto."""
+    """rumqttd from the package iotcore, where mosquitto is not installed."""
 
     name = "embedded"
 

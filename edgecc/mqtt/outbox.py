@@ -1,8 +1,8 @@
 """What leaves the node: durable messages until the broker has them, the rest oldest dropped first.
 
-Receipts and events wait in the store until a PUBACK that is no failure. What the node says of
-itself, retained, waits in memory, the newest of each topic. Predictions, answers and chunks wait
-there too, bounded. None goes beyond the broker's window, nor is larger than it takes.
+Receipts and events wait in the store until a PUBACK without an error. Retained messages about the
+node wait in memory, the newest of each topic; so do predictions, answers and chunks, of which the
+oldest are dropped. Never more is in flight than the broker's window, nor larger than it takes.
 """
 
 from collections import deque

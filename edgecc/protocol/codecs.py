@@ -31,7 +31,7 @@ def from_json(payload: bytes) -> Any:
     try:
         value = json.loads(payload.decode())
         if b"\\" in payload:
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is not text
         return value
     except (ValueError, RecursionError) as error:
         raise MessageError(f"payload is not JSON: {error}") from error

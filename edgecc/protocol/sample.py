@@ -113,10 +113,10 @@ def from_json(value: Any) -> Array:
     try:
         array = np.array(value, object)  # one long text must not set the size of every entry
         if not set(map(type, array.flat)) <= {int, float}:
-            raise MessageError("JSON is no array of numbers; expected [..] or {channel: [..]}")
+            raise MessageError("JSON is not an array of numbers; expected [..] or {channel: [..]}")
         return array.astype(np.float64)
     except (ValueError, OverflowError) as error:
-        raise MessageError(f"JSON is no regular array of numbers: {error}") from error
+        raise MessageError(f"JSON is a ragged array: {error}") from error
 
 
 def _sniff(payload: bytes) -> str:

@@ -73,6 +73,6 @@ def since_seconds(text: str) -> float:
             datetime.fromisoformat(text).timestamp())
     except (ValueError, OverflowError) as error:
         raise ConfigError(
-            f"--since {text!r} is no time: 2025-01-31, '2025-01-31 18:30', 3h, 2d, or seconds "
+            f"--since {text!r} is not a time: 2025-01-31, '2025-01-31 18:30', 3h, 2d, or seconds "
             "since 1970"
         ) from error

@@ -106,7 +106,7 @@ MIGRATIONS = [
     ALTER TABLE label ADD COLUMN mid INTEGER;  -- packet id of the message that brought it
     """,
     """
-    -- What would otherwise be counted, or written whole, over and over: how many labels found
+    -- What would otherwise be counted, or written whole, over and over: how many labels proved
     -- their predictions right, kept by the triggers; and lately whose labels of a class did not.
     CREATE TABLE scored (right INTEGER NOT NULL, labels INTEGER NOT NULL);
     INSERT INTO scored SELECT COALESCE(SUM(hit), 0), COUNT(hit) FROM label;
@@ -126,5 +126,8 @@ MIGRATIONS = [
     -- What was learnt is never forgotten: its `at` is infinite, and only the others are looked at.
     UPDATE gone SET at = 9e999 WHERE EXISTS (SELECT 1 FROM label l WHERE l.row = gone.row);
     CREATE INDEX gone_at ON gone (at) WHERE mark IS NULL;
+    """,
+    """
+    ALTER TABLE aside RENAME TO distrusted;
     """,
 ]

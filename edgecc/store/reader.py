@@ -183,7 +183,7 @@ class Reader:
         """Every label that was ever given to a sample, or waits for one."""
         rows = self._db.execute(
             "SELECT label FROM usage WHERE label != '' UNION "
-            "SELECT label FROM pending WHERE label NOT NULL UNION SELECT label FROM aside")
+            "SELECT label FROM pending WHERE label NOT NULL UNION SELECT label FROM distrusted")
         return {label for (label,) in rows}
 
     def hits(self, limit: int) -> list[int]:

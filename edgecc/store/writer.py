@@ -45,7 +45,7 @@ class Labelled(NamedTuple):
 
 @dataclass(frozen=True)
 class Recorded:
-    row: int | None  # None for a duplicate that is no longer here
+    row: int | None  # None for a duplicate whose sample was evicted or erased
     new: bool  # False for a duplicate
     labelled: Labelled | None = None
     waiting: Label | None = None  # a label that arrived before its sample, and is due now

@@ -178,7 +178,7 @@ COUNT = struct.pack(">H", len(COLLIDING))
     (b"[" * MIB, None, "not JSON"),
     (b'{"a":' * 200_000, None, "not JSON"),
     (b"[" + b"[]," * 300_000 + b"[]]", None, "no real numbers"),
-    (b"[" + b"{}," * 300_000 + b"{}]", None, "no array of numbers"),
+    (b"[" + b"{}," * 300_000 + b"{}]", None, "not an array of numbers"),
     (b"[" + b"1," * 500_000 + b"1]", None, "does not fit"),
     (b"[" + b"9" * MIB + b"]", None, "not JSON"),
     (b"\x81" * MIB, "application/cbor", "nesting depth"),

@@ -1,4 +1,4 @@
-"""What is no sample, label, command or request: a MessageError, and never anything else."""
+"""Whatever is not a sample, label, command or request is a MessageError, never another error."""
 
 import copy
 import io
@@ -64,9 +64,9 @@ class Trap:
     (huge_png(50_000), None, "cannot be decoded"),
     (huge_png(9_000), None, "9000x9000 is over input.max_pixels"),
     (to_json(WINDOW), "application/json", r"does not fit"),
-    (b'[["a"]]', None, "no array of numbers"),
-    (b"[true, false]", None, "no array of numbers"),
-    (b"[[1, 2], [3]]", None, "no array of numbers"),
+    (b'[["a"]]', None, "not an array of numbers"),
+    (b"[true, false]", None, "not an array of numbers"),
+    (b"[[1, 2], [3]]", None, "ragged array"),
     (b"[NaN]", None, r"does not fit"),
     (b"[[]]", None, "no real numbers"),
     (b"[" * 100_000, None, "not JSON"),
@@ -107,7 +107,7 @@ def test_a_bad_window_is_refused(payload: bytes) -> None:
 def test_one_long_text_does_not_set_the_size_of_every_entry() -> None:
     payload = to_json(["a" * 100_000, *[""] * 1000])
     tracemalloc.start()
-    with pytest.raises(MessageError, match="no array of numbers"):
+    with pytest.raises(MessageError, match="not an array of numbers"):
         samples.decode(payload, None, SENSOR)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

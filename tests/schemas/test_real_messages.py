@@ -104,13 +104,13 @@ def run(node: Node, *arguments: str) -> None:
 
 
 def lie(node: Node, digits: Digits) -> None:
-    """Every label means another class than before; and a source is set aside."""
+    """Every label means another class than before; and a source is distrusted."""
     images, labels = digits
     node.receipt(node.stream(images[200:500], labels[200:500], "right")[-1])
     node.stream(images[500:700], (labels[500:700] + 1) % 10, "wrong")
     happened(node, "drift")
     run(node, "sources", "distrust", "mallory")
-    assert node.label("right-1", "5", source="mallory")["status"] == "aside"
+    assert node.label("right-1", "5", source="mallory")["status"] == "distrusted"
     run(node, "sources", "trust", "mallory")
 
 

@@ -1,4 +1,4 @@
-"""Streams as they are: sources that lie, imbalance, floods; what is set aside and accounted for."""
+"""Streams as they are: sources that lie, imbalance, floods; what is not learnt, and counted."""
 
 import json
 import time
@@ -33,8 +33,9 @@ def wrong(label: int, draw: np.random.Generator) -> int:
 
 
 def await_labels(node: Node, count: int) -> None:
-    """So many labels are in its log, standing or set aside."""
-    known = "SELECT (SELECT COUNT(*) FROM sample WHERE label IS NOT NULL) + COUNT(*) FROM aside"
+    """So many labels are in its log, learnt or not."""
+    known = ("SELECT (SELECT COUNT(*) FROM sample WHERE label IS NOT NULL) + COUNT(*) "
+             "FROM distrusted")
     until(lambda: node.rows(known) == [(count,)],
           lambda: f"not {count} labels but {node.rows(known)}")
 
@@ -63,25 +64,26 @@ def test_a_source_that_lies_is_named_and_unlearnt_and_the_honest_ones_are_not(
     await_labels(node, 1200)
     standing = node.rows("SELECT COUNT(*) FROM sample WHERE label IS NOT NULL")[0][0]
     assert standing == 900
-    assert node.rows("SELECT source, COUNT(*) FROM aside GROUP BY source") == [("mallory", 300)]
+    assert node.rows("SELECT DISTINCT source FROM distrusted") == [("mallory",)]
+    assert node.rows("SELECT COUNT(*) FROM distrusted") == [(300,)]
     assert events(node, "source-distrusted") == [said]
     receipt = node.label("s1", "7", source="mallory")
-    assert receipt["status"] == "aside"
+    assert receipt["status"] == "distrusted"
     assert "distrusted" in receipt["reason"]
 
     node.kill()  # what was decided outlives a crash
     node.start()
-    assert node.label("s2", "7", source="mallory")["status"] == "aside"
+    assert node.label("s2", "7", source="mallory")["status"] == "distrusted"
     done = node.run("sources", "--json")
     assert done.returncode == 0, done.stderr
     listed = json.loads(done.stdout)
     assert [one["source"] for one in listed if one["distrusted"]] == ["mallory"]
-    assert {one["source"]: one["aside"] for one in listed}["mallory"] == 302
+    assert {one["source"]: one["not_learnt"] for one in listed}["mallory"] == 302
 
     assert node.run("sources", "trust", "mallory").returncode == 0
     known = node.rows("SELECT COUNT(*) FROM sample WHERE label IS NOT NULL")[0][0]
     assert known == 1200
-    assert node.rows("SELECT COUNT(*) FROM aside") == [(0,)]
+    assert node.rows("SELECT COUNT(*) FROM distrusted") == [(0,)]
     teach(node, digits, range(1200, 1240), liar="mallory")
     await_health(node, lambda said: said["log"]["samples"] >= 1240 and not said["lag"])
     assert node.rows("SELECT COUNT(*) FROM sample WHERE label IS NOT NULL")[0][0] == 1240
@@ -106,7 +108,7 @@ def test_a_source_distrusted_by_hand_leaves_the_readout_as_if_it_had_never_label
     without.send(npy(images[80]), id="s80", label=str(labels[80]), source="anna")
     assert with_mallory.run("sources", "distrust", "mallory").returncode == 0
     said = events(with_mallory, "source-distrusted")[0]
-    assert (said["aside"], said["replaced"], said["by_hand"]) == (21, 1, True)
+    assert (said["not_learnt"], said["replaced"], said["by_hand"]) == (21, 1, True)
     for n in range(100, 110):
         got, wanted = with_mallory.ask(images[n]), without.ask(images[n])
         assert got["top"] == wanted["top"]
