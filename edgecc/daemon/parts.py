@@ -40,7 +40,7 @@ class Parts:
         self.prequential = Prequential(right=right, total=total, newest=store.hits(WINDOW))
         self.monitor = Monitor(config, store, node.events.record)
         self.quotas = Quotas(
-            config.sources, kept_for=config.mqtt.session_expiry, state=store.meta(meta.ADMISSION))
+            config.sources, kept_for=config.mqtt.session_expiry, state=store.meta(meta.QUOTAS))
         self.ingest = Ingest(
             config, link, store, node.outbox, node.serving, self.prequential, self.monitor,
             Unknown(config.unknown.rate),
@@ -75,7 +75,7 @@ class Parts:
             readout=0 if predictor is None else predictor.cursor, lag=serving.lag,
             classes=[] if predictor is None else predictor.readout.classes,
             log=store.counts(), acked=self.ingest.acked, taken=dict(self.ingest.taken),
-            refused=dict(self.quotas.refused), distrusted=self.monitor.distrusted,
+            refused=dict(self.quotas.refused), distrusted=self.monitor.trust.distrusted,
             prequential=self.prequential.accuracies(),
             growths_open=len(store.growths.unfinished()), swapping=serving.successor is not None,
             unlearning=store.requests.busy, paused=governor.stopped,

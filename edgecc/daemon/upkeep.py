@@ -37,7 +37,7 @@ class Upkeep:
             with store.transaction():
                 outbox.settle()
         if outbox.denied and self._due("retry", _RETRY):
-            outbox.again()
+            outbox.retry_refused()
         if outbox.window and self._due("health", Status.HEALTH_EVERY):
             self._health()
         if self._quotas.limits and outbox.window and self._due("mark", _MARK):

@@ -39,7 +39,7 @@ _UNLEARNT = "this sample was unlearnt"
 
 @dataclass(frozen=True)
 class Predicted:
-    """A sample and what the node thought of it before knowing its label."""
+    """A sample and its prediction, made before its label was known."""
 
     sample: Sample
     features: Features | None = None
@@ -49,7 +49,7 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Changes:
-    """What a batch has changed, for those who are told once it is committed."""
+    """What a batch has changed: published and learnt once it is committed."""
 
     receipts: dict[str, list[Receipt]] = field(default_factory=lambda: defaultdict(list))
     predictions: list[tuple[str, bytes]] = field(default_factory=list)  # source and body
@@ -69,9 +69,9 @@ class Committer:
     quotas: Quotas
 
     def commit(self, items: Iterable[Any], *, out_of: Iterable[Kept] = ()) -> Changes:
-        """Everything that `items` change, in one transaction; out_of: quarantine, where they were.
+        """Commit everything that `items` change, in one transaction.
 
-        Those that are understood now leave quarantine with it.
+        out_of: the quarantined messages they were decoded from; those accepted now leave it.
         """
         changes = Changes()
         with self.store.transaction():
@@ -85,13 +85,13 @@ class Committer:
                 self.store.trim_quarantine()
             self.monitor.save()
             if self.quotas.limits:
-                self.store.set_meta(meta.ADMISSION, self.quotas.state())
+                self.store.set_meta(meta.QUOTAS, self.quotas.state())
             self._put_receipts(changes)
             self.outbox.settle()
         return changes
 
     def note_right(self, generation: int, distance: float) -> None:
-        """How far out right predictions of the serving generation lie, to know what is further."""
+        """Note the distance of a right prediction: samples far beyond such are unknown."""
         if generation == self.serving.number:
             self.unknown.note(generation, distance)
 
@@ -110,7 +110,7 @@ class Committer:
 
     def _add_sample(self, item: Predicted, changes: Changes) -> Receipt:
         sample, prediction = item.sample, item.prediction
-        distrusted = sample.label is not None and self.monitor.distrusts(sample.source)
+        distrusted = sample.label is not None and self.monitor.trust.distrusts(sample.source)
         recorded = self.store.record(
             sample, None if prediction is None else (prediction.label, item.body),
             None if distrusted else sample.label)
@@ -134,7 +134,7 @@ class Committer:
 
     def _add_waiting(self, label: Label, row: int, item: Predicted, changes: Changes) -> None:
         """A label that arrived before its sample."""
-        if self.monitor.distrusts(label.source):
+        if self.monitor.trust.distrusts(label.source):
             self.store.distrusted.keep(row, label.source, label.label)
         elif (labelled := self.store.add_label(label)) is not None:
             self._score(labelled, label.source, item, changes)
@@ -150,7 +150,7 @@ class Committer:
                               "label": None}
         if known.unlearnt:
             return receipt | {"status": "rejected", "reason": _UNLEARNT}
-        if known.row is not None and self.monitor.distrusts(label.source):
+        if known.row is not None and self.monitor.trust.distrusts(label.source):
             self.store.distrusted.keep(known.row, label.source, label.label)
             return receipt | {"status": "distrusted", "reason": _DISTRUSTED}
         labelled = self.store.add_label(label, known)
@@ -165,7 +165,7 @@ class Committer:
     def _score(
         self, labelled: Labelled, source: str, item: Predicted | None, changes: Changes
     ) -> None:
-        """A label is in the log: test the prediction made before it. item: its sample, at hand."""
+        """Score the prediction made before this label. item: its sample, if in this batch."""
         event, hit = labelled
         changes.labels.append((event, None if item is None else item.features))
         open_growth(self.store, self.config, event.seq)
@@ -191,8 +191,8 @@ class Committer:
         return names | {"status": "rejected", "reason": item.reason}
 
     def _ask_to_unlearn(self, command: Command) -> None:
-        """Durable before its ack: what was asked to be unlearnt is, whatever is killed."""
-        with suppress(MessageError):  # the answer names what is wrong with it
+        """Log the request before its ack, so that a crash does not lose it."""
+        with suppress(MessageError):  # `Commands` answers what is wrong with it
             if not command.args.get("preview") and parse(command.args):
                 self.store.requests.ask(command.id, asked_by(command))
 
@@ -203,7 +203,7 @@ class Committer:
 
 
 def _packed(receipts: list[Receipt], limit: int | None) -> list[bytes]:
-    """Receipts as JSON, in as many messages as the broker's largest packet asks for."""
+    """Receipts as JSON, in as many messages as the broker's packet limit needs."""
     payload, half = to_json(receipts), len(receipts) // 2
     if limit is None or len(payload) <= limit - _BESIDE or not half:
         return [payload]

@@ -28,16 +28,7 @@ class Monitor:
         self._adwin = Adwin(delta=config.drift.delta, state=store.meta(meta.DRIFT))
         self._changed = False
 
-    @property
-    def distrusted(self) -> list[str]:
-        """Sources whose labels are not learnt."""
-        return self.trust.distrusted
-
     # --- inside the transaction of a batch ---
-
-    def distrusts(self, source: str) -> bool:
-        """True for a source whose labels are kept and not learnt."""
-        return self.trust.distrusts(source)
 
     def scored(self, source: str, event: LabelEvent, hit: bool) -> None:
         """A label was logged whose sample had been predicted."""

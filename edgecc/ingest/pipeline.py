@@ -55,7 +55,7 @@ class Ingest:
             self.unknown, self.quotas)
 
     def count_on(self, before: "Ingest") -> None:
-        """Go on from the counters of the ingest that this one replaces."""
+        """Take over the counters of the ingest that this one replaces."""
         self.acked, self.taken = before.acked, before.taken
 
     def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Chunk | Canary]:
@@ -66,18 +66,18 @@ class Ingest:
         items = self._predict([self._decoder.decode(message) for message in messages])
         changes = self._committer.commit(items)
         self._ack(messages, items)
-        self._tell(changes)
+        self._announce(changes)
         return [item for item in items
                 if isinstance(item, Command | ChunkRequest | Chunk | Canary)]
 
     def retry(self, kept: list[Kept]) -> list[dict[str, Any]]:
-        """Take in messages from quarantine once more; what became of each, by its number there.
+        """Take in messages from quarantine again; what became of each, by its number there.
 
-        In one transaction with what is stored they leave it; those still bad stay, with the reason
-        that they have now.
+        Those accepted leave quarantine in the transaction that stores them; the others stay, with
+        the reason of this attempt.
         """
         items = self._predict([self._decoder.decode_again(*one) for one in kept])
-        self._tell(self._committer.commit(items, out_of=kept))
+        self._announce(self._committer.commit(items, out_of=kept))
         return [{"seq": seq, "status": "rejected" if isinstance(item, Rejected) else "taken",
                  "reason": item.reason if isinstance(item, Rejected) else None}
                 for (seq, _, _), item in zip(kept, items, strict=True)]
@@ -113,7 +113,7 @@ class Ingest:
             self.acked += sent and isinstance(item, Predicted | Rejected)
         messages.clear()
 
-    def _tell(self, changes: Changes) -> None:
+    def _announce(self, changes: Changes) -> None:
         self.taken.update(_outcome(one) for many in changes.receipts.values() for one in many)
         self._publish(changes.predictions)
         self._learn(changes)

@@ -89,6 +89,7 @@ class SourceTrust:
             self._changed.update(self._recent)
 
     def distrusts(self, source: str) -> bool:
+        """True where labels of `source` are kept, but not learnt."""
         return source in self.standings and self.standings[source].distrusted
 
     @property

@@ -25,13 +25,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edgecc.config.schema import Mqtt
 from edgecc.mqtt import tls
 from edgecc.mqtt.backoff import Backoff
-from edgecc.mqtt.connection_events import (
-    Connected,
-    Disconnected,
-    Event,
-    Published,
-    Subscribed,
-)
+from edgecc.mqtt.connection_events import Connected, Disconnected, Event, Published, Subscribed
 from edgecc.mqtt.paho_client import PahoClient
 from edgecc.protocol.messages import Inbound
 
@@ -64,9 +58,9 @@ class Link:
         self._messages: deque[Inbound] = deque()
         self._stopping = threading.Event()
         self._changing = threading.Lock()  # held while `connection` changes or an ack is queued
-        self.connection = self._greeted = 0  # the newest, and the newest that the broker answered
+        self.connection = self._answered = 0  # the newest, and the newest that the broker answered
         self.dropped = 0  # QoS 0 messages that arrived faster than they were taken
-        self.rounds = 0  # of the network thread: while it lives and moves, there are more
+        self.rounds = 0  # of the network thread; it hangs where they do not increase
         self._received, self._acked = 0, 0  # bytes
         self._connected_at: float | None = None
         self._asked: deque[list[str]] = deque()  # filters of subscriptions not yet answered
@@ -94,7 +88,7 @@ class Link:
         self._thread.start()
 
     def take(self, limit: int, timeout: float) -> list[Event]:
-        """Up to `limit` messages, after all else; waits `timeout` seconds for the first."""
+        """All connection events, then up to `limit` messages; waits `timeout` seconds for one."""
         events: list[Event] = []
         with suppress(queue.Empty):
             first = self._events.get(block=not self._messages and timeout > 0, timeout=timeout)
@@ -126,9 +120,9 @@ class Link:
         return mid
 
     def ack(self, message: Inbound) -> bool:
-        """It has been dealt with; True where a PUBACK was handed over.
+        """Note that `message` is dealt with; True where a PUBACK was queued for it.
 
-        That is at QoS 1 and on the connection it came by.
+        That is at QoS 1, and on the connection that it came by.
         """
         self._acked += len(message.payload)
         with self._changing:
@@ -215,9 +209,9 @@ class Link:
     def _on_connect(
         self, _client: Client, _user: Any, flags: Any, reason: ReasonCode, broker: Any
     ) -> None:
-        self._greeted = self.connection
+        self._answered = self.connection
         if reason.is_failure:
-            self._say_lost(reason)
+            self._report_lost(reason)
             return
         self._connected_at = time.monotonic()
         self._asked.clear()
@@ -231,13 +225,13 @@ class Link:
         self, _client: Client, _user: Any, flags: Any, reason: ReasonCode, _properties: Any
     ) -> None:
         if flags.is_disconnect_packet_from_server:
-            self._say_lost(reason)
-        elif self._settings.tls and self._greeted != self.connection:
+            self._report_lost(reason)
+        elif self._settings.tls and self._answered != self.connection:
             self._events.put(tls.ask_why(self._settings, str(reason)))
         else:
             self._events.put(Disconnected("the connection was lost"))
 
-    def _say_lost(self, reason: ReasonCode) -> None:
+    def _report_lost(self, reason: ReasonCode) -> None:
         code = reason.value
         meaning = ": another client uses this id" if code == _SESSION_TAKEN_OVER else ""
         if code == _PACKET_TOO_LARGE:  # paho would send it again for ever

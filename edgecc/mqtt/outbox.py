@@ -20,7 +20,7 @@ _AHEAD = 256  # messages handed to the link, which sends them as the window allo
 _AHEAD_BYTES = 2 * 2**20
 _MAX_TOPIC = 1024  # bytes
 _BESIDE = 32  # bytes of a PUBLISH beside topic, payload and the values of its properties
-_VOLATILE, _PICTURE = 0, -1  # in place of a row
+_VOLATILE, _RETAINED = 0, -1  # in place of a row
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Outbox:
     limit: int | None = None  # bytes of a packet
     dropped: int = 0  # predictions, answers and chunks
     too_large: int = 0  # messages above the limit, never sent
+    denied: bool = False  # the broker refused a message that must arrive; see `retry_refused`
     _retained: dict[str, bytes] = field(default_factory=dict)  # by topic
     _refused: dict[str, bytes] = field(default_factory=dict)  # the same, denied by the broker
     _volatile: deque[Packet] = field(default_factory=deque)
     _in_flight: dict[int, Packet] = field(default_factory=dict)  # by packet id
     _sent: int = 0  # newest outbox row handed to the link
-    _denied: bool = False  # the broker refused a durable message
     _arrived: list[int] = field(default_factory=list)  # rows to delete at the next commit
     _bytes: int = 0  # of the volatile payloads
     _flying: int = 0  # bytes of the payloads in flight
@@ -64,7 +64,7 @@ class Outbox:
         self.store.put_outbox(topic, payload, retain=retain)
 
     def retain(self, topic: str, payload: bytes) -> None:
-        """What is true of the node now; only something newer on the same topic replaces it."""
+        """A retained message about the node; only a newer one on the same topic replaces it."""
         self._retained.pop(topic, None)
         self._refused.pop(topic, None)
         self._retained[topic] = payload
@@ -89,17 +89,16 @@ class Outbox:
         self.window = window
         self.limit = max_packet or self.limit
         self._take_back([self._in_flight.pop(mid) for mid in too_large if mid in self._in_flight])
-        self.again()
+        self.retry_refused()
 
     def disconnected(self) -> None:
         """paho sends again what was in flight, once it is connected."""
         self.window = 0
 
     def refused_as_too_large(self) -> int | None:
-        """The broker ended the connection over a packet; the largest in flight is above its limit
-        too.
+        """The broker ended the connection over a packet: assume it was the largest in flight.
 
-        The limit from now on; None where nothing was in flight.
+        Returns the limit from now on; None where nothing was in flight.
         """
         packets = sorted(self._in_flight.values(), key=lambda packet: packet.size)
         self._in_flight.clear()
@@ -116,11 +115,11 @@ class Outbox:
             if packet.row == _VOLATILE:
                 self._volatile.appendleft(packet)
                 self._bytes += len(packet.payload)
-            elif packet.row == _PICTURE:
+            elif packet.row == _RETAINED:
                 self._retained.setdefault(packet.topic, packet.payload)
 
     def published(self, event: Published) -> bool:
-        """Note a PUBACK; what was refused and must arrive waits for `again`. True for a success."""
+        """Note a PUBACK; refused durable messages wait for `retry_refused`. True for a success."""
         packet = self._in_flight.pop(event.mid, None)
         if packet is None:
             return event.failure is None
@@ -135,23 +134,18 @@ class Outbox:
         if packet.row == _VOLATILE:
             self.dropped += 1
             return
-        self._denied = True
-        if packet.row == _PICTURE and packet.topic not in self._retained:
+        self.denied = True
+        if packet.row == _RETAINED and packet.topic not in self._retained:
             self._refused[packet.topic] = packet.payload
 
-    @property
-    def denied(self) -> bool:
-        """True while something that must arrive has been refused by the broker."""
-        return self._denied
-
-    def again(self) -> None:
-        """Try once more what the broker refused."""
-        self._sent, self._denied = 0, False
+    def retry_refused(self) -> None:
+        """Send again what the broker refused."""
+        self._sent, self.denied = 0, False
         self._retained = self._refused | self._retained
         self._refused = {}
 
     def settle(self) -> None:
-        """Forget what has arrived; call inside a transaction of the store."""
+        """Delete from the store what has arrived; call inside a transaction of the store."""
         for row in self._arrived:
             self.store.drop_outbox(row)
         self._arrived.clear()
@@ -181,7 +175,7 @@ class Outbox:
                 self._arrived.append(row)
         while self._retained:
             topic, payload = next(iter(self._retained.items()))
-            packet = Packet(topic, payload, {"retain": True}, _PICTURE)
+            packet = Packet(topic, payload, {"retain": True}, _RETAINED)
             if not self._takes(packet):
                 return
             del self._retained[topic]

@@ -19,7 +19,7 @@ REMOVED_THROUGH = Key[int]("removed_through", -1)  # newest number ever removed:
 STEM = Key[str | None]("stem", None)  # the stem that was configured at the last start
 
 # labels
-RENUMBERED = Key[int]("epoch", 0)  # how often labels were renumbered, by `unlearn --deep`
+RENUMBERED = Key[int]("renumbered", 0)  # how often labels were renumbered, by `unlearn --deep`
 SNAPSHOT = Key[int]("snapshot", 0)  # newest label that the saved live readout knows
 MOVED = Key[int]("moved", 0)  # 1 once rows were moved within the file, and may have left copies
 
@@ -29,7 +29,7 @@ FILTERS = Key[str]("filters", "[]")  # that the broker's session has
 STEPS_DOWN = Key[str]("steps_down", "{}")  # steps down after deaths of memory, by plan
 SOURCES = Key[str | None]("sources", None)  # how far each source is trusted
 DRIFT = Key[str | None]("drift", None)  # the window of the drift detector
-ADMISSION = Key[str | None]("admission", None)  # what each source may still send
+QUOTAS = Key[str | None]("quotas", None)  # what each source may still send
 
 
 def scaled_on(count: int) -> Key[int]:

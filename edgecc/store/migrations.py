@@ -129,5 +129,7 @@ MIGRATIONS = [
     """,
     """
     ALTER TABLE aside RENAME TO distrusted;
+    UPDATE meta SET name = 'quotas' WHERE name = 'admission';
+    UPDATE meta SET name = 'renumbered' WHERE name = 'epoch';
     """,
 ]

@@ -21,8 +21,8 @@ def errors(rate: float, count: int, seed: int) -> list[bool]:
 
 
 def seen(adwin: Adwin, stream: list[bool]) -> list[tuple[int, Drift]]:
-    found = ((n, adwin.add(error)) for n, error in enumerate(stream))
-    return [(n, drift) for n, drift in found if drift is not None]
+    answers = ((n, adwin.add(error)) for n, error in enumerate(stream))
+    return [(n, drift) for n, drift in answers if drift is not None]
 
 
 def test_a_rise_from_15_to_35_percent_is_seen_within_400_labels() -> None:
@@ -87,20 +87,20 @@ def _growths(path: Path, drifts: range) -> list[tuple[int, int]]:
             open_growth(store, config, seq)
             if seq in drifts:
                 open_drift_growth(store, config, seq)
-    found = [(growth.number, growth.cursor) for growth in store.growths.unfinished()]
+    growths = [(growth.number, growth.cursor) for growth in store.growths.unfinished()]
     store.close()
-    return found
+    return growths
 
 
 @pytest.mark.parametrize("drifts", [range(0), range(1, 2101), range(150, 2101, 7)])
 def test_drift_opens_one_growth_at_most_between_two_scheduled_ones(
     tmp_path: Path, drifts: range
 ) -> None:
-    found = _growths(tmp_path / "log.sqlite", drifts)
-    assert [one for one in found if one[0] % 2] == [
+    growths = _growths(tmp_path / "log.sqlite", drifts)
+    assert [one for one in growths if one[0] % 2] == [
         (1, 100), (3, 200), (5, 400), (7, 800), (9, 1600)]
-    extra = [cursor for number, cursor in found if number % 2 == 0]
+    extra = [cursor for number, cursor in growths if number % 2 == 0]
     assert len(extra) == (5 if drifts else 0)
     assert all(cursor >= 1.25 * first
                for cursor, first in zip(extra, (100, 200, 400, 800, 1600), strict=False))
-    assert [cursor for _, cursor in found] == sorted(cursor for _, cursor in found)
+    assert [cursor for _, cursor in growths] == sorted(cursor for _, cursor in growths)

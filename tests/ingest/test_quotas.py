@@ -31,26 +31,26 @@ def rate(text: str) -> SourceConfig:
     return SourceConfig(rate=parse_rate(text))
 
 
-def let_in(found: Quotas, source: str, count: int) -> int:
-    return sum(found.over_rate(source) is None for _ in range(count))
+def let_in(limited: Quotas, source: str, count: int) -> int:
+    return sum(limited.over_rate(source) is None for _ in range(count))
 
 
 def test_a_bucket_holds_what_the_rate_says_and_fills_at_it() -> None:
     clock = Clock()
-    found = quotas(clock, door=rate("60/min"))
-    assert let_in(found, "door", 100) == 60
-    assert found.refused == {"door": 40}
+    limited = quotas(clock, door=rate("60/min"))
+    assert let_in(limited, "door", 100) == 60
+    assert limited.refused == {"door": 40}
     clock.now += 10
-    assert let_in(found, "door", 100) == 10
-    reason = found.over_rate("door")
+    assert let_in(limited, "door", 100) == 10
+    reason = limited.over_rate("door")
     assert reason is not None
     assert "over sources.door.rate of 60/min" in reason
 
 
 def test_sources_without_a_rule_share_that_of_the_others_whatever_their_names() -> None:
-    found = quotas(Clock(), door=rate("5/s"), others=rate("100/h"))
-    assert sum(let_in(found, f"s{n}", 10) for n in range(1000)) == 100
-    assert let_in(found, "door", 10) == 5
+    limited = quotas(Clock(), door=rate("5/s"), others=rate("100/h"))
+    assert sum(let_in(limited, f"s{n}", 10) for n in range(1000)) == 100
+    assert let_in(limited, "door", 10) == 5
     assert let_in(quotas(Clock(), door=rate("5/s")), "garden", 1000) == 1000
 
 
@@ -63,7 +63,7 @@ def test_a_source_that_keeps_to_its_rate_loses_nothing_however_late_it_arrives(
 ) -> None:
     """Sent as an honest bucket allows, queued in order, taken in whenever the node is there."""
     clock, start, limit = Clock(), 100.0, parse_rate("3/s")
-    found = quotas(clock, door=SourceConfig(rate=limit))
+    limited = quotas(clock, door=SourceConfig(rate=limit))
     queue: list[tuple[float, int, str]] = []
     now = level = 0.0
     level = float(limit.count)
@@ -81,33 +81,33 @@ def test_a_source_that_keeps_to_its_rate_loses_nothing_however_late_it_arrives(
             marked += every
             if not any(a <= marked < a + 30 for a in away) and marked >= sent:
                 clock.now = start + marked
-                heapq.heappush(queue, (marked, 10**6, found.mark()))
+                heapq.heappush(queue, (marked, 10**6, limited.mark()))
         clock.now = max(clock.now, start + free)
         if token:
-            assert found.returned(token)
+            assert limited.returned(token)
         else:
-            assert found.over_rate("door") is None
+            assert limited.over_rate("door") is None
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 200)), max_size=40))
 def test_a_flood_gets_no_more_than_its_rate_in_the_end(bursts: list[tuple[float, int]]) -> None:
     clock = Clock()
-    found, passed = quotas(clock, door=rate("10/s")), 0
+    limited, passed = quotas(clock, door=rate("10/s")), 0
     for pause, count in bursts:
         clock.now += pause
-        passed += let_in(found, "door", count)
+        passed += let_in(limited, "door", count)
     assert passed <= 10 + (clock.now - 100.0) * 10 + 1e-3
 
 
 def test_after_a_mark_has_come_back_quiet_hours_are_no_licence_for_a_flood() -> None:
     clock = Clock()
-    found = quotas(clock, door=rate("10/s"))
+    limited = quotas(clock, door=rate("10/s"))
     clock.now += 3600
-    token = found.mark()
+    token = limited.mark()
     clock.now += 0.5
-    assert found.returned(token)
-    assert not found.returned(token)
-    assert let_in(found, "door", 1000) == 15
+    assert limited.returned(token)
+    assert not limited.returned(token)
+    assert let_in(limited, "door", 1000) == 15
 
 
 def test_what_is_left_survives_a_restart_and_grows_by_the_time_away(
@@ -115,9 +115,9 @@ def test_what_is_left_survives_a_restart_and_grows_by_the_time_away(
 ) -> None:
     clock, wall = Clock(), 1e9
     monkeypatch.setattr("time.time", lambda: wall)
-    found = quotas(clock, door=rate("10/s"))
-    assert let_in(found, "door", 10) == 10
-    state = found.state()
+    limited = quotas(clock, door=rate("10/s"))
+    assert let_in(limited, "door", 10) == 10
+    state = limited.state()
     wall += 20
     assert let_in(quotas(clock, state, door=rate("10/s")), "door", 1000) == 200
     wall -= 1000  # a clock that went back
@@ -128,14 +128,14 @@ def test_what_is_left_survives_a_restart_and_grows_by_the_time_away(
 
 
 def test_labels_are_those_on_the_list() -> None:
-    found = quotas(
+    limited = quotas(
         Clock(), door=SourceConfig(labels=("cat", "dog")), mute=SourceConfig(labels=()))
     for label in ("cat", "dog", None):
-        found.check_label("door", label)
-        found.check_label("garden", label)
-    found.check_label("garden", "wolf")
+        limited.check_label("door", label)
+        limited.check_label("garden", label)
+    limited.check_label("garden", "wolf")
     with pytest.raises(MessageError, match=r"'wolf' is not among: sources\.door\.labels is"):
-        found.check_label("door", "wolf")
+        limited.check_label("door", "wolf")
     for label in ("cat", None):
         with pytest.raises(MessageError, match="this source gives no labels"):
-            found.check_label("mute", label)
+            limited.check_label("mute", label)

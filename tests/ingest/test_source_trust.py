@@ -17,7 +17,7 @@ def follow(
     `hard` only meets the classes that are missed most.
     """
     draw, names = np.random.default_rng(seed), list(flips)
-    sources, found = SourceTrust(tolerance=0.1, rate=1e-6), dict[str, int]()
+    sources, accused = SourceTrust(tolerance=0.1, rate=1e-6), dict[str, int]()
     for t in range(labels):
         name = names[draw.integers(len(names))]
         if sources.distrusts(name):
@@ -27,9 +27,9 @@ def follow(
         predicted = other(true, draw) if draw.random() < missed else true
         told = other(true, draw) if draw.random() < flips[name] else true
         if sources.score(name, str(told), predicted == told):
-            found[name] = sources.standings[name].labels
+            accused[name] = sources.standings[name].labels
             sources.decide(name, distrusted=True, by_hand=False)
-    return sources, found
+    return sources, accused
 
 
 def other(label: int, draw: np.random.Generator) -> int:
@@ -41,9 +41,9 @@ def test_a_source_that_flips_its_labels_is_named_and_honest_ones_are_not(
     flipped: float, within: int
 ) -> None:
     for seed in range(5):
-        _, found = follow({"a": 0.0, "hard": 0.0, "b": 0.02, "liar": flipped}, seed=seed)
-        assert set(found) == {"liar"}, (seed, found)
-        assert found["liar"] <= within, (seed, found)
+        _, accused = follow({"a": 0.0, "hard": 0.0, "b": 0.02, "liar": flipped}, seed=seed)
+        assert set(accused) == {"liar"}, (seed, accused)
+        assert accused["liar"] <= within, (seed, accused)
 
 
 def test_honest_sources_are_never_accused_in_sixty_thousand_labels() -> None:
@@ -58,8 +58,8 @@ def test_two_liars_in_five_are_both_named() -> None:
 
 
 def test_a_source_alone_is_never_compared_or_accused() -> None:
-    sources, found = follow({"liar": 1.0}, seed=0)
-    assert found == {}
+    sources, accused = follow({"liar": 1.0}, seed=0)
+    assert accused == {}
     assert sources.standings["liar"].compared == 0
     assert sources.standings["liar"].misses > 5000
 

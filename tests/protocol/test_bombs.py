@@ -141,8 +141,8 @@ def test_a_truncated_picture_is_refused_with_a_reason(
     Image.fromarray(NOISE).save(file, kind, **options)
     whole = file.getvalue()
     assert within(whole, mib=2) == "(3, 64, 64)"
-    found = within(whole[: int(kept * len(whole))], mib=2)
-    assert found.startswith("refused: picture cannot be decoded: "), found
+    outcome = within(whole[: int(kept * len(whole))], mib=2)
+    assert outcome.startswith("refused: picture cannot be decoded: "), outcome
 
 
 def test_scans_are_counted_as_a_decoder_does() -> None:
@@ -196,9 +196,9 @@ COUNT = struct.pack(">H", len(COLLIDING))
 def test_numbers_that_claim_or_nest_too_much_are_refused_soon(
     within: Bounded, payload: bytes, content_type: str | None, reason: str
 ) -> None:
-    found = within(payload, mib=64, seconds=2, content_type=content_type)
-    assert found.startswith("refused")
-    assert reason in found
+    outcome = within(payload, mib=64, seconds=2, content_type=content_type)
+    assert outcome.startswith("refused")
+    assert reason in outcome
 
 
 @pytest.mark.parametrize("topic", ["in/a/label", "command/ping", "checkpoint/get"])

@@ -79,17 +79,17 @@ def huge_png(side: int) -> bytes:
 @pytest.mark.parametrize("content_type", ["image/png", None, ""])
 def test_a_png_of_the_model_s_size_arrives_pixel_for_pixel(digits: Any, content_type: Any) -> None:
     for image in digits[0][:20]:
-        found = samples.decode(picture(image[0]), content_type, IMAGE)
-        assert found.dtype == np.uint8
-        assert (found == image).all()
+        decoded = samples.decode(picture(image[0]), content_type, IMAGE)
+        assert decoded.dtype == np.uint8
+        assert (decoded == image).all()
 
 
 def test_a_jpeg_arrives_nearly_so_and_any_size_is_scaled(digits: Any) -> None:
     image = digits[0][0][0]
     large = np.kron(image, np.ones((40, 40), np.uint8))
     for content_type in ("image/jpeg", None):
-        found = samples.decode(picture(large, "JPEG", quality=95), content_type, IMAGE)
-        assert np.abs(found[0].astype(int) - image).max() <= 4
+        decoded = samples.decode(picture(large, "JPEG", quality=95), content_type, IMAGE)
+        assert np.abs(decoded[0].astype(int) - image).max() <= 4
 
 
 def test_colour_is_planes_in_the_order_red_green_blue() -> None:
@@ -100,8 +100,8 @@ def test_colour_is_planes_in_the_order_red_green_blue() -> None:
 
 def test_sixteen_bits_a_pixel_are_scaled_not_clipped() -> None:
     pixels = (np.arange(64).reshape(8, 8) * 1000).astype(np.uint16)
-    found = samples.decode(picture(pixels), None, IMAGE)
-    assert np.abs(found[0] - pixels / 256).max() <= 1
+    decoded = samples.decode(picture(pixels), None, IMAGE)
+    assert np.abs(decoded[0] - pixels / 256).max() <= 1
 
 
 PLANES = np.arange(3 * 8 * 16, dtype=np.uint8).reshape(3, 8, 16)
@@ -112,8 +112,8 @@ PLANES = np.arange(3 * 8 * 16, dtype=np.uint8).reshape(3, 8, 16)
     np.asfortranarray(PLANES), PLANES.astype(">i4"),
 ], ids=lambda a: f"{a.dtype.str}{a.shape}")
 def test_an_npy_is_taken_in_any_numeric_type_and_either_layout(array: Any) -> None:
-    found = samples.decode(npy(array), "application/x-npy", COLOUR)
-    assert (found == PLANES).all()
+    decoded = samples.decode(npy(array), "application/x-npy", COLOUR)
+    assert (decoded == PLANES).all()
     assert (samples.decode(npy(array), None, COLOUR) == PLANES).all()
 
 
@@ -122,12 +122,12 @@ def test_an_npy_is_taken_in_any_numeric_type_and_either_layout(array: Any) -> No
 ], ids=str)
 def test_a_window_is_taken_nested_flat_or_by_channel(value: Any) -> None:
     for content_type in ("application/json", None):
-        found = samples.decode(to_json(value), content_type, SENSOR)
-        assert found.dtype == np.float32
-        assert found.tolist() == [[row] for row in WINDOW]
+        decoded = samples.decode(to_json(value), content_type, SENSOR)
+        assert decoded.dtype == np.float32
+        assert decoded.tolist() == [[row] for row in WINDOW]
     raw = np.array(WINDOW, np.float32).tobytes()
-    assert samples.decode(raw, "application/octet-stream", SENSOR).tolist() == found.tolist()
-    assert samples.decode(npy(np.array(WINDOW)), None, SENSOR).tolist() == found.tolist()
+    assert samples.decode(raw, "application/octet-stream", SENSOR).tolist() == decoded.tolist()
+    assert samples.decode(npy(np.array(WINDOW)), None, SENSOR).tolist() == decoded.tolist()
 
 
 def test_json_and_raw_pixels_are_a_picture(digits: Any) -> None:
@@ -138,9 +138,9 @@ def test_json_and_raw_pixels_are_a_picture(digits: Any) -> None:
 
 def test_a_sample_survives_packing(digits: Any) -> None:
     for spec, x in ((IMAGE, digits[0][0]), (SENSOR, np.float32(WINDOW).reshape(2, 1, 4))):
-        found = spec.unpack(Sample("a", "b", 0.0, None, x).pack())
-        assert found.dtype == x.dtype
-        assert (found == x).all()
+        unpacked = spec.unpack(Sample("a", "b", 0.0, None, x).pack())
+        assert unpacked.dtype == x.dtype
+        assert (unpacked == x).all()
 
 
 def test_samples_stored_by_earlier_versions_are_read() -> None:
@@ -156,25 +156,25 @@ def test_samples_stored_by_earlier_versions_are_read() -> None:
 ], ids=["numbers", "raw", "json"])
 def test_a_json_envelope_carries_numbers_or_base64(data: Any) -> None:
     fields = {"id": "s1", "ts": 12.5, "label": "walk", "data": data, "extra": 1}
-    found = meant("in/imu/sample", to_json(envelope(**fields)), SENSOR)
-    assert (found.id, found.source, found.ts, found.label) == ("s1", "imu", 12.5, "walk")
-    assert found.x.tolist() == [[row] for row in WINDOW]
+    sample = meant("in/imu/sample", to_json(envelope(**fields)), SENSOR)
+    assert (sample.id, sample.source, sample.ts, sample.label) == ("s1", "imu", 12.5, "walk")
+    assert sample.x.tolist() == [[row] for row in WINDOW]
 
 
 def test_a_cbor_envelope_carries_bytes_or_numbers(digits: Any) -> None:
     body = envelope(id="s1", data=picture(digits[0][0][0]), content_type="image/png", label=None)
     about = {"content_type": "application/cbor"}
-    found = meant("in/cam/sample", cbor2.dumps(body), **about)
-    assert (found.x == digits[0][0]).all()
-    assert (found.id, found.label) == ("s1", None)
-    found = meant("in/imu/sample", cbor2.dumps(envelope()), SENSOR, **about)
-    assert found.x.tolist() == [[row] for row in WINDOW]
+    sample = meant("in/cam/sample", cbor2.dumps(body), **about)
+    assert (sample.x == digits[0][0]).all()
+    assert (sample.id, sample.label) == ("s1", None)
+    sample = meant("in/imu/sample", cbor2.dumps(envelope()), SENSOR, **about)
+    assert sample.x.tolist() == [[row] for row in WINDOW]
 
 
 def test_user_properties_name_a_bare_payload_and_the_topic_s_label_wins() -> None:
     user = {"id": "s1", "ts": "12.5", "label": "walk"}
-    found = meant("in/imu/sample", to_json(WINDOW), SENSOR, user=user)
-    assert (found.id, found.ts, found.label) == ("s1", 12.5, "walk")
+    sample = meant("in/imu/sample", to_json(WINDOW), SENSOR, user=user)
+    assert (sample.id, sample.ts, sample.label) == ("s1", 12.5, "walk")
     assert meant("in/imu/sample/run", to_json(WINDOW), SENSOR, user=user).label == "run"
 
 
@@ -199,8 +199,8 @@ def test_labels_commands_chunks_and_the_canary_are_told_apart() -> None:
     assert meant("in/a/label", b'{"id":"s","label":"x"}') == Label("s", "x", "a")
     assert meant("in/a/label", b'{"id":"s","unlearn":true}') == Label("s", None, "a", unlearn=True)
     assert meant("in/canary", b"t1") == Canary("t1")
-    found = meant("command/ping", b'{"id":"7","args":{"a":1}}', retain=True)
-    assert found == Command("ping", "7", {"a": 1}, None, None, retain=True)
+    command = meant("command/ping", b'{"id":"7","args":{"a":1}}', retain=True)
+    assert command == Command("ping", "7", {"a": 1}, None, None, retain=True)
     body = {"client": "c", "transfer": "t", "generation": 3, "file": "f", "chunks": [0, 2]}
     assert meant("checkpoint/get", to_json(body)) == ChunkRequest(
         "c", "t", 3, "f", (0, 2), size=65536)

@@ -71,7 +71,7 @@ def expected(samples: list[Arrival], budget: int) -> set[str]:
         counts[largest] -= 1
     chosen = set(unlabelled[max(0, len(unlabelled) - ring // SIZE):])
     for label, count in counts.items():
-        ids = sorted((i for i, found in samples if found == label), key=key_of)
+        ids = sorted((i for i, given in samples if given == label), key=key_of)
         chosen |= set(ids[:count])
     return chosen
 

@@ -117,8 +117,8 @@ class Log(RuleBasedStateMachine):
 
     @invariant()
     def holds_each_sample_once(self) -> None:
-        found = {one["id"]: one["label"] for one in self.store.samples(100)}
-        assert found == self.kept
+        logged = {one["id"]: one["label"] for one in self.store.samples(100)}
+        assert logged == self.kept
         assert len(self.store.samples(100)) == len(self.kept)
         assert self.store.last_row() == len(self.rows)
 

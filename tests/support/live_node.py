@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from typing import Any
 import yaml
 from numpy.typing import NDArray
 from support.datasets import npy
-from support.patience import DEADLINE, exit_code, run_command, until
+from support.patience import DEADLINE, Clock, exit_code, run_command, until
 from support.peer import Message, Peer
 
 
@@ -64,12 +63,12 @@ class Node:
         return self.process
 
     def start(self) -> float:
-        """Seconds until it said online."""
-        heard, started = len(self.peer.messages), time.monotonic()
+        """Seconds of `Clock` until it said online."""
+        heard, clock = len(self.peer.messages), Clock()
         self.launch()
         self.peer.wait(lambda m: m.topic == self.topic("status") and m.payload == b"online"
                        and not m.retain, after=heard)
-        return time.monotonic() - started
+        return clock()
 
     def kill(self, after: float = 0.0) -> None:
         """SIGKILL, once it has run for `after` more seconds."""

@@ -109,8 +109,13 @@ class Peer:
         return f"last: {last}\n{self.speaker.output[-3000:] if self.speaker is not None else ''}"
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        """paho's client closes the sockets that wake its thread once nothing refers to it."""
+        client = self.__dict__.pop("_client", None)
+        if client is not None:
+            client.disconnect()
+            client.loop_stop()
+            client.on_connect = client.on_subscribe = client.on_disconnect = None
+            client.on_message = None
 
 
 def await_puback(sent: paho.MQTTMessageInfo, topic: str) -> None:

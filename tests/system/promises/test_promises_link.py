@@ -19,7 +19,7 @@ from support.brokers import Broker
 from support.datasets import Digits, npy
 from support.live_node import MakeNode, Node
 from support.mqtt_relay import PUBLISH, SUBSCRIBE, UNSUBSCRIBE, Relay
-from support.patience import accept, exit_code, until
+from support.patience import Clock, accept, exit_code, until
 from support.peer import Peer
 
 from edgecc.config.schema import Mqtt
@@ -55,12 +55,12 @@ def test_p08_a_node_comes_back_by_itself_and_waits_longer_each_time(
     make_node: MakeNode, broker: Broker, digits: Digits
 ) -> None:
     with socket.create_server(("127.0.0.1", broker.port)) as refusing:
-        node_port, tries = broker.port, list[float]()
-        link = Link(Mqtt(host="127.0.0.1", port=node_port), client_id="edgecc-p8")
+        clock, tries = Clock(), list[float]()
+        link = Link(Mqtt(host="127.0.0.1", port=broker.port), client_id="edgecc-p8")
         link.start()
         for _ in range(4):
             accept(refusing).close()
-            tries.append(time.monotonic())
+            tries.append(clock())
         link.stop()
     gaps = [later - earlier for earlier, later in itertools.pairwise(tries)]
     assert all(gap <= ceiling + 1.0 for gap, ceiling in zip(gaps, (1, 2, 4), strict=True)), gaps
