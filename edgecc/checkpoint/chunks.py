@@ -8,7 +8,6 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 from edgecc.checkpoint import manifest
 from edgecc.checkpoint.manifest import File
@@ -17,7 +16,7 @@ from edgecc.host.files import store_errors
 
 
 class Assembly:
-    """Assembles `file` at `path`; a context manager."""
+    """Assembles `file` at `path`."""
 
     def __init__(self, path: Path, file: File) -> None:
         self.path, self.file = path, file
@@ -28,13 +27,7 @@ class Assembly:
         self._whole, self._hashed = hashlib.sha256(), 0  # of the chunks before this one
         self._hash_on(0, b"")
 
-    def __enter__(self) -> "Assembly":
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         os.close(self._descriptor)
 
     def sync(self) -> None:

@@ -9,7 +9,7 @@ import secrets
 import shutil
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def _fetch_files(
     chunks = topics.chunk(client.id, "+", "+")
     client.subscribe([chunks])
     with ExitStack() as opened:
-        assemblies = [opened.enter_context(Assembly(part / name, file))
+        assemblies = [opened.enter_context(closing(Assembly(part / name, file)))
                       for name, file in sorted(offered.files.items())]
         fetch = _Fetch(client, topics, offered.number, assemblies)
         while fetch.missing:

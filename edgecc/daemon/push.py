@@ -7,7 +7,6 @@ belongs, and is dropped if the manifest does not name it. At most one generation
 import hashlib
 import logging
 import shutil
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,8 +49,7 @@ class Staged:
         self.folder, self.digest = folder, offered.digest
         with files.store_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        self._open = ExitStack()
-        self._files = [self._open.enter_context(Assembly(folder / name, file))
+        self._files = [Assembly(folder / name, file)
                        for name, file in sorted(offered.files.items())]
 
     def keep(self, chunk: bytes) -> None:
@@ -74,7 +72,8 @@ class Staged:
         self.close()
 
     def close(self) -> None:
-        self._open.close()
+        for file in self._files:
+            file.close()
 
 
 class Push:

@@ -17,9 +17,9 @@ _SETTLE = 1.0  # seconds after which arrived outbox rows are deleted even withou
 _RETRY = 5.0  # seconds between two tries of what the broker refuses
 _RETENTION_EVERY = 500  # samples
 _EVICT_AT_ONCE = 500  # samples a turn, so that none takes long
-_OLD_IDS = 3600.0  # seconds
-_MARK = 10.0  # seconds; see quotas.py
-_LET_GO = 20.0  # seconds
+_OLD_IDS = 3600.0  # seconds between two deletions of ids that no session can repeat
+_MARK = 10.0  # seconds between two marks of the quotas
+_RELEASE = 20.0  # seconds between two releases of free memory
 
 
 class Upkeep:
@@ -28,7 +28,7 @@ class Upkeep:
     ) -> None:
         """health: publishes it."""
         self._node, self._link, self._quotas, self._health = node, link, quotas, health
-        self._last = dict.fromkeys(("settle", "retry", "health", "mark", "let go", "old ids"), 0.0)
+        self._last = dict.fromkeys(("settle", "retry", "health", "mark", "release", "old ids"), 0.0)
         self._looked_at = 0  # samples stored when retention last ran
 
     def turn(self) -> None:
@@ -45,7 +45,7 @@ class Upkeep:
                 node.config.topics / "in/canary", self._quotas.mark().encode())
         if not store.requests.busy:
             self._retain()
-        if self._due("let go", _LET_GO):
+        if self._due("release", _RELEASE):
             allocator.release_memory()
         if self._due("old ids", _OLD_IDS):
             with store.transaction():

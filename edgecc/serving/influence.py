@@ -29,8 +29,7 @@ class Influence:
             scaled=None if row is None else self._scaled(row), deep=deep)
 
     def _scaled(self, row: int) -> int | None:
-        """Of the numbers of windows that the scale was measured on, the least with `row` in them.
-        """
+        """The least of SCALED_ON whose windows include `row`."""
         through = {count: self._store.meta(meta.scaled_on(count)) for count in SCALED_ON}
         return next((n for n in SCALED_ON if self._sensor and row <= through[n]), None)
 

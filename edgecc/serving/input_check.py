@@ -20,7 +20,7 @@ def check_input(config: Config, store: Store, generations: Generations) -> None:
             f"input.kind and input.shape are {wanted}, the log in {config.state} holds "
             f"{known}: change them back, or give this node a new state_dir"
         )
-    stems = generations.numbers()  # for another input, and nothing was stored for that
+    stems = generations.numbers()  # bare ones, of the other input: nothing was stored
     generations.remove(stems)
     with store.transaction():
         for number in stems:

@@ -46,8 +46,8 @@ class Serving:
         self._serve_due_stems()
         if self.predictor is not None:
             resume(self._state, self.predictor, self._store)
-        if (follower := self.next_number) is not None and follower in numbers:
-            self._resume_swap(follower)
+        if (number := self.next_number) is not None and number in numbers:
+            self._resume_swap(number)
         if self._stem_changed(numbers) and self.predictor is not None:
             stem = self._stems.newest(parent=self.predictor.manifest.digest)
             self.successor = Predictor(self._generations.load(stem.number))

@@ -67,7 +67,7 @@ class Inbox:
         self._working_since = time.monotonic()
 
     def _due(self, worked: float) -> float:
-        """Seconds to pause for after so many of work."""
+        """Seconds to pause after `worked` seconds of work."""
         return worked * (1 / self._share - 1) if self._share else math.inf
 
     def _receive(self, timeout: float) -> bool:

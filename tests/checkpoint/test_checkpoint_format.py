@@ -35,9 +35,9 @@ from pathlib import Path
 sys.modules["edgecc"] = None
 script, changes, *sys.argv[1:] = sys.argv[1:]
 def accepted():
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
         runpy.run_path(script, run_name="__main__")
-    return said.getvalue()
+    return printed.getvalue()
 for name, places in json.loads(changes).items():
     path = Path(sys.argv[1]) / name
     whole = path.read_bytes()

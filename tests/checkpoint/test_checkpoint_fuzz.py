@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from checkpoint.test_generation import KEY, SPEC, TRUSTED, Made, learnt, save, stem
-from checkpoint.test_generation_refused import resign, said
+from checkpoint.test_generation_refused import manifest_in, resign
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -147,12 +147,12 @@ def refuse() -> None:
 @example(b"[" * 500_000)
 @example(b'{"a":' * 100_000)
 def test_any_bytes_as_a_manifest_or_its_envelope_are_refused_by_name(data: bytes) -> None:
-    for read in (manifest.parse, lambda found: signing.open_envelope(found, TRUSTED),
-                 lambda found: manifest.parse(signing.open_envelope(sign(found, KEY), TRUSTED))):
+    for read in (manifest.parse, lambda data: signing.open_envelope(data, TRUSTED),
+                 lambda data: manifest.parse(signing.open_envelope(sign(data, KEY), TRUSTED))):
         with within_budget(), pytest.raises(CheckpointError):
             read(data)
 
 
 def test_the_folder_is_as_it_was(folder: Path) -> None:
     load(folder, TRUSTED, SPEC)
-    assert said(folder).digest
+    assert manifest_in(folder).digest

@@ -79,30 +79,30 @@ def bits(value: Any) -> Any:
     return (value.dtype.str, value.shape, value.tobytes()) if hasattr(value, "dtype") else value
 
 
-def contents(found: Generation) -> Any:
-    trunk, readout = found.trunk, found.readout.copy()
+def contents(loaded: Generation) -> Any:
+    trunk, readout = loaded.trunk, loaded.readout.copy()
     layers = [([bits(c) for c in layer.convs], bits(layer.bias), layer.pool, layer.grid)
               for layer in trunk.layers]
     return (trunk.shape, bits(trunk.mean), bits(trunk.std), layers, trunk.ranges, trunk.methods,
-            found.model, bits(readout.A), bits(readout.B), readout.classes)
+            loaded.model, bits(readout.A), bits(readout.B), readout.classes)
 
 
 def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path, made: Made, digits: Any) -> None:
     trunk, readout = made
-    found = load(save(tmp_path, made), TRUSTED, SPEC)
-    wanted = Generation(found.manifest, trunk, trunk.compile(), readout)
-    assert contents(found) == contents(wanted)
-    assert found.manifest.classes == readout.classes
+    loaded = load(save(tmp_path, made), TRUSTED, SPEC)
+    wanted = Generation(loaded.manifest, trunk, trunk.compile(), readout)
+    assert contents(loaded) == contents(wanted)
+    assert loaded.manifest.classes == readout.classes
     x = trunk.scale(digits[0][70])
-    assert bits(Interpreter(found.model).run(x)) == bits(Interpreter(trunk.compile()).run(x))
-    assert bits(found.readout.weights(1e-3)) == bits(readout.weights(1e-3))
+    assert bits(Interpreter(loaded.model).run(x)) == bits(Interpreter(trunk.compile()).run(x))
+    assert bits(loaded.readout.weights(1e-3)) == bits(readout.weights(1e-3))
 
 
 def test_a_readout_that_knows_nothing_yet_is_saved_too(tmp_path: Path) -> None:
     trunk = stem()
-    found = load(save(tmp_path, (trunk, Readout(trunk.dim))), TRUSTED, SPEC)
-    assert found.readout.classes == []
-    assert found.readout.copy().A.shape == (trunk.dim + 1, trunk.dim + 1)
+    loaded = load(save(tmp_path, (trunk, Readout(trunk.dim))), TRUSTED, SPEC)
+    assert loaded.readout.classes == []
+    assert loaded.readout.copy().A.shape == (trunk.dim + 1, trunk.dim + 1)
 
 
 def test_the_digest_is_of_content_and_not_of_time_number_or_metrics(
@@ -137,9 +137,9 @@ def test_adopting_the_same_content_twice_gives_one_generation(tmp_path: Path, sm
 def test_generations_are_a_chain_by_their_parents_digests(tmp_path: Path, small: Made) -> None:
     parent = ""
     for number in range(3):
-        found = load(save(tmp_path, small, parent=parent), TRUSTED).manifest
-        assert (found.number, found.parent) == (number, parent)
-        parent = found.digest
+        loaded = load(save(tmp_path, small, parent=parent), TRUSTED).manifest
+        assert (loaded.number, loaded.parent) == (number, parent)
+        parent = loaded.digest
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\xff\xfe", b"[" * 100_000])
@@ -196,7 +196,7 @@ def test_p15_every_byte_of_every_file_flipped_in_turn_is_detected(
     """All of the manifest, and where the other files begin, by loading the checkpoint; every byte
     of these files by the check that loading begins with, of which `load` is shown to hold."""
     folder = save(tmp_path, small)
-    found = parse(signing.payload_of((folder / "manifest.json").read_bytes()))
+    loaded = parse(signing.payload_of((folder / "manifest.json").read_bytes()))
     for name in (*FILES, "manifest.json"):
         path = folder / name
         sound = path.read_bytes()
@@ -208,7 +208,7 @@ def test_p15_every_byte_of_every_file_flipped_in_turn_is_detected(
                         load(folder, TRUSTED, SPEC)
                 else:
                     with pytest.raises(Corrupt, match="SHA-256"):
-                        generation._checked_file(path, found.files[name])
+                        generation._checked_file(path, loaded.files[name])
                 os.pwrite(file.fileno(), bytes([byte]), place)
         assert path.read_bytes() == sound
     load(folder, TRUSTED, SPEC)

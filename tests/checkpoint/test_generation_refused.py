@@ -47,19 +47,19 @@ def weighted(tmp_path: Path, small: Made) -> Path:
     return save(tmp_path, (small[0], readout))
 
 
-def said(folder: Path) -> Manifest:
+def manifest_in(folder: Path) -> Manifest:
     return parse(signing.payload_of((folder / "manifest.json").read_bytes()))
 
 
-def resign(folder: Path, found: Manifest | None = None) -> None:
-    """`found`, or a manifest that fits the files as they are now, by the right key."""
-    found = found or said(folder).with_files(folder)
-    (folder / "manifest.json").write_bytes(sign(found.to_json(), KEY))
+def resign(folder: Path, described: Manifest | None = None) -> None:
+    """`described`, or a manifest that fits the files as they are now, by the right key."""
+    described = described or manifest_in(folder).with_files(folder)
+    (folder / "manifest.json").write_bytes(sign(described.to_json(), KEY))
 
 
 def change(folder: Path, name: str, edit: Callable[[Tensors], object]) -> None:
-    found = load_tensors((folder / name).read_bytes())
-    tensors = {key: value.copy() for key, value in found.items()}
+    loaded = load_tensors((folder / name).read_bytes())
+    tensors = {key: value.copy() for key, value in loaded.items()}
     edit(tensors)
     (folder / name).write_bytes(save_tensors(tensors))
     resign(folder)
@@ -75,8 +75,8 @@ def test_what_the_right_key_signs_anew_loads(made: str, request: pytest.FixtureR
 def test_sums_that_are_not_whole_are_stored_as_they_are(weighted: Path, small: Made) -> None:
     readout = small[1].copy()
     readout.learn(np.ones(readout.dim), "3", weight=0.3)
-    found = load(weighted, TRUSTED, SPEC).readout
-    assert (found.A.tobytes(), found.B.tobytes()) == tuple(x.tobytes() for x in readout.sums())
+    loaded = load(weighted, TRUSTED, SPEC).readout
+    assert (loaded.A.tobytes(), loaded.B.tobytes()) == tuple(x.tobytes() for x in readout.sums())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -166,10 +166,10 @@ def test_a_tensor_header_that_lies_about_its_length_is_corrupt(
     {"chunks": (None,)}, {"chunks": ([],)}, {"size": -1, "chunks": ()},
 ], ids=str)
 def test_a_manifest_that_lies_about_a_file_is_corrupt(folder: Path, lie: dict[str, Any]) -> None:
-    found = said(folder)
+    described = manifest_in(folder)
     for name in FILES:
-        files = {**found.files, name: replace(found.files[name], **lie)}
-        resign(folder, replace(found, files=files))
+        files = {**described.files, name: replace(described.files[name], **lie)}
+        resign(folder, replace(described, files=files))
         with pytest.raises(Corrupt):
             load(folder, TRUSTED, SPEC)
 
@@ -182,10 +182,10 @@ JUNK = [None, "x", -1.5, True, [], [[]], {}, {"a": 1}, [{}], float("nan"), 2**70
     "field",
     ["node_input", "blocks", "classes", "alpha", "temperature", "files", "schema", "others"])
 def test_a_field_of_another_kind_is_refused_by_name(folder: Path, field: str, junk: Any) -> None:
-    found = said(folder)
+    described = manifest_in(folder)
     if field != "files":
-        found = replace(found, **{field: junk})
-    lying = json.loads(found.to_json()) | {field: junk}
+        described = replace(described, **{field: junk})
+    lying = json.loads(described.to_json()) | {field: junk}
     (folder / "manifest.json").write_bytes(sign(json.dumps(lying).encode(), KEY))
     numbers = field in ("alpha", "temperature") and junk in (-1.5, True, 2**70)
     if numbers or (field == "others" and junk == []):

@@ -17,35 +17,36 @@ from edgecc.errors import CheckpointError, Untrusted
 A, B, C = (SigningKey(bytes([n]) * 32) for n in (1, 2, 3))
 
 
-def said(by: SigningKey, what: str, key: SigningKey) -> Statement:
+def statement(by: SigningKey, what: str, key: SigningKey) -> Statement:
     body = json.dumps({"at": 1.0, what: key.verify_key.encode().hex()}).encode()
-    found: Statement = json.loads(sign(body, by, KIND))
-    return found
+    envelope: Statement = json.loads(sign(body, by, KIND))
+    return envelope
 
 
 def chain(*statements: Statement) -> Chain:
-    found = Chain([A.verify_key])
-    found.follow(statements)
-    return found
+    followed = Chain([A.verify_key])
+    followed.follow(statements)
+    return followed
 
 
 def test_each_key_vouches_for_the_next_and_later_ones_revoke_earlier_ones() -> None:
-    found = chain(said(A, "adds", B), said(B, "adds", C), said(C, "revokes", A))
-    assert found.trusted == [B.verify_key, C.verify_key]
-    assert found.newest == C.verify_key
+    followed = chain(statement(A, "adds", B), statement(B, "adds", C), statement(C, "revokes", A))
+    assert followed.trusted == [B.verify_key, C.verify_key]
+    assert followed.newest == C.verify_key
 
 
 @pytest.mark.parametrize("statements", [
-    [said(B, "adds", B)], [said(B, "adds", C)], [said(A, "revokes", A)], [said(B, "revokes", A)],
-    [{"payloadType": KIND}], [{}], [said(A, "shows", B)],
+    [statement(B, "adds", B)], [statement(B, "adds", C)], [statement(A, "revokes", A)],
+    [statement(B, "revokes", A)],
+    [{"payloadType": KIND}], [{}], [statement(A, "shows", B)],
 ], ids=["itself", "stranger", "own", "by a stranger", "torn", "empty", "other"])
 def test_what_no_trusted_key_signed_changes_nothing(statements: list[Statement]) -> None:
     assert chain(*statements) == Chain([A.verify_key])
 
 
 def test_a_stolen_old_key_names_no_second_heir_and_revokes_nothing_newer() -> None:
-    found = chain(said(A, "adds", B), said(A, "adds", C), said(A, "revokes", B))
-    assert found == Chain([A.verify_key, B.verify_key])
+    followed = chain(statement(A, "adds", B), statement(A, "adds", C), statement(A, "revokes", B))
+    assert followed == Chain([A.verify_key, B.verify_key])
 
 
 def test_a_revocation_once_seen_is_not_forgotten(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_a_revocation_once_seen_is_not_forgotten(tmp_path: Path) -> None:
         return json.dumps(
             {"public_key": shown, "first_key": first, "keys": statements}).encode()
 
-    grown = [said(A, "adds", B), said(B, "revokes", A)]
+    grown = [statement(A, "adds", B), statement(B, "revokes", A)]
     trusted, new = pin(tmp_path, info(B, *grown), None)
     assert trusted == new == [B.verify_key]
     assert pin(tmp_path, info(A), None) == ([B.verify_key], [])

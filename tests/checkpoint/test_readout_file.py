@@ -20,8 +20,8 @@ def round_trip(a: Floats, b: Floats) -> tuple[Floats, Floats]:
 
 
 def assert_returned(a: Floats, b: Floats) -> None:
-    found = round_trip(a, b)
-    assert (found[0].tobytes(), found[1].tobytes()) == (a.tobytes(), b.tobytes())
+    back = round_trip(a, b)
+    assert (back[0].tobytes(), back[1].tobytes()) == (a.tobytes(), b.tobytes())
 
 
 def summed(seed: int, dim: int, samples: int, largest: int) -> Readout:

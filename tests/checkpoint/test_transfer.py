@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -200,7 +200,7 @@ class Pull(RuleBasedStateMachine):
         if not hasattr(self, "folder"):
             return
         self.restart()
-        with self.assembly:
+        with closing(self.assembly):
             while self.assembly.missing():
                 self.fetch.step()  # nothing has come yet: it asks again
                 for index in reversed(range(self.pieces())):
@@ -217,7 +217,7 @@ test_p14_chunks_in_any_order_twice_damaged_or_after_a_kill_end_as_the_exact_byte
 
 def test_chunks_that_make_another_whole_than_was_vouched_for_are_corrupt(tmp_path: Path) -> None:
     file = replace(manifest.describe(b"x" * 10), sha256="0" * 64)
-    with Assembly(tmp_path / NAME, file) as assembly:
+    with closing(Assembly(tmp_path / NAME, file)) as assembly:
         assert assembly.keep(0, b"x" * 10)
         with pytest.raises(Corrupt, match=NAME):
             assembly.check_whole()
@@ -261,7 +261,7 @@ def test_p14_the_next_file_is_asked_for_while_the_last_chunks_of_one_are_on_thei
 
 
 def test_a_broker_that_takes_no_piece_in_one_packet_is_named(tmp_path: Path) -> None:
-    with Assembly(tmp_path / NAME, manifest.describe(b"x")) as assembly:
+    with closing(Assembly(tmp_path / NAME, manifest.describe(b"x"))) as assembly:
         for limit, size in ((None, PIECES[0]), (PIECES[0], PIECES[0]), (PIECES[0] - 1, PIECES[1])):
             fetch = _Fetch(Network(limit), TOPICS, 7, [assembly])  # type: ignore[arg-type]
             assert fetch._size == size

@@ -22,10 +22,10 @@ def why(limits: Limits, now: float = 0.0, minute: int = 0, reading: Reading | No
 
 def test_heat_is_waited_for_until_the_board_is_well_below_the_limit() -> None:
     limits = Limits()
-    told = [why(limits, reading=Reading(celsius=celsius), max_celsius=75)
+    reasons = [why(limits, reading=Reading(celsius=celsius), max_celsius=75)
             for celsius in (74.9, 75.0, 78.0, 75.1 - COOLER, 75.0 - COOLER, 74.9 - COOLER, 74.9)]
-    assert [bool(text) for text in told] == [False, True, True, True, True, False, False]
-    assert told[2] == "too hot, 78.0 °C of 75"
+    assert [bool(text) for text in reasons] == [False, True, True, True, True, False, False]
+    assert reasons[2] == "too hot, 78.0 °C of 75"
 
 
 def test_throttling_is_waited_for_until_it_has_been_over_for_a_while() -> None:

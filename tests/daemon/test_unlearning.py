@@ -160,8 +160,8 @@ def test_what_left_the_log_cannot_be_subtracted_and_deep_goes_back_before_it(
         daemon.store.drop_old_ids(2e9 * 2)  # what was learnt stays known for as long as it takes
     ask(daemon, source="other")
     settle(daemon)
-    said = event(daemon)
-    assert (said["samples"], said["evicted"]) == (7, 3)
+    outcome = event(daemon)
+    assert (outcome["samples"], outcome["evicted"]) == (7, 3)
     ask(daemon, source="other", deep=True)
     settle(daemon)
     assert (event(daemon)["base"], event(daemon)["already"]) == (0, 7)
@@ -207,10 +207,10 @@ def test_a_preview_changes_nothing(taught: tuple[Daemon, Ids]) -> None:
     before, digest = knows(daemon), digests(daemon)
     rows = daemon.store.samples(200)
     ask(daemon, id="look", ids=[*ids, "no such"], deep=True, preview=True)
-    [said] = [json.loads(packet.payload) for packet in daemon.outbox._volatile
+    [outcome] = [json.loads(packet.payload) for packet in daemon.outbox._volatile
               if packet.topic.endswith("response/unlearn")]
-    assert (said["data"]["samples"], said["data"]["removed"]) == (10, [1])
-    assert said["data"]["unknown"] == ["no such"]
+    assert (outcome["data"]["samples"], outcome["data"]["removed"]) == (10, [1])
+    assert outcome["data"]["unknown"] == ["no such"]
     settle(daemon)
     assert (knows(daemon), digests(daemon), daemon.store.samples(200)) == (before, digest, rows)
     assert daemon.store.requests.answer_to("look") is None
@@ -226,9 +226,9 @@ def test_a_selection_that_means_nothing_is_refused(
     daemon, _ = taught
     ask(daemon, id="wrong", **args)
     assert not daemon.store.requests.busy
-    [said] = [json.loads(packet.payload) for packet in daemon.outbox._volatile
+    [outcome] = [json.loads(packet.payload) for packet in daemon.outbox._volatile
               if packet.topic.endswith("response/unlearn")]
-    assert said["status"] == "error"
+    assert outcome["status"] == "error"
 
 
 def test_a_sensor_s_scale_is_measured_on_what_is_left(

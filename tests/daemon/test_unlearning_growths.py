@@ -99,8 +99,8 @@ def test_what_an_operator_rolled_back_from_is_not_grown_again(
     settle(daemon)
     ask(daemon, ids=ids, deep=True)
     settle(daemon)
-    said = event(daemon)
-    assert (said["base"], said["removed"], said["growths_again"]) == (0, [1, number], [])
+    outcome = event(daemon)
+    assert (outcome["base"], outcome["removed"], outcome["growths_again"]) == (0, [1, number], [])
     assert daemon.store.growths.unfinished() == []
 
 
@@ -178,8 +178,8 @@ def test_a_verdict_on_too_few_rows_is_recorded_without_what_json_cannot_say(
     daemon.parts.growths.take_verdict({
         "growth": 1, "block": 1, "accepted": False, "held_out": 0.5, "held_out_serving": 0.5,
         "gain": 0.0, "gain_error": value})
-    [said] = daemon.store.growths.verdicts()
-    assert said["gain_error"] is None
+    [verdict] = daemon.store.growths.verdicts()
+    assert verdict["gain_error"] is None
     ask(daemon, ids=["d-10"], deep=True)  # reads verdicts as JSON
     settle(daemon)
     assert event(daemon)["samples"] == 1
@@ -200,8 +200,8 @@ def test_a_generation_grown_after_evictions_knows_all_that_left_by_its_stem(
     [growth] = daemon.store.growths.unfinished()
     capsys.readouterr()
     learner._run(daemon.parts.growths.order(growth), lambda: None)
-    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    verdicts = [one for one in said if one["type"] == "verdict"]
+    messages = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    verdicts = [one for one in messages if one["type"] == "verdict"]
     assert all("gain" in verdict for verdict in verdicts)
     [accepted] = [verdict for verdict in verdicts if verdict["accepted"]]
     daemon.parts.growths.take_verdict(accepted)

@@ -45,13 +45,13 @@ def test_only_what_is_true_now_slows_the_board(
 ) -> None:
     """By the kernel's file, then by vcgencmd, which comes first where it may ask."""
     board.write("devices/platform/soc/soc:firmware/get_throttled", flags)
-    told = Sensors(board.sysfs).read().throttled
-    assert told is not None
-    assert told.endswith(says)
-    assert bool(told) == bool(says)
+    throttled = Sensors(board.sysfs).read().throttled
+    assert throttled is not None
+    assert throttled.endswith(says)
+    assert bool(throttled) == bool(says)
     board.write("devices/platform/soc/soc:firmware/get_throttled", "7")
     write_vcgencmd(tmp_path / "bin", get_throttled=f"throttled=0x{flags}")
-    assert Sensors(board.sysfs).read().throttled == told
+    assert Sensors(board.sysfs).read().throttled == throttled
 
 
 def test_low_voltage_and_a_clock_held_down_are_seen_without_the_firmware(board: Board) -> None:

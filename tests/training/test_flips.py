@@ -13,10 +13,10 @@ def _accuracy(seen: Seen, flipped: float, seed: int) -> float:
     features, labels = seen
     readout, draw = Readout(features.shape[1]), np.random.default_rng(seed)
     for one, label in zip(features[:TRAIN], labels[:TRAIN], strict=True):
-        told = int(label)
+        given = int(label)
         if draw.random() < flipped:
-            told = int((told + draw.integers(1, 10)) % 10)
-        readout.learn(one, str(told))
+            given = int((given + draw.integers(1, 10)) % 10)
+        readout.learn(one, str(given))
     best = scores(readout.weights(1e-2), features[TRAIN:]).argmax(axis=1)
     return float(np.mean(np.array(readout.classes)[best] == np.array(labels[TRAIN:])))
 

@@ -20,15 +20,15 @@ def stem() -> Trunk:
     return stem_trunk(Plan(16, 3, (), 16, 64, {}), SPEC, 0)
 
 
-def kept(stem: Trunk, images: NDArray[np.uint8], told: NDArray[np.int64]) -> NDArray[np.bool_]:
+def kept(stem: Trunk, images: NDArray[np.uint8], given: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether each digit would be drawn, every twentieth being held out."""
-    held = np.arange(len(told)) % 20 == 0
+    held = np.arange(len(given)) % 20 == 0
     rows = Rows(
         read=lambda position: images[position], classes=[str(k) for k in range(10)],
-        targets=told, held=held, weights=np.ones(10))
+        targets=given, held=held, weights=np.ones(10))
     positions = plausible(stem, rows, np.random.default_rng(0))
     assert not held[positions].any()
-    return np.isin(np.arange(len(told)), positions)[~held]
+    return np.isin(np.arange(len(given)), positions)[~held]
 
 
 def flipped(labels: NDArray[np.int64], share: float) -> NDArray[np.int64]:
@@ -46,8 +46,8 @@ def test_wrong_labels_are_seldom_drawn_and_right_ones_still_are(
     stem: Trunk, digits: Digits, share: float
 ) -> None:
     images, labels = digits
-    told = flipped(labels, share)
-    drawn, wrong = kept(stem, images, told), np.delete(told != labels, np.s_[::20])
+    given = flipped(labels, share)
+    drawn, wrong = kept(stem, images, given), np.delete(given != labels, np.s_[::20])
     print(f"{share}: {drawn[~wrong].mean():.3f} of right, {drawn[wrong].mean():.3f} of wrong")
     assert drawn[~wrong].mean() > 0.9
     assert drawn[wrong].mean() < 0.5

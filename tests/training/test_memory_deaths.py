@@ -1,4 +1,4 @@
-"""A learner that memory runs out for ends in many ways, or not at all: all are told apart."""
+"""A learner that memory runs out for ends in many ways, or not at all: the daemon knows each."""
 
 import os
 import sys

@@ -73,10 +73,10 @@ def test_whatever_is_stored_the_joint_matrix_is_positive_and_whole(seen: Seen) -
 @given(reservoirs())
 @settings(max_examples=40)
 def test_the_sums_of_the_stem_are_kept_to_the_bit(seen: Seen) -> None:
-    found = seen.extended()[0].prefix(seen.dim)
+    extended = seen.extended()[0].prefix(seen.dim)
     exact = seen.sums(np.ones(len(seen.targets), bool), seen.dim).copy()
-    assert found.A.tobytes() == exact.A.tobytes()
-    assert found.B.tobytes() == exact.B.tobytes()
+    assert extended.A.tobytes() == exact.A.tobytes()
+    assert extended.B.tobytes() == exact.B.tobytes()
 
 
 @given(reservoirs())
@@ -84,10 +84,10 @@ def test_the_sums_of_the_stem_are_kept_to_the_bit(seen: Seen) -> None:
 def test_where_nothing_was_evicted_all_sums_are_exact(seen: Seen) -> None:
     everything = np.ones(len(seen.targets), bool)
     whole = Seen(seen.features, seen.targets, everything, seen.dim)
-    found, signal = whole.extended()
+    extended, signal = whole.extended()
     exact = whole.sums(everything, seen.features.shape[1]).copy()
-    assert (found.A == exact.A).all()
-    assert (found.B == exact.B).all()
+    assert (extended.A == exact.A).all()
+    assert (extended.B == exact.B).all()
     assert not signal.any()
 
 
@@ -113,10 +113,10 @@ def test_residuals_are_as_large_as_on_rows_that_nothing_was_fitted_on(rows: int)
     sample = Readout(80)
     for f in features[:rows]:
         sample.learn(f, "one")
-    found = Fit.of(sample, 60, rows=rows)
+    fit = Fit.of(sample, 60, rows=rows)
     unseen = np.hstack([np.ones((4000 - rows, 1)), features[rows:]])
-    residuals = unseen[:, 61:] - unseen[:, :61] @ found.M.T
-    assert 0.8 < np.diag(found.residual).mean() / (residuals**2).mean() < 1.25
+    residuals = unseen[:, 61:] - unseen[:, :61] @ fit.M.T
+    assert 0.8 < np.diag(fit.residual).mean() / (residuals**2).mean() < 1.25
     assert (residuals**2).mean() < 1.01 * features[rows:, 60:].var(0).mean()
 
 
@@ -147,9 +147,9 @@ def test_digits_are_told_apart_better_than_by_the_stem_and_by_the_stored_alone(
     labels = [NAMES[target] for target in digits.targets[held]]
     share = confirmed_share(readout, signal, digits.features[held], labels)
     readout.B[:, 65:] += np.rint(share * signal)
-    found = accuracy(readout, digits, asked)
-    assert found > accuracy(part.sums(part.stored, 364), digits, asked) + 0.01
-    assert found > accuracy(part.sums(part.targets >= 0, 64), digits, asked) + 0.03
+    right = accuracy(readout, digits, asked)
+    assert right > accuracy(part.sums(part.stored, 364), digits, asked) + 0.01
+    assert right > accuracy(part.sums(part.targets >= 0, 64), digits, asked) + 0.03
 
 
 def test_signal_that_rows_held_out_do_not_bear_out_is_not_trusted(digits: Seen) -> None:

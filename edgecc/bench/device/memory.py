@@ -45,7 +45,7 @@ class Size:
     torch_alone: tuple[int, ...] = TORCH_ALONE
     samples: int = 12_000
     tests: int = 10_000
-    calm: float = 25.0  # seconds without a learner before the daemon is idle; see upkeep._LET_GO
+    calm: float = 25.0  # seconds without a learner before the daemon is idle; see upkeep._RELEASE
 
 
 def run(

@@ -135,8 +135,8 @@ def test_inspect_shows_what_is_in_a_generation_or_a_pulled_folder(
     assert here == pulled
     assert (here["number"], here["cursor"], len(here["classes"])) == (1, TAUGHT, 10)
     shown = taught.run("checkpoint", "inspect", "1").stdout
-    for said in ("image 1×8×8", here["digest"], *here["signed_by"], *FILES, "stem", "10: "):
-        assert said in shown
+    for text in ("image 1×8×8", here["digest"], *here["signed_by"], *FILES, "stem", "10: "):
+        assert text in shown
     assert refusal(taught.run("checkpoint", "inspect", "7"))[0] == 76
     strange = taught.run("checkpoint", "inspect", str(folder), "--key", "ab" * 32, cwd=elsewhere)
     assert refusal(strange)[0] == 76

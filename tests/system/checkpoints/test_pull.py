@@ -60,7 +60,7 @@ def broker(folder: Path, more: str) -> Iterator[int]:
 
 
 def heard_so_far(node: Node) -> int:
-    """How many messages its peer has heard, once it has heard all that was said before.
+    """How many messages its peer has heard, once it has heard all that was sent before.
 
     The broker delivers in order, so what the peer says to itself comes after those on their way.
     """
@@ -217,8 +217,8 @@ def test_p15_a_node_that_lies_is_refused_by_who_pulls_with_76_by_name(
             served += 1
             answer(liar, node, folder, request.json)
     liar.close()
-    said = pulling.communicate()[1]
-    assert (pulling.returncode, name in said, "Traceback" in said) == (76, True, False), said
+    output = pulling.communicate()[1]
+    assert (pulling.returncode, name in output, "Traceback" in output) == (76, True, False), output
     assert not (elsewhere / "checkpoints" / "000000").exists()
 
 

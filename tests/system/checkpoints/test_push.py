@@ -48,8 +48,8 @@ def test_p16_what_is_no_worse_serves_and_joins_what_both_nodes_know_to_the_bit(
     taught.__post_init__()
     taught.start()
     heard = len(taught.peer.messages)
-    code, answer, said = push(taught, folder)
-    assert code == 0, said
+    code, answer, output = push(taught, folder)
+    assert code == 0, output
     assert (answer["generation"], answer["swapped"], answer["forced"]) == (2, True, False)
     assert 0 < answer["held_out_serving"] <= answer["held_out"] <= 1
     assert answer["held_rows"] == len(taught.rows(
@@ -100,8 +100,8 @@ def test_a_node_that_knows_nothing_yet_predicts_at_once_what_was_taught_elsewher
     fresh = make_node(trusted_keys=[
         json.loads(taught.run("keys", "show", "--json").stdout)[0]["public_key"]])
     fresh.start()
-    code, answer, said = push(fresh, folder)
-    assert (code, answer["held_rows"], answer["held_out"]) == (0, 0, None), said
+    code, answer, output = push(fresh, folder)
+    assert (code, answer["held_rows"], answer["held_out"]) == (0, 0, None), output
     there = [taught.ask(image) for image in digits[0][1000:1020]]
     here = [fresh.ask(image, generation=1) for image in digits[0][1000:1020]]
     assert [one["top"] for one in here] == [one["top"] for one in there]
@@ -112,18 +112,18 @@ def test_p16_what_is_worse_is_refused_with_both_figures_and_swapped_by_force(
 ) -> None:
     before, folder = taught.ask(digits[0][1000]), made(tmp_path, poor())
     heard = len(taught.peer.messages)
-    code, answer, said = push(taught, folder)
+    code, answer, output = push(taught, folder)
     assert (code, answer["swapped"]) == (1, False)
     assert answer["held_out"] < answer["held_out_serving"]
     for figure in (answer["held_out"], answer["held_out_serving"]):
-        assert f"{figure:.1%}" in said
-    assert "--force" in said
+        assert f"{figure:.1%}" in output
+    assert "--force" in output
     trial = event(taught, "trial", heard)
     assert (trial["severity"], trial["data"]["swapped"]) == ("warning", False)
     same = taught.ask(digits[0][1000])
     assert (same["generation"], same["top"]) == (1, before["top"])
     assert generation.numbers(taught.state / "generations") == [0, 1]
-    code, answer, said = push(taught, folder, "--force")
+    code, answer, output = push(taught, folder, "--force")
     assert (code, answer["swapped"], answer["forced"], answer["generation"]) == (0, True, True, 2)
     assert answer["held_out"] < answer["held_out_serving"]
     assert taught.ask(digits[0][1000], generation=2)["generation"] == 2
@@ -170,8 +170,8 @@ def test_an_own_generation_that_was_pruned_since_comes_back_as_in_a_rollback(
     assert taught.stop() == 0
     shutil.rmtree(taught.state / "generations" / "000001")
     taught.start()
-    code, answer, said = push(taught, folder)
-    assert (code, answer["generation"], answer["digest"]) == (0, 3, digest), said
+    code, answer, output = push(taught, folder)
+    assert (code, answer["generation"], answer["digest"]) == (0, 3, digest), output
     assert taught.ask(digits[0][1000], generation=3)["top"] == before["top"]
 
 
@@ -183,5 +183,5 @@ def test_an_own_generation_of_another_log_is_refused(taught: Node) -> None:
         if path.name not in ("node.key", "keys.json"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     taught.start()
-    code, _, said = push(taught, folder)
-    assert (code, "not on the log that it has now" in said) == (76, True)
+    code, _, output = push(taught, folder)
+    assert (code, "not on the log that it has now" in output) == (76, True)

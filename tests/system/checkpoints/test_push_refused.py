@@ -107,9 +107,9 @@ def test_p15_a_push_that_lies_is_refused_with_76_by_name_and_what_serves_goes_on
         root = tmp_path / lie.replace(" ", "-")
         root.mkdir()
         heard = len(taught.peer.messages)
-        code, answer, said = push(taught, make(root))
-        assert (code, answer) == (76, {}), (lie, said)
-        assert name in said, (lie, said)
+        code, answer, output = push(taught, make(root))
+        assert (code, answer) == (76, {}), (lie, output)
+        assert name in output, (lie, output)
         if lie != "a readout that cannot be solved":  # noticed in the trial
             assert name in event(taught, "push-refused", heard)["data"]["reason"]
     after = taught.ask(digits[0][1000])
@@ -127,7 +127,7 @@ def test_p15_a_flipped_bit_in_any_file_that_is_pushed_is_refused_with_76(
         data = bytearray(whole)
         data[len(whole) // 2] ^= 4
         (folder / name).write_bytes(data)
-        code, _, said = push(taught, folder)
-        assert code == 76, (name, said)
+        code, _, output = push(taught, folder)
+        assert code == 76, (name, output)
         (folder / name).write_bytes(whole)
     assert taught.ask(digits[0][1000])["generation"] == 1

@@ -58,8 +58,8 @@ def test_a_puller_that_pinned_the_first_key_follows_its_rotation(
     assert (old["signs"], new["signs"], old["revoked"]) == (False, True, None)
     assert (node.state / "node.key").stat().st_mode & 0o777 == 0o600
     save(node)
-    code, said = pull(node, elsewhere, "1")
-    assert (code, new["public_key"] in said, old["public_key"] in said) == (0, True, False)
+    code, output = pull(node, elsewhere, "1")
+    assert (code, new["public_key"] in output, old["public_key"] in output) == (0, True, False)
     folders = [elsewhere / "checkpoints" / f"00000{n}" for n in (0, 1)]
     assert [signer(folder) for folder in folders] == [old["fingerprint"], new["fingerprint"]]
     for folder in folders:
@@ -75,11 +75,11 @@ def test_a_new_key_that_the_old_one_did_not_vouch_for_is_refused_with_76(
     assert pull(node, elsewhere, "0")[0] == 0
     assert node.stop() == 0
     stranger = SigningKey.generate()
-    said = {"at": 0, "adds": stranger.verify_key.encode().hex()}
-    forged = json.loads(sign(json.dumps(said).encode(), stranger, KIND))
+    statement = {"at": 0, "adds": stranger.verify_key.encode().hex()}
+    forged = json.loads(sign(json.dumps(statement).encode(), stranger, KIND))
     (node.state / "node.key").write_bytes(stranger.encode())
     (node.state / "keys.json").write_text(json.dumps(
-        {"first": said["adds"], "since": 0, "statements": [forged]}))
+        {"first": statement["adds"], "since": 0, "statements": [forged]}))
     for folder in (node.state / "generations").iterdir():
         (folder / "manifest.json").unlink()
     node.start()
@@ -104,8 +104,8 @@ def test_what_a_revoked_key_has_signed_counts_no_more_and_the_node_loses_nothing
     node.start()
     assert signer(node.state / "generations" / "000000") == new["fingerprint"]
     assert sorted(path.name for path in (node.state / "generations").iterdir()) == ["000000"]
-    code, said = pull(node, elsewhere, "0")
-    assert (code, f"signed by {old['fingerprint']}" in said, "delete that folder" in said) == (
+    code, output = pull(node, elsewhere, "0")
+    assert (code, f"signed by {old['fingerprint']}" in output, "delete that folder" in output) == (
         76, True, True)
     stale = elsewhere / "checkpoints" / "000000"
     assert node.run("checkpoint", "verify", str(stale), cwd=elsewhere).returncode == 76

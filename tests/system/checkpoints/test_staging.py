@@ -87,13 +87,13 @@ def test_a_full_disk_is_named_keeps_the_part_and_the_push_goes_on_once_there_is_
         pytest.skip("no right to mount a tmpfs")
     try:
         folder = made(tmp_path, poor(), cursor=7)
-        code, _, said = push(taught, folder)
-        assert (code, "what has arrived so far is kept" in said) == (1, True), said
+        code, _, output = push(taught, folder)
+        assert (code, "what has arrived so far is kept" in output) == (1, True), output
         assert taught.ask(digits[0][1000])["generation"] == 1
         part = next(staged.iterdir()) / "blocks.safetensors"
         assert part.read_bytes() == (folder / part.name).read_bytes()
         subprocess.run(["mount", "-o", "remount,size=4m", staged], check=True)
-        code, answer, said = push(taught, folder)
-        assert (code, answer["swapped"]) == (1, False), said  # it came whole, and it is worse
+        code, answer, output = push(taught, folder)
+        assert (code, answer["swapped"]) == (1, False), output  # it came whole, and it is worse
     finally:
         subprocess.run(["umount", "-l", staged], check=True)

@@ -81,9 +81,9 @@ def test_daemon_and_learner_train_a_block_under_the_units_restrictions(
     node.peer.wait(lambda m: m.topic == node.topic("status") and m.payload == b"online")
     ids = node.stream(images[:320], labels[:320])
     assert node.receipt(ids[-1])["status"] == "stored"
-    said = node.peer.wait(lambda m: m.topic == node.topic("event")
+    event = node.peer.wait(lambda m: m.topic == node.topic("event")
                           and m.json["type"] == "verdict", timeout=3 * DEADLINE)
-    assert said.json["data"]["held_rows"] > 0
+    assert event.json["data"]["held_rows"] > 0
     status = Path(f"/proc/{node.process.pid}/status").read_text()
     assert "NoNewPrivs:\t1" in status
     assert "Seccomp:\t2" in status

@@ -168,8 +168,8 @@ def test_a_block_that_is_resumed_in_the_middle_of_its_training_is_the_same(
     log = labelled(tmp_path, (images[:200], labels[:200]), plan)
 
     def run(folder: Path, killed_at: list[int]) -> list[dict[str, Any]]:
-        def report(said: dict[str, Any]) -> None:
-            if killed_at and said["phase"] == "training" and said["step"] >= killed_at[0]:
+        def report(progress: dict[str, Any]) -> None:
+            if killed_at and progress["phase"] == "training" and progress["step"] >= killed_at[0]:
                 del killed_at[0]
                 raise Killed
 

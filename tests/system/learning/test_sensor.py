@@ -88,11 +88,11 @@ def test_after_a_kill_the_newest_scale_serves_before_anything_is_sent(
     for part in (windows[:4], windows[4:], windows[:0]):
         heard = len(node.peer.messages)
         node.start()
-        said = node.peer.wait(lambda m: m.topic == node.topic("health"), after=heard).json
+        health = node.peer.wait(lambda m: m.topic == node.topic("health"), after=heard).json
         for window in part:
             node.receipt(node.send(npy(window)))
         node.kill()
-    assert said["generation"] == generation.numbers(node.state / "generations")[-1] == 2
+    assert health["generation"] == generation.numbers(node.state / "generations")[-1] == 2
 
 
 @pytest.mark.parametrize("shape", ["object", "rows", "envelope"])

@@ -30,8 +30,8 @@ def test_a_readout_that_unlearnt_is_bit_for_bit_the_one_that_never_learnt(
     assert (answer["samples"], answer["labelled"]) == (60, 60)
     assert unlearn(unlearnt, "first")["samples"] == 1
     probes = [x for _, x, _ in digit[600:620]]
-    said = [[node.ask(x)["top"] for x in probes] for node in (unlearnt, pure)]
-    assert said[0] == said[1]
+    answers = [[node.ask(x)["top"] for x in probes] for node in (unlearnt, pure)]
+    assert answers[0] == answers[1]
     assert live_readout(unlearnt) == live_readout(pure)
 
 
@@ -150,8 +150,8 @@ def test_killed_again_and_again_it_ends_as_if_it_never_learnt(
     await_rows(node, answers, [("done",)])
     heard = len(node.peer.messages)
     node.peer.publish(node.topic("command/unlearn"), asked)
-    said = node.peer.wait(lambda m: m.topic == node.topic("response/unlearn"), after=heard).json
-    assert (said["data"]["samples"], said["data"]["base"]) == (30, 0)
+    outcome = node.peer.wait(lambda m: m.topic == node.topic("response/unlearn"), after=heard).json
+    assert (outcome["data"]["samples"], outcome["data"]["base"]) == (30, 0)
     assert left_in(node.state, gone) == []
     assert chain(node) == chain(pure)
     assert live_readout(node) == live_readout(pure)

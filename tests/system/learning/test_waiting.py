@@ -17,10 +17,10 @@ from support.processor import await_rest, ran
 GROW = {"first": 400, "epochs": 16}  # trains longer than sensors are read apart
 
 
-def of(node: Node, topic: str, **said: object) -> Message:
+def of(node: Node, topic: str, **fields: object) -> Message:
     """The first message on a topic that says this."""
     return node.peer.wait(lambda m: m.topic == node.topic(topic)
-                          and said.items() <= m.json.items(), timeout=2 * DEADLINE)
+                          and fields.items() <= m.json.items(), timeout=2 * DEADLINE)
 
 
 def set_hours(node: Node, hours: str) -> None:
@@ -54,8 +54,8 @@ def test_a_growth_with_a_share_of_the_time_waits_out_the_heat_and_ends_in_the_sa
     node.stream(windows[400:410], labels[400:410], prefix="hot")
     node.receipt("hot-9")
     assert node.ask(windows[500])["readout"] == known + 10
-    told = of(node, "train", paused="too hot, 78.0 °C of 75").json
-    assert (told["phase"], told["growth"]) == ("training", 1)
+    train = of(node, "train", paused="too hot, 78.0 °C of 75").json
+    assert (train["phase"], train["growth"]) == ("training", 1)
     assert ": too hot, 78.0 °C of 75" in node.run("status").stdout
     board.heat(72)
     node.peer.wait(lambda m: m.topic == node.topic("health")
