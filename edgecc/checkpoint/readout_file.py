@@ -86,6 +86,18 @@ def readout_from(tensors: Tensors, classes: list[str], dim: int) -> Readout:
     return readout
 
 
+def check(tensors: Tensors, classes: list[str], dim: int) -> None:
+    """ValueError or KeyError where `readout_from` would raise it, without unpacking the columns.
+
+    Whatever inflates to integers of 7 bytes or less adds up to finite sums: no V is beyond 2⁸².
+    """
+    if "columns" in tensors:
+        _steps(tensors["steps"], dim + 1)
+        _planes(tensors["columns"], dim + 1, len(classes))
+    else:
+        readout_from(tensors, classes, dim)
+
+
 def pack(a: Floats, b: Floats) -> dict[str, NDArray[Any]]:
     """Tensors that hold A (d, d) and B (classes, d), integers up to 2⁵².
 
@@ -168,7 +180,22 @@ def _deflated(w: Floats) -> NDArray[np.uint8]:
 
 
 def _inflated(data: NDArray[Any], d: int, classes: int) -> Floats:
-    """W, zero above its diagonal; nothing of its size is allocated before its bytes are there."""
+    """W, zero above its diagonal."""
+    by_byte = _planes(data, d, classes)
+    w, place = np.zeros((d + classes, d)), 0
+    for j in range(d):
+        column = by_byte[:, place : place + d + classes - j]
+        counted = np.zeros((column.shape[1], 8), np.uint8)
+        counted[:, : len(by_byte)] = column.T
+        values = counted.view("<i8")[:, 0]
+        w[j:, j] = (values >> 1) ^ -(values & 1)
+        place += len(values)
+    return w
+
+
+def _planes(data: NDArray[Any], d: int, classes: int) -> NDArray[np.uint8]:
+    """(bytes of an integer, integers of the lower part of W); nothing of its size is allocated
+    before its bytes are there."""
     count = d * (d + 1) // 2 + classes * d
     if data.dtype != np.uint8 or data.ndim != 1:
         raise ValueError(f"columns are {data.dtype}{data.shape}, not bytes")
@@ -180,16 +207,7 @@ def _inflated(data: NDArray[Any], d: int, classes: int) -> Floats:
     planes, rest = divmod(len(raw), count)
     if not inflate.eof or inflate.unused_data or rest or not 1 <= planes <= _BYTES:
         raise ValueError(f"{len(raw)} bytes for {d} features, {classes} classes")
-    w, place = np.zeros((d + classes, d)), 0
-    by_byte = np.frombuffer(raw, np.uint8).reshape(planes, count)
-    for j in range(d):
-        column = by_byte[:, place : place + d + classes - j]
-        counted = np.zeros((column.shape[1], 8), np.uint8)
-        counted[:, :planes] = column.T
-        values = counted.view("<i8")[:, 0]
-        w[j:, j] = (values >> 1) ^ -(values & 1)
-        place += len(values)
-    return w
+    return np.frombuffer(raw, np.uint8).reshape(planes, count)
 
 
 def _steps(steps: NDArray[Any], d: int) -> tuple[int, int]:

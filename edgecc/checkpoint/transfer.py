@@ -62,7 +62,7 @@ def pull(
         part.mkdir(parents=True, exist_ok=True)
     _fetch_files(client, topics, offered, part, progress)
     with files.store_errors(part):
-        generation.from_files(offered, {name: (part / name).read_bytes() for name in FILES})
+        generation.check(offered, {name: (part / name).read_bytes() for name in FILES})
         (part / MANIFEST).write_bytes(envelope)
         part.rename(target)
     return offered

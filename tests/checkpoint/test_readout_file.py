@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecc.checkpoint.readout_file import pack, readout_from, tensors_of, unpack
+from edgecc.checkpoint.readout_file import check, pack, readout_from, tensors_of, unpack
 from edgecc.learn.readout import FEATURE_MAX, Floats, Readout, to_integers
 from edgecc.plan.plan import Plan
 from edgecc.plan.stem_trunk import stem_trunk
@@ -102,7 +102,10 @@ def test_a_changed_tensor_is_refused_or_holds_finite_sums(data: st.DataObject) -
     try:
         a, b = unpack({**packed, name: lie}, 7, 3)
     except ValueError:
+        with pytest.raises(ValueError, match=r"."):
+            check({**packed, name: lie}, ["a", "b", "c"], 6)
         return
+    check({**packed, name: lie}, ["a", "b", "c"], 6)
     assert (a.shape, b.shape) == ((7, 7), (3, 7))
     assert np.isfinite(a).all()
     assert np.isfinite(b).all()
@@ -116,8 +119,9 @@ def test_a_changed_tensor_is_refused_or_holds_finite_sums(data: st.DataObject) -
 def test_a_tensor_of_another_size_or_type_is_a_value_error(name: str, edit: Any) -> None:
     readout = summed(1, 6, 20, 900)
     packed = pack(*readout.sums())
-    with pytest.raises((ValueError, TypeError)):
-        unpack({**packed, name: edit(packed[name])}, 7, 3)
+    for read in (unpack, lambda tensors, d, _: check(tensors, ["a", "b", "c"], d - 1)):
+        with pytest.raises((ValueError, TypeError)):
+            read({**packed, name: edit(packed[name])}, 7, 3)
 
 
 @pytest.mark.parametrize(("d", "classes"), [
