@@ -10,6 +10,7 @@ from support.patience import run_command
 from support.samples import sample
 
 from edgecc.errors import StoreError
+from edgecc.store import meta
 from edgecc.store.migrations import MIGRATIONS
 from edgecc.store.reader import Reader
 from edgecc.store.writer import Store
@@ -65,6 +66,24 @@ def test_a_log_from_before_figures_were_kept_apart_goes_on_with_them(tmp_path: P
         store._db.execute("UPDATE label SET hit=NULL WHERE row=1")
         store._db.execute("DELETE FROM label WHERE row=2")
     assert store.hit_counts() == (0, 0)
+    store.close()
+
+
+def test_a_log_from_before_its_names_changed_keeps_what_they_held(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    with sqlite3.connect(path) as raw:
+        raw.executescript("".join(MIGRATIONS[:5]) + "PRAGMA user_version=5;")
+        raw.executemany("INSERT INTO meta VALUES (?, ?)", [("epoch", 2), ("admission", "{}")])
+        raw.execute("INSERT INTO sample (row, key, id, source, ts, held, bytes) "
+                    "VALUES (1, x'00', 'a', 'door', 0, 0, 1)")
+        raw.execute("INSERT INTO aside VALUES (1, 'door', 'cat', 0)")
+    raw.close()
+    store = Store(path)
+    assert (store.meta(meta.RENUMBERED), store.meta(meta.QUOTAS)) == (2, "{}")
+    assert store._db.execute("SELECT source, label FROM distrusted").fetchall() == [("door", "cat")]
+    with store.transaction():
+        store.remove_sample(1)
+    assert store._db.execute("SELECT COUNT(*) FROM distrusted").fetchone() == (0,)
     store.close()
 
 
