@@ -192,10 +192,10 @@ def photographs() -> RealSet:
     """Things of eleven kinds, cut out and on white, by many photographers, 3 x 224 x 224."""
     if not STAMPS.exists():
         raise ConfigError(f"{STAMPS} is missing: apt install tuxpaint-stamps-default")
-    found = [(_on_white(path), kind) for kind, folder in PHOTOGRAPHS.items()
+    paths = [(path, kind) for kind, folder in PHOTOGRAPHS.items()
              for path in sorted(STAMPS.glob(f"{folder}/**/*.png")) if _photograph(path)]
-    return _pictures("photographs", np.stack([x for x, _ in found]), np.array([y for _, y in found]),
-                     0.7, "GPL-2", "Debian tuxpaint-stamps-default")
+    x, y = np.stack([_on_white(path) for path, _ in paths]), np.array([kind for _, kind in paths])
+    return _pictures("photographs", x, y, 0.7, "GPL-2", "Debian tuxpaint-stamps-default")
 
 
 def faces() -> RealSet:
