@@ -29,7 +29,7 @@ from edgecc.host.files import is_full
 from edgecc.host.lock import locked
 from edgecc.host.systemd import notify
 from edgecc.host.watchdog import Watchdog
-from edgecc.mqtt.connection import Link, Will
+from edgecc.mqtt.connection import Link
 from edgecc.mqtt.connection_events import Event, LinkEvent
 from edgecc.mqtt.events import Events
 from edgecc.mqtt.outbox import Outbox
@@ -38,7 +38,6 @@ from edgecc.plan import budget
 from edgecc.plan.budget import planned
 from edgecc.protocol.messages import Canary, Chunk, ChunkRequest, Command, Inbound
 from edgecc.serving.generations import Generations
-from edgecc.serving.input_check import check_input
 from edgecc.serving.serving import Serving
 from edgecc.serving.stems import Stems
 from edgecc.store.writer import Store
@@ -94,11 +93,10 @@ class Daemon:
         self.parts = self._rebuilt(None)
 
     def _make_link(self) -> Link:
-        will = Will(self.config.topics / "status", b"offline")
         return Link(
-            self.config.mqtt, client_id=f"edgecc-{self.config.node}", will=will,
+            self.config.mqtt, client_id=f"edgecc-{self.config.node}",
             receive_maximum=self.plan.receive_maximum, hold=self.plan.hold,
-        )
+            will=(self.config.topics / "status", b"offline"))
 
     def _rebuilt(self, before: Parts | None) -> Parts:
         """What follows from the log, in place of `before`."""
@@ -106,7 +104,7 @@ class Daemon:
             before.close()
         config, store = self.config, self.store
         generations = Generations(config, store, self.keys)
-        check_input(config, store, generations)
+        generations.check_input()
         stems = Stems(config, self.plan, store, generations, self._stem)
         serving = Serving(config, store, generations, stems)
         serving.open()

@@ -84,7 +84,7 @@ class Trial:
         """The command of `wanted` is answered when the trial is over."""
         self.check_free()
         self._wanted, self._validation = wanted, Validation(self._serving.predictor)
-        self._serving.begin_trial(wanted.candidate)
+        self._serving.try_out(wanted.candidate)
 
     def step(self) -> None:
         """Go on a little: in every turn, before any step of unlearning."""
@@ -110,7 +110,7 @@ class Trial:
 
     def _end(self) -> None:
         self._wanted, self._validation = None, Validation(None)
-        self._serving.end_trial()
+        self._serving.try_out(None)
 
     def _all_seen(self, wanted: Wanted) -> bool:
         """Show both some more held-out samples; True once they have seen all of them."""

@@ -4,7 +4,7 @@ import json
 import math
 import secrets
 import time
-from types import TracebackType
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from edgecc.config.schema import Config
@@ -23,8 +23,7 @@ class Client:
         self.id = secrets.token_hex(8)
         self._config = config
         self._link = Link(
-            config.mqtt, client_id=f"edgecc-{self.id}", receive_maximum=receive_maximum, clean=True
-        )
+            config.mqtt, client_id=f"edgecc-{self.id}", receive_maximum=receive_maximum, clean=True)
         self._messages: list[Inbound] = []
         self._published: dict[int, str | None] = {}
         self._subscribed: list[list[str]] = []
@@ -33,25 +32,17 @@ class Client:
 
     def __enter__(self) -> "Client":
         self._link.start()
-        deadline = time.monotonic() + _PATIENCE
-        while not self.window:
-            self._turn(deadline)
+        self._wait_until(lambda: self.window)
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._link.stop()
 
     def subscribe(self, filters: list[str]) -> None:
         """Returns once the broker has answered."""
         self._link.subscribe(filters)
-        deadline = time.monotonic() + _PATIENCE
-        while not self._subscribed:
-            self._turn(deadline)
-        refused = self._subscribed.pop(0)
-        if refused:
+        self._wait_until(lambda: self._subscribed)
+        if refused := self._subscribed.pop(0):
             raise AuthError(f"the broker refuses {filters}: {', '.join(refused)}")
 
     def unsubscribe(self, filters: list[str]) -> None:
@@ -63,9 +54,8 @@ class Client:
 
     def arrived(self, mid: int, *, wait: bool = False) -> bool:
         """True once the broker has acknowledged packet `mid`."""
-        deadline = time.monotonic() + _PATIENCE
-        while wait and mid not in self._published:
-            self._turn(deadline)
+        if wait:
+            self._wait_until(lambda: mid in self._published)
         if mid not in self._published:
             return False
         failure = self._published.pop(mid)
@@ -73,30 +63,21 @@ class Client:
             raise BrokerError(f"the broker refused a message: {failure}")
         return True
 
-    def wait(self, timeout: float) -> None:
-        """Take in what arrives; up to `timeout` seconds for the first event."""
-        self._turn(None, timeout)
-
     def next_message(self, timeout: float) -> Inbound | None:
         """The next message on any subscription; None after `timeout` seconds without one."""
         deadline = time.monotonic() + timeout
         while not self._messages:
             if time.monotonic() >= deadline:
                 return None
-            self._turn(None, max(0.0, deadline - time.monotonic()))
+            self.wait(max(0.0, deadline - time.monotonic()))
         return self._messages.pop(0)
 
     def retained(self, topic: str, timeout: float = 2.0) -> bytes | None:
         """The retained message on `topic`, if there is one."""
         self.subscribe([topic])
-        deadline = time.monotonic() + timeout
-        while (left := deadline - time.monotonic()) > 0:
-            message = self.next_message(left)
-            if message is not None and message.topic == topic:
-                self.unsubscribe([topic])
-                return message.payload
+        message = next(self._messages_on(topic, timeout), None)
         self.unsubscribe([topic])
-        return None
+        return None if message is None else message.payload
 
     def command(
         self, verb: str, args: dict[str, Any], timeout: float = _PATIENCE,
@@ -111,18 +92,29 @@ class Client:
         self.subscribe([answer])
         body = to_json({"id": request, "args": args})
         self.publish(topics / f"command/{verb}", body, expiry=math.ceil(timeout))
-        deadline = time.monotonic() + timeout
-        while (left := deadline - time.monotonic()) > 0:
-            message = self.next_message(left)
-            if message is None or message.topic != answer:
-                continue
+        for message in self._messages_on(answer, timeout):
             value = json.loads(message.payload)
             if value.get("id") == request:
                 return _data(verb, value)
         raise NotRunning(f"no edgecc answers for {topics.root}; is `edgecc start` running?")
 
-    def _turn(self, deadline: float | None, timeout: float = 0.25) -> None:
-        """Take in events; BrokerError past the deadline or on a lost connection."""
+    def _messages_on(self, topic: str, timeout: float) -> Iterator[Inbound]:
+        """What arrives on `topic` within `timeout` seconds; other messages are dropped."""
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > 0:
+            message = self.next_message(left)
+            if message is not None and message.topic == topic:
+                yield message
+
+    def _wait_until(self, answered: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not answered():
+            self.wait(0.25)
+            if time.monotonic() > deadline:
+                raise BrokerError(f"the broker at {self._place} does not answer")
+
+    def wait(self, timeout: float) -> None:
+        """Take in what arrives; up to `timeout` seconds for the first event."""
         for event in self._link.take(256, timeout):
             if isinstance(event, Inbound):
                 self._link.ack(event)
@@ -132,18 +124,14 @@ class Client:
             elif isinstance(event, Subscribed):
                 self._subscribed.append(event.refused)
             elif isinstance(event, Connected):
-                self.window = event.window
-                self.max_payload = event.max_payload
+                self.window, self.max_payload = event.window, event.max_payload
             elif isinstance(event, Disconnected):
                 raise self._lost(event)
-        if deadline is not None and time.monotonic() > deadline:
-            raise BrokerError(f"the broker at {self._place} does not answer")
 
     def _lost(self, event: Disconnected) -> BrokerError:
         if event.refused:
-            return AuthError(
-                f"the broker at {self._place} says {event.reason}: check mqtt.username and password"
-            )
+            return AuthError(f"the broker at {self._place} says {event.reason}: check "
+                             "mqtt.username and password")
         kind = AuthError if event.lasting else BrokerError
         return kind(f"no connection to the broker at {self._place}: {event.reason}")
 

@@ -11,9 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from paho.mqtt.client import Client
@@ -33,15 +31,9 @@ log = logging.getLogger(__name__)
 
 _PACKET_OVERHEAD = 64 * 1024  # bytes of topic and properties beside the payload
 _WINDOW = 64  # QoS 1 messages on their way to the broker at once, where it takes as many
+_WILL_DELAY = 5  # seconds, so that a quick restart shows no flap
 _SESSION_TAKEN_OVER, _PACKET_TOO_LARGE = 0x8E, 0x95
 _REFUSALS = {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, _SESSION_TAKEN_OVER}
-
-
-@dataclass(frozen=True)
-class Will:
-    topic: str
-    payload: bytes
-    delay: int = 5  # seconds, so that a quick restart shows no flap
 
 
 class Link:
@@ -49,9 +41,10 @@ class Link:
 
     def __init__(
         self, settings: Mqtt, *, client_id: str, receive_maximum: int = 64, hold: int = 16 * 2**20,
-        clean: bool = False, will: Will | None = None,
+        clean: bool = False, will: tuple[str, bytes] | None = None,
     ) -> None:
-        """hold: bytes of messages not yet acked above which no more is read."""
+        """hold: bytes of messages not yet acked above which no more is read. will: topic, payload.
+        """
         self._settings, self._clean, self._will = settings, clean, will
         self._client_id, self._receive_maximum, self._hold = client_id, receive_maximum, hold
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
@@ -76,13 +69,11 @@ class Link:
             client.tls_set_context(tls.context(settings))
         if will is not None:
             properties = _properties(PacketTypes.WILLMESSAGE)
-            properties.WillDelayInterval = will.delay
-            client.will_set(will.topic, will.payload, qos=1, retain=True, properties=properties)
+            properties.WillDelayInterval = _WILL_DELAY
+            client.will_set(*will, qos=1, retain=True, properties=properties)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_publish, client.on_subscribe = self._on_publish, self._on_subscribe
         return client
-
-    # --- the owner's side ---
 
     def start(self) -> None:
         self._thread.start()
@@ -96,10 +87,7 @@ class Link:
                 if first is not None:
                     events.append(first)
                 first = self._events.get_nowait()
-        while self._messages and limit > 0:
-            events.append(self._messages.popleft())
-            limit -= 1
-        return events
+        return events + [self._messages.popleft() for _ in range(min(limit, len(self._messages)))]
 
     def wake(self) -> None:
         """Make a waiting `take` return."""
@@ -132,10 +120,9 @@ class Link:
         self._client.wake()
         return True
 
-    def subscribe(self, filters: Iterable[str]) -> None:
-        options = SubscribeOptions(qos=1)
-        self._asked.append(list(filters))
-        self._client.subscribe([(name, options) for name in self._asked[-1]])
+    def subscribe(self, filters: list[str]) -> None:
+        self._asked.append(filters)
+        self._client.subscribe([(name, SubscribeOptions(qos=1)) for name in filters])
         self._client.wake()
 
     def unsubscribe(self, filters: list[str]) -> None:
@@ -155,8 +142,6 @@ class Link:
         if self._thread.is_alive():
             self._thread.join(timeout=10)
         self._client = self._new_client()  # the old one goes, and with it its sockets
-
-    # --- the network thread ---
 
     def _run(self) -> None:
         backoff = Backoff()
@@ -204,8 +189,6 @@ class Link:
         self._stopping.wait(0.01)
         return self._client.write()
 
-    # --- callbacks: an event on the queue, nothing else ---
-
     def _on_connect(
         self, _client: Client, _user: Any, flags: Any, reason: ReasonCode, broker: Any
     ) -> None:
@@ -217,9 +200,9 @@ class Link:
         self._asked.clear()
         window = min(getattr(broker, "ReceiveMaximum", _WINDOW), _WINDOW)
         packet = getattr(broker, "MaximumPacketSize", None)
-        too_large = self._client.limit(window, packet)
-        self._events.put(
-            Connected(self.connection, flags.session_present, window, packet, too_large))
+        self._events.put(Connected(
+            self.connection, flags.session_present, window, packet,
+            self._client.limit(window, packet)))
 
     def _on_disconnect(
         self, _client: Client, _user: Any, flags: Any, reason: ReasonCode, _properties: Any

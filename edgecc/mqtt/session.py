@@ -5,18 +5,12 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Literal
 
 from edgecc.config.schema import Config
 from edgecc.errors import AuthError, ConfigError
 from edgecc.mqtt.connection import Link
-from edgecc.mqtt.connection_events import (
-    Connected,
-    Disconnected,
-    LinkEvent,
-    Published,
-    Subscribed,
-)
+from edgecc.mqtt.connection_events import Connected, Disconnected, LinkEvent, Published, Subscribed
 from edgecc.mqtt.events import Events, Severity
 from edgecc.mqtt.outbox import Outbox
 from edgecc.store import meta
@@ -67,9 +61,8 @@ class Session:
 
     def heard(self, topics: Iterable[str]) -> None:
         """Messages came on these topics: any on `in/#` proves delivery; restart the deadline."""
-        if self.canary == "waiting" and any(
-            topic.startswith(self._topics / "in/") for topic in topics
-        ):
+        inward = self._topics / "in/"
+        if self.canary == "waiting" and any(topic.startswith(inward) for topic in topics):
             self._canary_due = time.monotonic() + _CANARY_DEADLINE
 
     def returned(self, token: str) -> None:
@@ -77,7 +70,7 @@ class Session:
         if token != self._token:
             return
         if self.canary == "lost":
-            self._event("canary-back", "info", {"what": "the broker delivers samples again"})
+            self._event("canary-back", "info", "the broker delivers samples again")
         self.canary, self._canary_due = "returned", float("inf")
 
     def _on_connected(self, event: Connected) -> None:
@@ -95,9 +88,8 @@ class Session:
             with self._store.transaction():
                 self._store.set_meta(meta.FILTERS, json.dumps(filters))
         if before and not event.session_present:
-            self._event("session-lost", "warning", {
-                "what": "the broker had forgotten this node; re-send what has no receipt"
-            })
+            self._event("session-lost", "warning",
+                        "the broker had forgotten this node; re-send what has no receipt")
 
     def _on_disconnected(self, event: Disconnected) -> None:
         self._outbox.disconnected()
@@ -136,10 +128,10 @@ class Session:
         self._short, self._connected_at = self._short + 1 if short else 0, 0.0
         if self._short == _SHORT_ONES:
             what = ("the broker ends every connection at once, as it does when another client uses "
-                    f"this id: does another device have the name {self._node!r}? Each "
-                    "needs its own `node`")
+                    f"this id: does another device have the name {self._node!r}? Each needs its "
+                    "own `node`")
             log.error("%s", what)
-            self._event("taken-over", "error", {"what": what})
+            self._event("taken-over", "error", what)
 
     def _on_subscribed(self, event: Subscribed) -> None:
         if event.refused:
@@ -155,20 +147,19 @@ class Session:
         elif not self._outbox.published(event):
             log.error("the broker refused a message: %s", event.failure)
 
-    # --- the canary: mosquitto grants a subscription that its ACL denies, and delivers nothing ---
-
     def _send_canary(self) -> None:
+        """mosquitto grants a subscription that its ACL denies, and delivers nothing."""
         self._token = secrets.token_hex(8)
         self._canary_mid = self._link.publish(self._topics / "in/canary", self._token.encode())
-        patience = _CANARY_AGAIN if self.canary == "lost" else _CANARY_DEADLINE
-        self._canary_due = time.monotonic() + patience
+        self._canary_due = time.monotonic() + (
+            _CANARY_AGAIN if self.canary == "lost" else _CANARY_DEADLINE)
 
     def _canary_lost(self, what: str) -> None:
         log.error("%s", what)
         self.canary = "lost"
         self._canary_due = 0.0  # at once again
-        self._event("canary-lost", "error", {"what": what})
+        self._event("canary-lost", "error", what)
 
-    def _event(self, kind: str, severity: Severity, data: dict[str, Any]) -> None:
+    def _event(self, kind: str, severity: Severity, what: str) -> None:
         with self._store.transaction():
-            self._events.record(kind, severity, data)
+            self._events.record(kind, severity, {"what": what})

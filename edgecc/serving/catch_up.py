@@ -24,7 +24,14 @@ def snapshot_path(state: State, store: Reader) -> Path:
 
 def resume(state: State, predictor: Predictor, store: Reader) -> None:
     """Go on from the live readout that was saved last, unless labels in it were unlearnt since."""
-    _restore_snapshot(state, predictor, store)
+    path = snapshot_path(state, store)
+    if path.exists():
+        try:
+            digest, readout, cursor = read_snapshot(path, predictor.readout.dim)
+            if digest == predictor.manifest.digest and not store.knows_unlearnt(cursor):
+                predictor.restore(readout, cursor)
+        except Corrupt as error:
+            log.warning("%s; replaying the log instead", error)
     restart_if_unlearnt(predictor, store)
 
 
@@ -35,20 +42,6 @@ def restart_if_unlearnt(predictor: Predictor, store: Reader) -> None:
     """
     if store.knows_unlearnt(predictor.cursor):
         predictor.restore(Readout(predictor.readout.dim), 0)
-
-
-def _restore_snapshot(state: State, predictor: Predictor, store: Reader) -> None:
-    """Take the saved live readout if it is of this generation."""
-    path = snapshot_path(state, store)
-    if not path.exists():
-        return
-    try:
-        digest, readout, cursor = read_snapshot(path, predictor.readout.dim)
-    except Corrupt as error:
-        log.warning("%s; replaying the log instead", error)
-        return
-    if digest == predictor.manifest.digest and not store.knows_unlearnt(cursor):
-        predictor.restore(readout, cursor)
 
 
 def learn_event(

@@ -1,5 +1,6 @@
 """The node's generations on disk: loaded once they are checked, numbered and signed when new."""
 
+import json
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from edgecc.checkpoint.generation import Generation
 from edgecc.checkpoint.keyring import Keys
 from edgecc.checkpoint.manifest import Manifest
 from edgecc.config.schema import Config
+from edgecc.errors import ConfigError
 from edgecc.learn.readout import Readout
 from edgecc.store import meta
 from edgecc.store.writer import Store
@@ -17,11 +19,34 @@ from edgecc.trunk.trunk import Trunk
 
 class Generations:
     def __init__(self, config: Config, store: Store, keys: Keys) -> None:
-        self._store, self._keys, self._spec = store, keys, config.input_spec
+        self._config, self._store, self._keys = config, store, keys
         self._part = config.state.part
         self.folder = config.state.generations
         self.folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self._part, ignore_errors=True)
+
+    def check_input(self) -> None:
+        """ConfigError if the log holds samples of another kind or shape than configured.
+
+        While it holds none, the input may change: stems of the other one are removed.
+        """
+        config, store = self._config, self._store
+        wanted, known = json.dumps([config.input.kind, config.input.shape]), store.meta(meta.INPUT)
+        if known == wanted:
+            return
+        if known is not None and store.last_row():
+            raise ConfigError(
+                f"input.kind and input.shape are {wanted}, the log in {config.state} holds "
+                f"{known}: change them back, or give this node a new state_dir")
+        stems = self.numbers()
+        self.remove(stems)
+        with store.transaction():
+            for number in stems:
+                store.put_outbox(config.topics.manifest(number), b"", retain=True)
+            self.note_removed(stems)
+            store.set_meta(meta.SERVING, None)
+            store.set_meta(meta.SUCCESSOR, None)
+            store.set_meta(meta.INPUT, wanted)
 
     def numbers(self) -> list[int]:
         """Oldest first."""
@@ -32,7 +57,7 @@ class Generations:
 
     def load(self, number: int) -> Generation:
         """CheckpointError where it fails a check."""
-        return generation.load(self.path(number), self._keys.trusted, self._spec)
+        return generation.load(self.path(number), self._keys.trusted, self._config.input_spec)
 
     def manifests(self) -> Iterator[Manifest]:
         """Of every generation that can be read, oldest first; the signatures are not checked."""

@@ -41,19 +41,16 @@ class Serving:
         self.drop_snapshot(old=True)
         numbers = self._generations.numbers()
         self.predictor = self._newest_valid(numbers)
-        if self.predictor is None and self._spec.kind == "image":
-            self._serve_stem(scaled_on=0)
-        self._serve_due_stems()
+        self._serve_new_stem()
         if self.predictor is not None:
             resume(self._state, self.predictor, self._store)
         if (number := self.next_number) is not None and number in numbers:
             self._resume_swap(number)
-        if self._stem_changed(numbers) and self.predictor is not None:
-            stem = self._stems.newest(parent=self.predictor.manifest.digest)
-            self.successor = Predictor(self._generations.load(stem.number))
-            self._record_start(new_stem=stem.number)
-        else:
-            self._record_start(new_stem=None)
+        new_stem = None
+        if numbers and self.predictor is not None and self._stem_changed():
+            new_stem = self._stems.newest(parent=self.predictor.manifest.digest).number
+            self.roll_to(new_stem)
+        self._record_start(new_stem)
 
     def _newest_valid(self, numbers: list[int]) -> Predictor | None:
         wanted = self._store.meta(meta.SERVING)
@@ -72,10 +69,9 @@ class Serving:
         except CheckpointError as error:
             log.error("generation %d is unusable: %s", number, error)
 
-    def _stem_changed(self, numbers: list[int]) -> bool:
-        """True if another stem was configured when the last of these generations was made."""
-        before = self._store.meta(meta.STEM) or PATCHES
-        return bool(numbers) and before != self._stems.name
+    def _stem_changed(self) -> bool:
+        """True if another stem was configured at the last start."""
+        return (self._store.meta(meta.STEM) or PATCHES) != self._stems.name
 
     def _record_start(self, new_stem: int | None) -> None:
         with self._store.transaction():
@@ -199,33 +195,26 @@ class Serving:
         )
         return self._generations.save(manifest, now.trunk, self.predictor.readout, now.model)
 
-    def begin_trial(self, candidate: Predictor) -> None:
-        """Let `candidate` follow the log beside what serves."""
+    def try_out(self, candidate: Predictor | None) -> None:
+        """Let `candidate` follow the log beside what serves; None ends it."""
         self.candidate = candidate
-
-    def end_trial(self) -> None:
-        self.candidate = None
 
     def calibrate(self) -> None:
         """Measure a sensor's scale once enough windows are stored; serve the new stem at once."""
-        if self._serve_due_stems():
+        if self._serve_new_stem():
             assert self.predictor is not None
             self.catch_up_fully()  # the labels so far are few
             self.predictor.refresh()
 
-    def _serve_due_stems(self) -> bool:
+    def _serve_new_stem(self) -> bool:
+        """Serve the last stem that follows what serves; False where none does, or a trunk grew."""
         now = None if self.predictor is None else self.predictor.manifest
-        due = [] if now is not None and now.growth else self._stems.due(now)
-        for count in due:
-            self._serve_stem(scaled_on=count)
-        return bool(due)
-
-    def _serve_stem(self, *, scaled_on: int) -> None:
-        parent = "" if self.predictor is None else self.predictor.manifest.digest
-        stem = self._stems.make(scaled_on=scaled_on, parent=parent)
-        self.predictor = Predictor(self._generations.load(stem.number))
-        with self._store.transaction():
-            self._store.set_meta(meta.SERVING, self.number)
+        stems = [] if now is not None and now.growth else self._stems.following(now)
+        if stems:
+            self.predictor = Predictor(self._generations.load(stems[-1].number))
+            with self._store.transaction():
+                self._store.set_meta(meta.SERVING, self.number)
+        return bool(stems)
 
     def snapshot(self) -> None:
         """Save the live readout: the next start goes on from it, and what it knows may be evicted.

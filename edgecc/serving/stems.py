@@ -47,29 +47,32 @@ class Stems:
         """Of the model that is the configured stem; None for patches."""
         return None if self._model is None else self._model.model.digest
 
-    def due(self, after: Manifest | None) -> list[int]:
-        """Numbers of windows on which the scale is still to be measured, of those stored."""
+    def following(self, after: Manifest | None) -> list[Manifest]:
+        """Make the stems that follow `after`, each scaled on more of the windows stored now.
+
+        For an image that is one, and only where there is none yet.
+        """
+        stems: list[Manifest] = []
+        for count in self._due(after):
+            after = self._make(scaled_on=count, parent="" if after is None else after.digest)
+            stems.append(after)
+        return stems
+
+    def newest(self, parent: str) -> Manifest:
+        """Make the configured stem, scaled on as many windows as there are."""
+        return self._make(scaled_on=max(self._due(None), default=0), parent=parent)
+
+    def _due(self, after: Manifest | None) -> list[int]:
+        """Numbers of windows to scale the input on; 0 for an image, which is not scaled."""
         if self._spec.kind != "sensor":
-            return []
+            return [0] if after is None else []
         before = 0 if after is None else int(after.recipe["scaled_on"])
         if before == SCALED_ON[-1]:
             return []
         stored = self._store.stored()
         return [count for count in SCALED_ON if before < count <= stored]
 
-    def following(self, after: Manifest | None) -> list[Manifest]:
-        """Make the stems that follow generation `after`, measured on what the log holds now."""
-        stems: list[Manifest] = []
-        for count in self.due(after) if after or self._spec.kind == "sensor" else [0]:
-            after = self.make(scaled_on=count, parent="" if after is None else after.digest)
-            stems.append(after)
-        return stems
-
-    def newest(self, parent: str) -> Manifest:
-        """Make the configured stem, scaled on as many windows as there are."""
-        return self.make(scaled_on=max(self.due(None), default=0), parent=parent)
-
-    def make(self, *, scaled_on: int, parent: str) -> Manifest:
+    def _make(self, *, scaled_on: int, parent: str) -> Manifest:
         """A new generation: the bare stem, its input scaled on so many windows."""
         trunk = stem_trunk(
             self._plan, self._spec, self._config.seed, self._model,
