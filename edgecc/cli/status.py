@@ -12,7 +12,7 @@ from edgecc.config.schema import Config
 from edgecc.config.units import format_size
 from edgecc.errors import NotRunning
 from edgecc.mqtt.client import Client
-from edgecc.plan import budget, fallback, planner
+from edgecc.plan import budget, planner
 from edgecc.plan.budget import Budget, planned
 from edgecc.plan.costs import MIB, needed
 from edgecc.plan.plan import Plan, most_classes, readout_dim
@@ -35,7 +35,7 @@ def plan(config: Config, as_json: bool) -> None:
         config.input_spec, max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
         costs=allowed.costs, stem=chosen.stem_map, classes=config.max_classes,
         backend=config.grow.backend)
-    less, more = fallback.neighbours(tried, chosen, allowed.costs)
+    less, more = planner.neighbours(tried, chosen, allowed.costs)
     bought = {name: _bought(one, config, allowed)
               for name, one in (("buys", chosen), ("smaller", less), ("larger", more))}
     output(chosen.describe() | {

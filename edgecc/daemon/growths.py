@@ -15,7 +15,7 @@ from edgecc.checkpoint.readout_file import write_snapshot
 from edgecc.daemon.node import Node
 from edgecc.errors import StorageFull
 from edgecc.host import files
-from edgecc.plan import fallback
+from edgecc.plan import planner
 from edgecc.plan.plan import Plan
 from edgecc.store import meta
 from edgecc.store.growth_log import Growth
@@ -57,7 +57,7 @@ class Growths:
     def plan(self) -> Plan:
         """The plan of growths that start now."""
         config = self._node.config
-        return fallback.step_down(
+        return planner.step_down(
             self._node.plan, self.steps, config.input_spec,
             max_payload=config.mqtt.max_payload, costs=self._node.budget.costs,
             classes=config.max_classes, backend=config.grow.backend)

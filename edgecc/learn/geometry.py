@@ -1,4 +1,4 @@
-"""Sizes of kernels, pools and grids: planned as n x n, for pictures; on a row they are n² long."""
+"""Sizes of kernels, pools and grids: planned as n x n for pictures; on a row they are n² long."""
 
 Size = tuple[int, int]  # rows and columns of a map
 
@@ -21,6 +21,11 @@ def stem_pool(size: Size) -> Size:
     if rows == 1:
         return 1, -(-columns // 225)
     return max(1, round(rows / 15)), max(1, round(columns / 15))
+
+
+def pooled(size: Size, pool: Size) -> Size:
+    """What a max-pool leaves of a map: windows side by side, the rest left out."""
+    return size[0] // pool[0], size[1] // pool[1]
 
 
 def pool_window(size: int, grid: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ A new class is a new row of B. The constant feature 1 stands first and takes no 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ _MINI_BATCH = 256  # learnt samples in one product: 256 · 255² < 2²⁴
 
 Floats = NDArray[np.float64]
 Features = NDArray[np.floating[Any]]  # integers; float32 holds them exactly too
+By = Literal["accuracy", "error"]
 
 
 def to_integers(features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -161,21 +162,16 @@ def early_ridge(labels: float) -> float:
 
 
 def best_alpha(
-    readout: Readout, features: Features, labels: Sequence[str]
+    readout: Readout, features: Features, labels: Sequence[str], *, by: By = "accuracy"
 ) -> tuple[float, float, Floats]:
-    """(alpha, accuracy, scores) of the ridge strength with the best accuracy on held-out samples
-    (n, dim)."""
-    tried = [(right, alpha, values) for alpha, right, values in _tried(readout, features, labels)]
-    right, alpha, values = max(tried, key=lambda one: one[:2])
-    return alpha, right, values
+    """(alpha, accuracy, scores) of the ridge strength that does best on held-out samples (n, dim).
 
-
-def least_alpha(
-    readout: Readout, features: Features, labels: Sequence[str]
-) -> tuple[float, float, Floats]:
-    """The same for the least squared error, which tells more where samples are few."""
-    return min(_tried(readout, features, labels), key=lambda one: (
-        float(squared_errors(readout, one[2], labels).sum()), one[0]))
+    by: the highest accuracy, or the least squared error, which says more where samples are few.
+    """
+    tried = _tried(readout, features, labels)
+    if by == "accuracy":
+        return max(tried, key=lambda one: (one[1], one[0]))
+    return min(tried, key=lambda one: float(squared_errors(readout, one[2], labels).sum()))
 
 
 def squared_errors(readout: Readout, values: Floats, labels: Sequence[str]) -> Floats:
@@ -199,11 +195,8 @@ def _tried(
 
 def best_temperature(values: Floats, targets: NDArray[np.int64]) -> float:
     """The temperature with the highest likelihood of the held-out labels."""
-    choices = np.geomspace(1.0, 64.0, 25)
-    rows = np.arange(len(targets))
-    losses = [
-        -np.log(probabilities(values, t)[rows, targets] + 1e-12).mean() for t in choices
-    ]
+    choices, rows = np.geomspace(1.0, 64.0, 25), np.arange(len(targets))
+    losses = [-np.log(probabilities(values, t)[rows, targets] + 1e-12).mean() for t in choices]
     return float(choices[int(np.argmin(losses))])
 
 

@@ -1,4 +1,4 @@
-"""What a plan is: sizes of stem, blocks, batch and queues; and the features that follow."""
+"""What a plan is: sizes of stem, blocks, batch and queues; and how many features they give."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,6 @@ from typing import Any, Literal
 from edgecc.learn import geometry
 from edgecc.learn.backends import Backend
 from edgecc.protocol.sample import Input
-from edgecc.trunk.patch_stem import map_size
 
 Allowed = Literal["auto", "torch", "numpy"]  # backends that a plan may take
 _CLASSES = 64  # at least, and one more for every ...
@@ -108,17 +107,15 @@ def stem_size(plan: Plan, spec: Input) -> geometry.Size:
     """Rows and columns of the stem's map."""
     if plan.stem_map is not None:
         return plan.stem_map.height, plan.stem_map.width
-    _, height, width = spec.model_shape
-    return map_size(height, width) if plan.blocks else (height, width)
+    size = spec.model_shape[1:]
+    return geometry.pooled(size, geometry.stem_pool(size)) if plan.blocks else size
 
 
-def map_sizes(
-    plan: Plan, spec: Input
-) -> Iterator[tuple[BlockSize, geometry.Size, geometry.Size]]:
+def map_sizes(plan: Plan, spec: Input) -> Iterator[tuple[BlockSize, geometry.Size, geometry.Size]]:
     """Each block, bottom up, with rows and columns of the maps below and above it."""
     below = stem_size(plan, spec)
     for block in plan.blocks:
         pool = geometry.fitted(block.pool, below)
-        above = (below[0] // pool[0], below[1] // pool[1]) if block.kernel else (1, 1)
+        above = geometry.pooled(below, pool) if block.kernel else (1, 1)
         yield block, below, above
         below = above

@@ -2,7 +2,8 @@
 
 A pure function. Plans are tried from the widest down, each with torch and then with numpy, which
 takes less; the first whose predicted peak (daemon plus learner, as the kernel counts it) stays
-under the budget is taken. If none fits, the error says which smallest budget would.
+under the budget is taken. If none fits, the error says which smallest budget would. A learner that
+ran out of memory all the same gets a smaller plan, step by step.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ _ON: Mapping[Allowed, Mapping[Backend, Sequence[tuple[int, ...]]]] = {
 # Filters, grid, mixtures and frequencies of a stem without blocks; docs/experiments.md.
 _ALONE = ((28, 6, 0, 0), (20, 5, 0, 0), (15, 4, 0, 0), (8, 3, 0, 0))
 _ALONE_ON_PICTURES = ((28, 12, 56, 36), (28, 12, 40, 25), (28, 12, 30, 16), (16, 12, 16, 9))
+_LEAST_BATCH = 16
 
 
 def plan(
@@ -44,10 +46,8 @@ def plan(
         if needed(candidate, costs) <= budget:
             return candidate
     smallest = min(needed(candidate, costs) for candidate in tried)
-    raise BudgetError(
-        f"memory_budget {budget / MIB:.0f}MiB fits no plan; the smallest is "
-        f"{-(-smallest // MIB):.0f}MiB"
-    )
+    raise BudgetError(f"memory_budget {budget / MIB:.0f}MiB fits no plan; the smallest is "
+                      f"{-(-smallest // MIB):.0f}MiB")
 
 
 def plans(
@@ -60,6 +60,41 @@ def plans(
               classes=classes)
         for shape in _ladder(blocks, spec, backend, patches=stem is None)
     ]
+
+
+def neighbours(
+    tried: Sequence[Plan], chosen: Plan, costs: Costs
+) -> tuple[Plan | None, Plan | None]:
+    """The next cheaper and the next dearer plan, of plans from the widest down."""
+    place, price = tried.index(chosen), needed(chosen, costs)
+    less = (one for one in tried[place:] if needed(one, costs) < price)
+    more = min(tried[:place], key=lambda one: needed(one, costs), default=None)
+    return next(less, None), more
+
+
+def step_down(
+    plan: Plan, steps: int, spec: Input, *, max_payload: int, costs: Costs, classes: int = 0,
+    backend: Allowed = "auto",
+) -> Plan:
+    """`plan` made smaller, one step after the other: half the batch, numpy for torch, narrower
+    blocks, none. backend: what may be used. Generations are built on the stem, so it stays."""
+    widths = [one.blocks for one in _ladder(len(plan.blocks), spec, backend, patches=True)]
+    for _ in range(steps):
+        plan = _smaller(plan, widths, backend)
+    return sized(plan, spec, max_payload=max_payload, costs=costs, classes=classes)
+
+
+def _smaller(plan: Plan, widths: Sequence[tuple[BlockSize, ...]], allowed: Allowed) -> Plan:
+    if plan.batch > _LEAST_BATCH:
+        return replace(plan, batch=plan.batch // 2)
+    if plan.backend == "torch" and allowed != "torch":
+        return replace(plan, backend="numpy")
+    narrower = (blocks for blocks in widths if _channels(blocks) < _channels(plan.blocks))
+    return replace(plan, blocks=next(narrower, ()))
+
+
+def _channels(blocks: Sequence[BlockSize]) -> int:
+    return sum(block.channels for block in blocks)
 
 
 def _ladder(blocks: int, spec: Input, allowed: Allowed, *, patches: bool) -> Iterator[Plan]:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecc.learn.readout import to_integers
 from edgecc.plan.costs import VALIDATION_ROWS
 from edgecc.protocol.sample import Input
 from edgecc.store.reader import Reader
-from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.trunk import Trunk
 
 Change = Callable[[NDArray[Any]], NDArray[Any]]
@@ -22,7 +22,7 @@ Batch = NDArray[np.float32]  # (B, C, H, W), channels last in memory
 class PausingReader(Reader):
     """The log as the learner reads it: before each sample it pauses for as long as it is asked to.
 
-    Then no transaction is open: a paused one would keep SQLite from truncating its write-ahead log.
+    No transaction is open then: a paused one would keep SQLite from truncating its write-ahead log.
     """
 
     def __init__(self, path: Path, pause: Callable[[], None]) -> None:
@@ -46,7 +46,6 @@ class Rows:
 
     @staticmethod
     def at(store: Reader, spec: Input, cursor: int) -> "Rows":
-        """The labelled rows of the log."""
         classes = store.classes(cursor)
         index = {label: k for k, label in enumerate(classes)}
         table = np.fromiter(
@@ -67,6 +66,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def features(self, trunk: Trunk) -> Callable[[int], NDArray[np.float32]]:
+        """A function from a position to the integer features (dim,) of its sample."""
+        run = trunk.runner()
+        return lambda position: to_integers(run(self.read(int(position))))
+
     @property
     def validation(self) -> NDArray[np.int64]:
         """Positions of the validation set: held-out rows, thinned evenly where there are many."""
@@ -79,7 +83,7 @@ class Rows:
 
     @property
     def training(self) -> NDArray[np.int64]:
-        """Positions of the rows that are not held out."""
+        """Positions of the rows that are not held out; blocks train on these alone."""
         return np.flatnonzero(~self.held)
 
 
@@ -87,8 +91,7 @@ class Maps:
     """Inputs of the next block: stored samples through the frozen trunk, as it will serve."""
 
     def __init__(self, trunk: Trunk, rows: Rows) -> None:
-        self._trunk, self._rows = trunk, rows
-        self._interpreter = Interpreter(trunk.compile("map"))
+        self._map, self._rows = trunk.runner("map"), rows
         height, width, self.channels = self._map(rows.read(0)).shape
         self.size = (height, width)
 
@@ -105,9 +108,6 @@ class Maps:
     def batches(self, positions: NDArray[np.int64], size: int = 50) -> Iterator[Batch]:
         for start in range(0, len(positions), size):
             yield self.batch(positions[start : start + size])
-
-    def _map(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        return self._interpreter.run(self._trunk.scale(x))
 
 
 class Draws:

@@ -1,33 +1,32 @@
-"""Evaluates a trunk: its readout learns the training rows and predicts the validation set."""
+"""Evaluates a trunk: its readout learns the training rows and predicts the validation set.
 
-from collections.abc import Callable, Iterator, Sequence
+Where rows were evicted the validation set is small. There trunks are compared by squared errors,
+which say more than accuracy does.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecc.learn.readout import (
+    By,
     Features,
     Floats,
     Readout,
     best_alpha,
     best_temperature,
-    least_alpha,
     scores,
     squared_errors,
-    to_integers,
 )
 from edgecc.learn.readout_extension import Fit, confirmed_share, effective_rows, extend
 from edgecc.training.dataset import Rows
-from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.trunk import Trunk
 
 _REPORT_EVERY = 1000  # rows
 _INT8_AGREEMENT = 0.95  # share of held-out samples; below it the trunk stays float32
-
-# Where rows were evicted the validation set is small: squared errors say more than accuracy.
-By = Literal["accuracy", "error"]
 
 
 @dataclass(frozen=True)
@@ -39,15 +38,6 @@ class Answers:
     temperature: float
     errors: Floats  # (n,) squared error of each row's scores, before the correction for priors
 
-    @staticmethod
-    def of(readout: Readout, held: Features, labels: Sequence[str], by: By) -> "Answers":
-        best = best_alpha if by == "accuracy" else least_alpha
-        alpha, accuracy, values = best(readout, held, labels)
-        targets = np.array([readout.classes.index(label) for label in labels], np.int64)
-        return Answers(
-            accuracy, alpha, best_temperature(values, targets),
-            squared_errors(readout, values, labels))
-
     def gain_over(self, other: "Answers") -> tuple[float, float]:
         """By how much the mean squared error is lower than the other's, and its standard error."""
         gain = other.errors - self.errors
@@ -58,32 +48,34 @@ class Answers:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A trunk's answers on the validation set, and its readout with and without that set."""
+    """A trunk's readout of the training rows, and the validation set that it answers."""
 
-    answers: Answers
-    readout: Readout  # knows the validation set too
-    before: Readout  # does not
+    before: Readout  # does not know the validation set
     held: NDArray[np.float32]  # (n, dim) integer features of the validation set
     labels: list[str]  # of the validation set
+    weights: Floats  # (n,) with which the validation set is learnt
     by: By  # what the best ridge strength is chosen by
 
-    @staticmethod
-    def of(
-        readout: Readout, before: Readout, held: NDArray[np.float32], labels: list[str], by: By
-    ) -> "Evaluation":
-        return Evaluation(Answers.of(before, held, labels, by), readout, before, held, labels, by)
+    @cached_property
+    def answers(self) -> Answers:
+        alpha, accuracy, values = best_alpha(self.before, self.held, self.labels, by=self.by)
+        targets = np.array([self.before.classes.index(label) for label in self.labels], np.int64)
+        errors = squared_errors(self.before, values, self.labels)
+        return Answers(accuracy, alpha, best_temperature(values, targets), errors)
 
-    def answers_of_first(self, dim: int) -> Answers:
-        """The answers of a trunk that has only the first `dim` features."""
-        return Answers.of(self.before.prefix(dim), self.held[:, :dim], self.labels, self.by)
+    @cached_property
+    def readout(self) -> Readout:
+        """The readout that serves: it knows the validation set too."""
+        readout = self.before.copy()
+        for features, label, weight in zip(self.held, self.labels, self.weights, strict=True):
+            readout.learn(features, label, weight=weight)
+        return readout
 
     def first(self, dim: int) -> "Evaluation":
         """The evaluation of a trunk that has only the first `dim` features."""
-        if dim == self.readout.dim:
+        if dim == self.before.dim:
             return self
-        return Evaluation.of(
-            self.readout.prefix(dim), self.before.prefix(dim), self.held[:, :dim], self.labels,
-            self.by)
+        return replace(self, before=self.before.prefix(dim), held=self.held[:, :dim])
 
 
 class Evaluator:
@@ -108,7 +100,7 @@ class Evaluator:
         """The answers of what serves, on its `trunk`."""
         if self._sums is None:
             return self.evaluate(trunk).answers
-        return answers_of_known(trunk, self._rows, self._sums)
+        return evaluate_known(trunk, self._rows, self._sums).answers
 
     def in_int8(self, trunk: Trunk) -> tuple[Trunk, Evaluation, float]:
         """The trunk in int8, or in float32 where the two disagree too often; and the agreement.
@@ -143,18 +135,15 @@ class Evaluator:
 
 
 def evaluate(trunk: Trunk, rows: Rows, report: Callable[[int], None]) -> Evaluation:
-    """Learn the training rows, predict the validation set, then learn that as well."""
+    """Learn the training rows; the validation set is left for the answers."""
     readout, held = Readout(trunk.dim, list(rows.classes)), _held(trunk, rows)
-    for features, position, place in _features(trunk, rows, report):
-        if place is not None:
-            held[place] = features
-        else:
-            target = rows.targets[position]
+    for features, target, place in _features(trunk, rows, report):
+        if place is None:
             readout.learn(features, rows.classes[target], weight=rows.weights[target])
-    before = readout.copy()
-    for one, target in zip(held, rows.targets[rows.validation], strict=True):
-        readout.learn(one, rows.classes[target], weight=rows.weights[target])
-    return Evaluation.of(readout, before, held, rows.validation_labels, "accuracy")
+        else:
+            held[place] = features
+    weights = rows.weights[rows.targets[rows.validation]]
+    return Evaluation(readout, held, rows.validation_labels, weights, "accuracy")
 
 
 def evaluate_extended(
@@ -165,30 +154,25 @@ def evaluate_extended(
     The sums of the stem's features stay as they are. What the blocks would make of an evicted row
     is estimated on the training rows, and used as far as the validation set confirms it.
     """
-    gone = sums.prefix(dim)
-    gone.arrange(rows.classes)
-    stored, sample = (Readout(trunk.dim, list(gone.classes)) for _ in range(2))
-    weights, count = _standing_for(gone.counts, rows)
-    held = _held(trunk, rows)
-    for features, position, place in _features(trunk, rows, report):
-        target = rows.targets[position]
+    evicted, held = sums.prefix(dim), _held(trunk, rows)
+    evicted.arrange(rows.classes)
+    stored, sample = (Readout(trunk.dim, list(evicted.classes)) for _ in range(2))
+    weights, count = _standing_for(evicted.counts, rows)
+    for features, target, place in _features(trunk, rows, report):
         label = rows.classes[target]
-        gone.unlearn(features[:dim], label)
-        if place is not None:
-            held[place] = features
-        else:
+        evicted.unlearn(features[:dim], label)
+        if place is None:
             stored.learn(features, label)
             sample.learn(features, label, weight=weights[target])
+        else:
+            held[place] = features
     fit = Fit.of(sample, dim, rows=count)
     del sample  # the memory plan has no room for its matrices beside the next ones
-    signal = extend(stored, gone, fit)
+    signal = extend(stored, evicted, fit)
     del fit
     share = confirmed_share(stored, signal, held, rows.validation_labels)
     stored.B[:, dim + 1 :] += np.rint(share * signal)
-    readout = stored.copy()
-    for one, label in zip(held, rows.validation_labels, strict=True):
-        readout.learn(one, label)
-    return Evaluation.of(readout, stored, held, rows.validation_labels, "error")
+    return Evaluation(stored, held, rows.validation_labels, np.ones(len(held)), "error")
 
 
 def _standing_for(counts: Floats, rows: Rows) -> tuple[Floats, float]:
@@ -201,14 +185,14 @@ def _standing_for(counts: Floats, rows: Rows) -> tuple[Floats, float]:
     return weights, effective_rows(weights, training)
 
 
-def answers_of_known(trunk: Trunk, rows: Rows, sums: Readout) -> Answers:
-    """The answers of `sums`, which knows every row by this trunk's features, without the
-    validation set."""
-    run, before, held = Interpreter(trunk.compile()).run, sums.copy(), _held(trunk, rows)
-    for i, position in enumerate(rows.validation):
-        held[i] = to_integers(run(trunk.scale(rows.read(int(position)))))
-        before.unlearn(held[i], rows.validation_labels[i])
-    return Answers.of(before, held, rows.validation_labels, "error")
+def evaluate_known(trunk: Trunk, rows: Rows, sums: Readout) -> Evaluation:
+    """Evaluate what serves where rows were evicted: `sums` knows every row by its features."""
+    features, before, held = rows.features(trunk), sums.copy(), _held(trunk, rows)
+    for place, (position, label) in enumerate(
+            zip(rows.validation, rows.validation_labels, strict=True)):
+        held[place] = features(position)
+        before.unlearn(held[place], label)
+    return Evaluation(before, held, rows.validation_labels, np.ones(len(held)), "error")
 
 
 def _held(trunk: Trunk, rows: Rows) -> NDArray[np.float32]:
@@ -218,11 +202,11 @@ def _held(trunk: Trunk, rows: Rows) -> NDArray[np.float32]:
 def _features(
     trunk: Trunk, rows: Rows, report: Callable[[int], None]
 ) -> Iterator[tuple[Features, int, int | None]]:
-    """Integer features of each row, its position, and its place in the validation set or None."""
-    run = Interpreter(trunk.compile()).run
-    place = {int(position): i for i, position in enumerate(rows.validation)}
-    for position in range(len(rows)):
-        yield to_integers(run(trunk.scale(rows.read(position)))), position, place.get(position)
+    """Integer features of each row, its class, and its place in the validation set or None."""
+    features = rows.features(trunk)
+    places = {int(position): place for place, position in enumerate(rows.validation)}
+    for position, target in enumerate(rows.targets):
+        yield features(position), target, places.get(position)
         if position % _REPORT_EVERY == 0:
             report(position)
 
@@ -231,10 +215,8 @@ def int8_agreement(trunk: Trunk, rows: Rows, evaluation: Evaluation) -> float:
     """Share of the validation set on which int8 and float32 features predict the same class."""
     if not len(evaluation.held):
         return 1.0
-    run = Interpreter(replace(trunk, ranges=None).compile()).run
+    exact = rows.features(replace(trunk, ranges=None))
     weights = evaluation.before.weights(evaluation.answers.alpha)
-    same = 0
-    for position, features in zip(rows.validation, evaluation.held, strict=True):
-        exact = to_integers(run(trunk.scale(rows.read(int(position)))))
-        same += scores(weights, exact).argmax() == scores(weights, features).argmax()
-    return float(same / len(evaluation.held))
+    return float(np.mean([
+        scores(weights, exact(position)).argmax() == scores(weights, features).argmax()
+        for position, features in zip(rows.validation, evaluation.held, strict=True)]))

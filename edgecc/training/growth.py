@@ -30,11 +30,10 @@ from edgecc.plan.plan import BlockSize, Plan
 from edgecc.protocol.sample import Input
 from edgecc.store.growth_log import Growth
 from edgecc.training.dataset import Draws, Maps, Rows
-from edgecc.training.evaluation import Evaluation, Evaluator
+from edgecc.training.evaluation import Answers, Evaluator
 from edgecc.training.label_filter import plausible
 from edgecc.training.recipe import Recipe, methods_on
 from edgecc.trunk.compile import Layer
-from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.trunk import Trunk
 
 CALIBRATION_ROWS = 1000
@@ -137,13 +136,13 @@ class Grower:
         if self.sums is not None:
             return parent.first(0)
         stem = replace(parent, layers=parent.layers[:1], ranges=None, methods=("stem",))
-        enter, run = stem.entering(), Interpreter(stem.compile("map")).run
+        enter, run = stem.entering(), stem.runner("map")
         low = high = largest = 0.0
         for position in self._calibration_rows(0):
             sample = self.rows.read(int(position))
             x = enter(sample)
             low, high = min(low, float(x.min())), max(high, float(x.max()))
-            largest = max(largest, float(run(stem.scale(sample)).max()))
+            largest = max(largest, float(run(sample).max()))
         return replace(stem, ranges=((low, high), (0.0, largest)))
 
     def _calibration_rows(self, number: int) -> NDArray[np.int64]:
@@ -159,7 +158,7 @@ class Grower:
         serving = evaluator.serving(self.parent.trunk)
         trunk, evaluation, agreement = evaluator.in_int8(self.grown())
         depths = [trunk.first(blocks) for blocks in range(len(trunk.layers))]
-        answers = [evaluation.answers_of_first(part.dim) for part in depths]
+        answers = [evaluation.first(part.dim).answers for part in depths]
         best = max(range(len(depths)), key=lambda depth: (evaluator.worth(answers[depth]), -depth))
         better = evaluator.beats(answers[best], serving)
         verdicts = [
@@ -174,26 +173,24 @@ class Grower:
             }
             for depth in range(1, len(depths))
         ]
-        for verdict in verdicts:
-            if verdict["accepted"]:
-                verdict.update(self._write(depths[best], evaluation.first(depths[best].dim)))
+        if best and better:
+            readout = evaluation.first(depths[best].dim).readout
+            verdicts[best - 1] |= self._write(depths[best], readout, answers[best])
         return verdicts
 
-    def _write(self, candidate: Trunk, evaluation: Evaluation) -> dict[str, Any]:
+    def _write(self, candidate: Trunk, readout: Readout, answers: Answers) -> dict[str, Any]:
         model = candidate.compile()
         about = self.parent.manifest
         manifest = generation.base_manifest(
             about.node, Input(about.node_input["kind"], tuple(about.node_input["shape"])),
             parent=about.digest, cursor=self.growth.cursor, growth=self.growth.number,
-            alpha=evaluation.answers.alpha, temperature=evaluation.answers.temperature,
-            recipe=self.growth.recipe, plan=self.plan.describe(),
-            metrics={"held_out": evaluation.answers.accuracy},
+            alpha=answers.alpha, temperature=answers.temperature, recipe=self.growth.recipe,
+            plan=self.plan.describe(), metrics={"held_out": answers.accuracy},
             others=[] if self.sums is None else about.others,
         )
         folder = self.folder / "candidate"
         written = generation.write(
-            folder, manifest=manifest, trunk=candidate, readout=evaluation.readout, model=model
-        )
+            folder, manifest=manifest, trunk=candidate, readout=readout, model=model)
         return {"candidate": str(folder), "digest": written.digest, "model_bytes": len(model)}
 
     def _resume(self, network: Network) -> int:

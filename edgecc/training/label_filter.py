@@ -9,9 +9,8 @@ then they are more often hard samples than wrong labels. Figures: docs/experimen
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecc.learn.readout import Features, Readout, early_ridge, scores, to_integers
+from edgecc.learn.readout import Readout, early_ridge, scores
 from edgecc.training.dataset import Rows
-from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.trunk import Trunk
 
 MARGIN = 0.3  # between scores, which a regression on 0 and 1 makes about probabilities
@@ -21,21 +20,16 @@ _TAUGHT = 20_000  # rows that the readout learns at most
 
 def plausible(stem: Trunk, rows: Rows, generator: np.random.Generator) -> NDArray[np.int64]:
     """Positions of the training rows whose labels are plausible."""
-    run = Interpreter(stem.compile()).run
-
-    def features(position: int) -> Features:
-        return to_integers(run(stem.scale(rows.read(position))))
-
-    taught = generator.permutation(rows.training)[:_TAUGHT]
+    features, taught = rows.features(stem), generator.permutation(rows.training)[:_TAUGHT]
     targets, readout = rows.targets[taught], Readout(stem.dim, list(rows.classes))
-    weights = len(taught) / np.bincount(targets, minlength=len(rows.classes)).clip(1)
+    balance = len(taught) / np.bincount(targets, minlength=len(rows.classes)).clip(1)
     for position, target in zip(taught, targets, strict=True):
-        readout.learn(features(position), rows.classes[target], weight=weights[target])
-    ridge = readout.weights(early_ridge(len(taught)), prior_power=0.0)
+        readout.learn(features(position), rows.classes[target], weight=balance[target])
+    weights = readout.weights(early_ridge(len(taught)), prior_power=0.0)
 
     def contradicted(position: int) -> bool:
-        values = scores(ridge, features(position))
+        values = scores(weights, features(position))
         return bool(values.max() - values[rows.targets[position]] > MARGIN)
 
-    doubtful = np.array([contradicted(int(row)) for row in rows.training])
+    doubtful = np.array([contradicted(position) for position in rows.training])
     return rows.training[~doubtful] if doubtful.mean() > SELDOM else rows.training

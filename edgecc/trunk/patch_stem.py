@@ -1,8 +1,8 @@
-"""The default stem: seeded random filters on patches whitened as natural signals are correlated.
+"""The default stem: random filters on whitened patches, so that it needs no data and no training.
 
-A pure function of input shape and seed: there is a prediction from the first label on, and all
-devices with the same configuration have the same stem. Neighbouring values of natural signals are
-taken to correlate as exp(-distance / 8); filters are random directions of so whitened patches.
+A pure function of input shape and seed: the first label is enough for a prediction, and devices
+with the same configuration have the same stem. Whitening takes neighbouring values to correlate as
+exp(-distance / 8), like those of natural signals. A filter is a random direction of such a patch.
 """
 
 import math
@@ -19,8 +19,8 @@ from edgecc.trunk.synthetic import synthetic_samples
 _CORRELATION_LENGTH = 8.0  # pixels or time steps
 _CHANNEL_CORRELATION = 0.9
 _SYNTHETIC = 128  # samples
-_COARSER = 1 / 3  # mixtures allow coarser rounding, which saves bytes; docs/experiments.md
-_CELLS = 49  # of the grid this holds for: frequencies grow with the root of the cells
+_COARSER = 1 / 3  # of the gain of mixtures: coarser rounding saves bytes; docs/experiments.md
+_CELLS = 49  # of the grid that this holds for: frequencies grow with the root of the cells
 _GAIN = 9.0  # of the filters, so that features of pictures fit eight bits of the readout's steps
 _NOISE = 0.1  # share of the mean variance; keeps the highest frequencies from dominating
 
@@ -32,34 +32,25 @@ def make_stem(
     """2·`filters` channels (each filter and its negative) for inputs (C, H, W) or (C, 1, T).
 
     pooled: max-pool to a small map, for blocks on top; without blocks, averages of the whole map
-    are better features. mixed: keep this many principal components of the channels, by synthetic
-    samples (pixels, or sensor windows); 0 keeps the channels. waves: keep this many spatial
-    frequencies of the grid; 0 keeps its cells.
+    are better features. mixed: keep this many principal components of the channels, measured on
+    synthetic samples (pixels, or sensor windows); 0 keeps the channels. waves: keep this many
+    spatial frequencies of the grid; 0 keeps its cells.
     """
     channels, height, width = shape
     pool = geometry.stem_pool((height, width)) if pooled else (1, 1)
-    size = (height // pool[0], width // pool[1])
     kernel = min(5, height - 1 + height % 2), min(5, width - 1 + width % 2)
     whiten = _whitening(channels, kernel)
     directions = np.random.default_rng(seed).standard_normal((filters, len(whiten)))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     weight = _GAIN * (directions @ whiten).reshape(filters, channels, *kernel).astype(np.float32)
     layer = Layer(
-        convs=(np.concatenate([weight, -weight]),),
-        bias=np.zeros(2 * filters, np.float32),
-        pool=pool,
-        grid=geometry.fitted(grid, size),
+        convs=(np.concatenate([weight, -weight]),), bias=np.zeros(2 * filters, np.float32),
+        pool=pool, grid=geometry.fitted(grid, geometry.pooled((height, width), pool)),
     )
     waves = min(waves, math.prod(layer.grid))
     gain = _COARSER * math.sqrt(_CELLS / math.prod(layer.grid)) if waves else _COARSER
     mix = _mixture(layer, shape, mixed, pixels) * np.float32(gain) if mixed else None
     return replace(layer, mix=mix, waves=waves)
-
-
-def map_size(height: int, width: int) -> geometry.Size:
-    """Rows and columns of the stem's map for an input of this size."""
-    pool = geometry.stem_pool((height, width))
-    return height // pool[0], width // pool[1]
 
 
 def _whitening(channels: int, kernel: tuple[int, int]) -> NDArray[np.float64]:

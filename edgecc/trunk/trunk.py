@@ -15,20 +15,15 @@ from edgecc.trunk.truncate import STEM, truncated
 
 @dataclass(frozen=True)
 class Trunk:
-    """
-    ranges: int8 ranges of what enters the layers and of each layer's map; None for float32.
-    stem: a model that runs below the layers; None where the first layer is the stem.
-    mirrored: features are means over a sample and its mirror image.
-    """
-
     shape: tuple[int, int, int]  # (C, H, W)
     mean: NDArray[np.float32]  # (C,)
     std: NDArray[np.float32]  # (C,)
     layers: tuple[Layer, ...]
+    # int8 ranges of what enters the layers and of each layer's map; None for float32
     ranges: tuple[tuple[float, float], ...] | None = None
-    methods: tuple[str, ...] = ("stem",)
-    stem: StemModel | None = None
-    mirrored: bool = False
+    methods: tuple[str, ...] = ("stem",)  # by layer: what trained it
+    stem: StemModel | None = None  # runs below the layers; None where the first layer is the stem
+    mirrored: bool = False  # features are means over a sample and its mirror image
 
     @property
     def dim(self) -> int:
@@ -59,6 +54,13 @@ class Trunk:
         if self.stem is None:
             return self.scale
         run = Interpreter(truncated(self.stem.model, STEM).finish()).run
+        return lambda x: run(self.scale(x))
+
+    def runner(
+        self, output: Literal["features", "map"] = "features"
+    ) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+        """A function from a stored sample to its features (dim,), or to the last layer's map."""
+        run = Interpreter(self.compile(output)).run
         return lambda x: run(self.scale(x))
 
     def compile(self, output: Literal["features", "map"] = "features") -> bytes:

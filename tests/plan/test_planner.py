@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from edgecc.errors import BudgetError
 from edgecc.learn import geometry
 from edgecc.learn.blocks import PoolConv
-from edgecc.plan import fallback
 from edgecc.plan.costs import MIB, Costs, needed, sized
 from edgecc.plan.plan import Allowed, Plan, most_classes, readout_dim
-from edgecc.plan.planner import plan, plans
+from edgecc.plan.planner import neighbours, plan, plans, step_down
 from edgecc.plan.stem_trunk import stem_trunk
 from edgecc.protocol.sample import Input
 from edgecc.trunk.compile import Layer, compile_trunk
@@ -135,7 +134,7 @@ def test_the_smallest_budget_named_works_and_one_mebibyte_less_does_not(
 def told(budget: int, spec: Input, blocks: int) -> tuple[Plan | None, Plan, Plan | None]:
     tried = plans(spec, max_payload=MIB, blocks=blocks, costs=Costs())
     chosen = planned(budget, spec, blocks=blocks)
-    less, more = fallback.neighbours(tried, chosen, Costs())
+    less, more = neighbours(tried, chosen, Costs())
     return less, chosen, more
 
 
@@ -167,7 +166,7 @@ def test_every_step_down_takes_no_more_memory_and_the_last_has_no_blocks(
 ) -> None:
     plan, seen = planned(budget, spec, blocks=blocks), []
     for number in range(20):
-        seen.append(fallback.step_down(plan, number, spec, max_payload=MIB, costs=Costs()))
+        seen.append(step_down(plan, number, spec, max_payload=MIB, costs=Costs()))
     assert seen[0] == plan
     assert seen[-1].blocks == ()
     stems = {(one.stem_filters, one.stem_grid) for one in seen}
@@ -195,7 +194,7 @@ def test_a_backend_that_is_asked_for_is_the_only_one(
 ) -> None:
     chosen = plan(budget, spec, max_payload=MIB, blocks=3, backend=backend)
     for number in range(20) if chosen.blocks else ():
-        less = fallback.step_down(
+        less = step_down(
             chosen, number, spec, max_payload=MIB, costs=Costs(), backend=backend)
         assert less.backend == backend or not less.blocks
 

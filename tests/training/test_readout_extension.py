@@ -17,7 +17,7 @@ NAMES = [str(k) for k in range(10)]
 
 @dataclass(frozen=True)
 class Seen:
-    """Whole-number features (n, D), the first `dim` of them the stem's; which rows are stored."""
+    """Integer features (n, D), the first `dim` of them the stem's; which rows are stored."""
 
     features: Floats
     targets: NDArray[np.int64]
@@ -60,7 +60,7 @@ def reservoirs(draw: st.DrawFn) -> Seen:
 
 @given(reservoirs())
 @settings(max_examples=80)
-def test_whatever_is_stored_the_joint_matrix_is_positive_and_whole(seen: Seen) -> None:
+def test_whatever_is_stored_the_joint_matrix_is_positive_and_of_integers(seen: Seen) -> None:
     a, b = seen.extended()[0].sums()
     assert (a == a.T).all()
     assert (a == np.rint(a)).all()
