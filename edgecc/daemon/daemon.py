@@ -19,6 +19,7 @@ from edgecc.checkpoint.keyring import open_or_make
 from edgecc.checkpoint.offers import Offers
 from edgecc.config.reload import AT_RUN_TIME, differences, taken_over
 from edgecc.config.schema import Config
+from edgecc.daemon import commands
 from edgecc.daemon.governor import Governor
 from edgecc.daemon.node import Node
 from edgecc.daemon.parts import Parts
@@ -196,7 +197,7 @@ class Daemon:
     def _answer(self, item: Command | ChunkRequest | Chunk | Canary) -> None:
         parts = self.parts
         if isinstance(item, Command):
-            parts.commands.answer(item)
+            commands.answer(item, parts)
         elif isinstance(item, Chunk):
             parts.push.take(item.payload)
         elif isinstance(item, Canary):

@@ -8,15 +8,14 @@ the same bytes. A board without sensors for heat or throttling has no such limit
 import logging
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgecc.config.schema import GovernorConfig
 from edgecc.host.board import Reading, Sensors
 from edgecc.mqtt.events import Events
-from edgecc.protocol.health import Pause, Reason
-from edgecc.store.growth_log import Growth
+from edgecc.protocol.health import Pause
 from edgecc.store.writer import Store
 from edgecc.training.supervisor import Supervisor
 
@@ -25,14 +24,6 @@ log = logging.getLogger(__name__)
 COOLER = 5.0  # degrees Celsius below the limit at which training resumes
 CALM = 30.0  # seconds without throttling after which training resumes
 _EVERY = 2.0  # seconds between two looks at the sensors
-
-
-@dataclass(frozen=True)
-class Limit:
-    """What forbids training now."""
-
-    reason: Reason
-    text: str
 
 
 class Limits:
@@ -44,44 +35,42 @@ class Limits:
 
     def forbid(
         self, config: GovernorConfig, reading: Reading, *, now: float, minute: int
-    ) -> Limit | None:
+    ) -> Pause | None:
         """now: monotonic seconds; minute: of the local day."""
         return (self._heat(config, reading.celsius) or self._throttling(config, reading, now)
                 or _quiet(config, minute))
 
-    def _heat(self, config: GovernorConfig, celsius: float | None) -> Limit | None:
+    def _heat(self, config: GovernorConfig, celsius: float | None) -> Pause | None:
         limit = config.max_celsius - (COOLER if self._hot else 0)
         self._hot = celsius is not None and celsius >= limit
         if celsius is None or not self._hot:
             return None
-        return Limit("heat", f"too hot, {celsius:.1f} °C of {config.max_celsius:g}")
+        return Pause("heat", f"too hot, {celsius:.1f} °C of {config.max_celsius:g}", time.time())
 
-    def _throttling(self, config: GovernorConfig, reading: Reading, now: float) -> Limit | None:
+    def _throttling(self, config: GovernorConfig, reading: Reading, now: float) -> Pause | None:
         if reading.throttled:
             self._slowed, self._calm_at = reading.throttled, now + CALM
         if not config.heed_throttling or now >= self._calm_at:
             return None
-        return Limit("throttling", f"throttled, as {self._slowed}")
+        return Pause("throttling", f"throttled, as {self._slowed}", time.time())
 
 
-def _quiet(config: GovernorConfig, minute: int) -> Limit | None:
+def _quiet(config: GovernorConfig, minute: int) -> Pause | None:
     for hours in config.quiet_hours:
         if hours.cover(minute):
-            return Limit("quiet-hours", f"quiet hours until {hours.until}")
+            return Pause("quiet-hours", f"quiet hours until {hours.until}", time.time())
     return None
 
 
 class Governor:
-    def __init__(
-        self, sysfs: Path, store: Store, events: Events, supervisor: Supervisor
-    ) -> None:
+    def __init__(self, sysfs: Path, store: Store, events: Events, supervisor: Supervisor) -> None:
         self._store, self._events, self._supervisor = store, events, supervisor
         self._limits, self._sensors = Limits(), Sensors(sysfs)
         self._thread = threading.Thread(target=self._read_sensors, name="sensors", daemon=True)
         self._newest: Reading | None = None  # None until the first is there
-        self._forbidden: Limit | None = None
+        self._forbidden: Pause | None = None
         self.pause: Pause | None = None  # of a growth that is due
-        self._due: int | None = None
+        self._due: int | None = None  # number of that growth
         self.stopped = False  # by an operator: no growth starts
 
     def start(self) -> None:
@@ -117,12 +106,13 @@ class Governor:
             config, self.reading, now=time.monotonic(), minute=local.tm_hour * 60 + local.tm_min)
         self._supervisor.allow(config.cpu_share if self._forbidden is None else 0.0)
         due = self._store.growths.unfinished() if self._forbidden else []
-        limit = self._forbidden if due else None
-        if (limit and limit.reason) == (self.pause and self.pause.reason):
-            if limit is not None and self.pause is not None:
-                self.pause = replace(self.pause, text=limit.text)
+        self._due = due[0].number if due else None
+        before, self.pause = self.pause, self._forbidden if due else None
+        if before and self.pause:
+            self.pause = replace(self.pause, since=before.since)
+        if (before and before.reason) == (self.pause and self.pause.reason):
             return False
-        self._change(limit, due)
+        self._report(before)
         return True
 
     @property
@@ -130,20 +120,16 @@ class Governor:
         """Number of the growth that is due and may not start."""
         return self._due if self.pause and self._supervisor.order is None else None
 
-    def _change(self, limit: Limit | None, due: list[Growth]) -> None:
-        now, before = time.time(), self.pause
+    def _report(self, before: Pause | None) -> None:
+        pause = self.pause
         with self._store.transaction():
-            if limit is None:
-                assert before is not None
-                self._events.record(
-                    "training-resumed", "info", {"waited": round(now - before.since, 1)})
-            else:
+            if pause is not None:
                 self._events.record("training-paused", "info", {
-                    "reason": limit.reason, "text": limit.text, "growth": due[0].number})
-        log.info("training %s", "resumed" if limit is None else f"paused: {limit.text}")
-        self._due = due[0].number if due else None
-        since = now if before is None else before.since
-        self.pause = None if limit is None else Pause(limit.reason, limit.text, since)
+                    "reason": pause.reason, "text": pause.text, "growth": self._due})
+            elif before is not None:
+                waited = round(time.time() - before.since, 1)
+                self._events.record("training-resumed", "info", {"waited": waited})
+        log.info("training %s", "resumed" if pause is None else f"paused: {pause.text}")
 
     def _read_sensors(self) -> None:
         pause = threading.Event()  # never set

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from edgecc.daemon.commands import Commands
 from edgecc.daemon.governor import Governor
 from edgecc.daemon.growths import Growths
 from edgecc.daemon.node import Node
@@ -34,8 +33,8 @@ class Parts:
     ) -> None:
         """Counters go on from `before`. health: publishes it; reload: rereads the configuration."""
         config, store = node.config, node.store
-        self.node, self.serving = node, node.serving
-        self._link, self._supervisor, self._governor = link, supervisor, governor
+        self.node, self.serving, self.governor, self.reload = node, node.serving, governor, reload
+        self._link, self._supervisor = link, supervisor
         right, total = store.hit_counts()
         self.prequential = Prequential(right=right, total=total, newest=store.hits(WINDOW))
         self.monitor = Monitor(config, store, node.events.record)
@@ -56,9 +55,6 @@ class Parts:
         self.unlearning = Unlearning(
             node, self.growths, drop_pushed=self.push.clear, offer=self.offer)
         self.upkeep = Upkeep(node, link, self.quotas, health)
-        self.commands = Commands(
-            node, ingest=self.ingest, monitor=self.monitor, governor=governor, trial=self.trial,
-            push=self.push, unlearning=self.unlearning, reload=reload)
 
     def offer(self) -> None:
         """Publish the generations that there are, once old ones are pruned."""
@@ -68,7 +64,7 @@ class Parts:
 
     def health(self, *, canary: str, full_since: float | None) -> Health:
         """How the node is doing; the session's canary, and since when the disk is full."""
-        node, serving, governor = self.node, self.serving, self._governor
+        node, serving, governor = self.node, self.serving, self.governor
         store, outbox, predictor = node.store, node.outbox, serving.predictor
         return Health(
             ts=time.time(), generation=serving.number,

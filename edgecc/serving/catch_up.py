@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from edgecc.checkpoint.generation import Generation
@@ -50,7 +51,7 @@ def learn_event(
     """Learn one label of the log; features are computed again if they are not at hand."""
     if features is None:
         packed = store.payload(event.row)
-        if packed is None:  # evicted: a saved readout has it
+        if packed is None:  # evicted: a saved readout has it, or none does
             predictor.skip(event.seq)
             return
         features = predictor.features(spec.unpack(packed))
@@ -65,17 +66,11 @@ def moved(path: Path, parent: Generation, store: Reader, spec: Input, *, to: int
     digest, readout, cursor = read_snapshot(path, parent.readout.dim)
     if digest != parent.manifest.digest:
         raise Corrupt(f"{path} is of generation {digest[:16]}…, not {parent.manifest.digest[:16]}…")
-    features = Predictor(parent).features
+    predictor = Predictor(parent)
+    predictor.restore(readout, cursor)
     for event in _between(store, cursor, to):
-        packed = store.payload(event.row)
-        if packed is None:  # evicted before: nothing knows it by these features
-            continue
-        f = features(spec.unpack(packed))
-        before, after = (event.previous, event.label)[:: 1 if to > cursor else -1]
-        if before is not None:
-            readout.unlearn(f, before)
-        if after is not None:
-            readout.learn(f, after)
+        undone = replace(event, label=event.previous, previous=event.label)
+        learn_event(predictor, event if to > cursor else undone, None, store, spec)
     readout.arrange(store.classes(to))
     return readout
 
