@@ -50,8 +50,7 @@ class Growths:
     @property
     def steps(self) -> int:
         """Steps down since memory ran out under today's plan; a restart keeps them."""
-        steps: int = json.loads(self._store.meta(meta.STEPS_DOWN)).get(self._full_plan, 0)
-        return steps
+        return int(json.loads(self._store.meta(meta.STEPS_DOWN)).get(self._full_plan, 0))
 
     @property
     def plan(self) -> Plan:

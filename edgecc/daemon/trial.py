@@ -5,7 +5,7 @@ Whatever stops a trial, what serves goes on.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -41,14 +41,6 @@ class Wanted:
         return self.command.args.get("force") is True
 
 
-@dataclass
-class Validation:
-    """Features of the held-out samples, by row, as the two predictors compute them."""
-
-    serving: Predictor | None
-    features: dict[int, tuple[Features, Features]] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
 class Result:
     """The share of held-out samples that each gets right; None without any."""
@@ -72,7 +64,8 @@ class Trial:
         self._node, self._growths = node, growths
         self._store, self._serving = node.store, node.serving
         self._wanted: Wanted | None = None
-        self._validation = Validation(None)
+        self._serves: Predictor | None = None  # beside the candidate
+        self._features: dict[int, tuple[Features, Features]] = {}  # of both, by held-out row
 
     def check_free(self) -> None:
         """MessageError while something else is about to change what serves."""
@@ -83,7 +76,7 @@ class Trial:
     def begin(self, wanted: Wanted) -> None:
         """The command of `wanted` is answered when the trial is over."""
         self.check_free()
-        self._wanted, self._validation = wanted, Validation(self._serving.predictor)
+        self._wanted = wanted
         self._serving.try_out(wanted.candidate)
 
     def step(self) -> None:
@@ -97,27 +90,27 @@ class Trial:
                 self._decide(wanted)
                 self._end()
         except EdgeccError as error:
-            self._end()
-            self._node.refuse(wanted.command, error)
+            self._fail(wanted, error)
 
     def interrupt(self) -> None:
         """End what is under way, and answer its command: the node restarts from its log."""
         if self._wanted is not None:
-            command = self._wanted.command
-            self._end()
-            self._node.refuse(
-                command, MessageError("the node restarted from its log; ask again"))
+            self._fail(self._wanted, MessageError("the node restarted from its log; ask again"))
+
+    def _fail(self, wanted: Wanted, error: EdgeccError) -> None:
+        self._end()
+        self._node.refuse(wanted.command, error)
 
     def _end(self) -> None:
-        self._wanted, self._validation = None, Validation(None)
+        self._wanted, self._serves, self._features = None, None, {}
         self._serving.try_out(None)
 
     def _all_seen(self, wanted: Wanted) -> bool:
         """Show both some more held-out samples; True once they have seen all of them."""
-        if self._validation.serving is not self._serving.predictor:  # a sensor's, scaled again
-            self._validation = Validation(self._serving.predictor)
-        serving = self._validation.serving or wanted.candidate
-        known, spec = self._validation.features, self._node.config.input_spec
+        if self._serves is not self._serving.predictor:  # at first; or a sensor's, scaled again
+            self._serves, self._features = self._serving.predictor, {}
+        known, spec = self._features, self._node.config.input_spec
+        serving = self._serves or wanted.candidate
         missing = [row for row, _ in self._store.held_out(VALIDATION) if row not in known]
         for row in missing[:_SLICE]:
             packed = self._store.payload(row)
@@ -128,11 +121,11 @@ class Trial:
         return not missing
 
     def _result(self, wanted: Wanted) -> Result:
-        rows, serving = self._store.held_out(VALIDATION), self._validation.serving
+        rows, serving = self._store.held_out(VALIDATION), self._serves
         if not rows:
             return Result(None, None, 0)
         labels = [label for _, label in rows]
-        here, there = zip(*(self._validation.features[row] for row, _ in rows), strict=True)
+        here, there = zip(*(self._features[row] for row, _ in rows), strict=True)
         return Result(
             held_out=accuracy(wanted.candidate, there, labels),
             held_out_serving=None if serving is None else accuracy(serving, here, labels),

@@ -74,12 +74,10 @@ class Unlearning:
             for seq in range(before + 1, traces.mark + 1):
                 open_growth(self._store, self._node.config, seq)
             restarted = self._restart_growths(traces)
-            cancelled = self._cancels_successor(traces)
+            self._cancel_successor(traces)
             self._store.requests.advance(replace(
                 request, phase="flagged", traces=traces,
                 answer=replace(answer, growths_restarted=sorted(restarted))))
-        if cancelled:
-            self._serving.cancel_next()
         return True
 
     def _choose(self, number: int, chosen: Selection) -> tuple[Answer, Traces]:
@@ -126,17 +124,13 @@ class Unlearning:
         self._store.growths.restart(numbers)
         return numbers & set(parents)
 
-    def _cancels_successor(self, traces: Traces) -> bool:
+    def _cancel_successor(self, traces: Traces) -> None:
         """A trunk grown on these samples that has not served yet never will; it is grown again."""
-        successor = self._serving.successor
-        if successor is None or traces.first is None:
-            return False
-        growth = successor.manifest.growth
-        if not growth or self._store.growths.cursor(growth) < traces.first:
-            return False
-        self._store.growths.restart([growth])
-        self._serving.set_next(None)
-        return True
+        first, successor = traces.first, self._serving.successor
+        growth = 0 if successor is None else successor.manifest.growth
+        if growth and first is not None and self._store.growths.cursor(growth) >= first:
+            self._store.growths.restart([growth])
+            self._serving.cancel_next()
 
     def _erase(self, request: Request) -> bool:
         """Erase them once every readout has unlearnt them."""
@@ -201,15 +195,16 @@ class Unlearning:
             removed=tuple(n for n in self._generations.numbers() if n not in keep))
         if base is None:
             self._serving.stop()
+        request = replace(request, phase="rolling", traces=traces)
         if base is None or not (traces.learnt or base.number != self._serving.number):
             with self._store.transaction():
-                self._store.requests.advance(replace(request, phase="rolling", traces=traces))
+                self._store.requests.advance(request)
             return True
         self._serving.drop_snapshot()
+        lost = self._store.evicted_after(base.cursor)
         with self._store.transaction():
-            self._store.requests.advance(replace(
-                request, phase="rolling", traces=traces, answer=replace(
-                    request.answer, not_relearnt=self._store.evicted_after(base.cursor))))
+            self._store.requests.advance(
+                replace(request, answer=replace(request.answer, not_relearnt=lost)))
             self._serving.set_next(base.number)
         self._serving.roll_to(base.number)
         return True

@@ -23,9 +23,7 @@ _RELEASE = 20.0  # seconds between two releases of free memory
 
 
 class Upkeep:
-    def __init__(
-        self, node: Node, link: Link, quotas: Quotas, health: Callable[[], None]
-    ) -> None:
+    def __init__(self, node: Node, link: Link, quotas: Quotas, health: Callable[[], None]) -> None:
         """health: publishes it."""
         self._node, self._link, self._quotas, self._health = node, link, quotas, health
         self._last = dict.fromkeys(("settle", "retry", "health", "mark", "release", "old ids"), 0.0)
@@ -41,8 +39,7 @@ class Upkeep:
         if outbox.window and self._due("health", Status.HEALTH_EVERY):
             self._health()
         if self._quotas.limits and outbox.window and self._due("mark", _MARK):
-            self._link.publish(
-                node.config.topics / "in/canary", self._quotas.mark().encode())
+            self._link.publish(node.config.topics / "in/canary", self._quotas.mark().encode())
         if not store.requests.busy:
             self._retain()
         if self._due("release", _RELEASE):

@@ -100,7 +100,7 @@ class Ingest:
             return [Predicted(sample) for sample in samples]
         features = predictor.features_of([sample.x for sample in samples])
         far = self.unknown.far(self.serving.number)
-        predictions = predictor.predict_all(features, started, far=far)
+        predictions = predictor.predict(features, started, far=far)
         return [
             Predicted(sample, of, prediction, to_message(
                 prediction, schema=PREDICTION_SCHEMA, sample_id=sample.id, ts=sample.ts))

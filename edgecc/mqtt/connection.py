@@ -43,8 +43,7 @@ class Link:
         self, settings: Mqtt, *, client_id: str, receive_maximum: int = 64, hold: int = 16 * 2**20,
         clean: bool = False, will: tuple[str, bytes] | None = None,
     ) -> None:
-        """hold: bytes of messages not yet acked above which no more is read. will: topic, payload.
-        """
+        """hold: bytes not yet acked above which no more is read; will: its topic and payload."""
         self._settings, self._clean, self._will = settings, clean, will
         self._client_id, self._receive_maximum, self._hold = client_id, receive_maximum, hold
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()

@@ -82,9 +82,7 @@ class Outbox:
         self._volatile.clear()
         self._bytes = 0
 
-    def connected(
-        self, window: int, max_packet: int | None, too_large: Iterable[int] = ()
-    ) -> None:
+    def connected(self, window: int, max_packet: int | None, too_large: Iterable[int] = ()) -> None:
         """too_large: ids of packets that were in flight and are above `max_packet`."""
         self.window = window
         self.limit = max_packet or self.limit

@@ -47,7 +47,7 @@ class Classifier:
         """All that `predict` knows: the three most likely labels and the distance too."""
         fitted = sample.decode(x, None, self.input) if isinstance(x, bytes) else (
             sample.fit(np.asarray(x), self.input))
-        return self.predictor.predict(self.predictor.features(fitted), 0.0)
+        return self.predictor.predict(self.predictor.features_of([fitted]), 0.0)[0]
 
 
 def load(folder: Path | str, key: str | None = None) -> Classifier:

@@ -102,19 +102,13 @@ class Predictor:
         self._weights_cursor, self.stale = self.cursor, False
 
     def predict(
-        self, features: Features, started: float, *, far: float = float("inf")
-    ) -> Prediction:
-        """The prediction for the features (dim,) of one sample.
+        self, features: Features, started: float, *, far: float = math.inf
+    ) -> list[Prediction]:
+        """The predictions for n samples (n, dim), each to the last bit as if it came alone.
 
-        started: time.perf_counter() at the start of the batch. far: the distance beyond which the
+        started: time.perf_counter() at the start of the batch. far: the distance beyond which a
         sample is unknown.
         """
-        return self.predict_all(features[None], started, far=far)[0]
-
-    def predict_all(
-        self, features: Features, started: float, *, far: float = float("inf")
-    ) -> list[Prediction]:
-        """The predictions for n samples (n, dim): to the last bit what `predict` gives for each."""
         classes = self.readout.classes[: len(self._weights)]
         if not classes or self._novelty is None:
             return [self._prediction([], 0.0, far, started) for _ in features]

@@ -149,7 +149,7 @@ class Serving:
     def set_next(self, number: int | None) -> None:
         """Inside a transaction: write down which generation serves next, for a restart too.
 
-        After the commit `roll_to` or `succeed` makes it the successor, or `cancel_next` none.
+        After the commit `roll_to` or `succeed` makes it the successor.
         """
         self._store.set_meta(meta.SUCCESSOR, number)
 
@@ -168,6 +168,8 @@ class Serving:
         self.successor = candidate
 
     def cancel_next(self) -> None:
+        """Inside a transaction: no generation is next any more."""
+        self.set_next(None)
         self.successor = None
 
     def ready(self, number: int) -> Predictor:
@@ -217,8 +219,7 @@ class Serving:
         return bool(stems)
 
     def snapshot(self) -> None:
-        """Save the live readout: the next start goes on from it, and what it knows may be evicted.
-        """
+        """Save the live readout: a start goes on from it, and what it knows may be evicted."""
         with self._store.transaction():
             self.write_snapshot()
 

@@ -179,7 +179,7 @@ def test_a_node_on_an_arm_predicts_learns_grows_and_hands_over_what_it_knows(
     here.refresh()
     for n in range(200, 240):
         there = node.ask(images[n], generation=saved["generation"])
-        mine = here.predict(here.features(images[n]), 0.0)
+        mine = here.predict(here.features_of([images[n]]), 0.0)[0]
         assert mine.label == there["label"]
         assert mine.score == pytest.approx(there["score"], abs=1e-4)
     assert node.stop() == 0

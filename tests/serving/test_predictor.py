@@ -25,7 +25,7 @@ def untimed(predictions: list[Prediction]) -> list[Prediction]:
 def device() -> Device:
     shape = DIGITS.images.shape[1:]
     device = Device(Input("image", shape), Plan(16, 3, (), 16, 64, {}), Recipe(seed=0), first=10**9)
-    assert not device.predictor.predict(device.predictor.features(DIGITS.images[0]), 0.0).top
+    assert not device.predictor.predict(device.predictor.features_of(DIGITS.images[:1]), 0.0)[0].top
     for x, target in zip(DIGITS.images[:500], DIGITS.targets[:500], strict=True):
         device.learn(x, int(target))
     device.predictor.refresh()
@@ -39,8 +39,9 @@ def test_samples_together_are_predicted_to_the_last_bit_as_each_alone(
     predictor, samples = device.predictor, list(DIGITS.images[500 : 500 + count])
     features = predictor.features_of(samples)
     assert np.array_equal(features, [predictor.features(x) for x in samples])
-    together = predictor.predict_all(features, 0.0, far=12.0)
-    assert untimed(together) == untimed([predictor.predict(f, 0.0, far=12.0) for f in features])
+    together = predictor.predict(features, 0.0, far=12.0)
+    alone = [predictor.predict(f[None], 0.0, far=12.0)[0] for f in features]
+    assert untimed(together) == untimed(alone)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 257, 300])
@@ -65,7 +66,7 @@ def test_scores_and_distances_are_the_same_alone_whatever_the_number_of_classes(
 def test_the_likeliest_classes_come_first_and_beyond_the_bound_is_unknown(device: Device) -> None:
     predictor, targets = device.predictor, DIGITS.targets[500:900]
     features = predictor.features_of(list(DIGITS.images[500:900]))
-    predictions = predictor.predict_all(features, 0.0, far=12.0)
+    predictions = predictor.predict(features, 0.0, far=12.0)
     assert np.mean([int(one.label or -1) for one in predictions] == targets) > 0.9
     for one in predictions:
         chances = [chance for _, chance in one.top]

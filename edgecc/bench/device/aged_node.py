@@ -61,7 +61,7 @@ class Past:
         monitor = Monitor(config, store, lambda *_: None)
         features = [predictor.features(x) for x in self.images]
         self._learn(predictor, features, before, samples)
-        predictions = [predictor.predict(f, 0.0) for f in features]
+        predictions = predictor.predict(np.stack(features), 0.0)
         for first in range(before, samples, _AT_ONCE):
             with store.transaction():
                 for n in range(first, min(first + _AT_ONCE, samples)):

@@ -33,7 +33,7 @@ def stream(
         if position % _REFRESH == 0:
             device.predictor.refresh()
         features = device.predictor.features(x)
-        right += device.predictor.predict(features, 0.0).label == str(target)
+        right += device.predictor.predict(features[None], 0.0)[0].label == str(target)
         device.learn(x, int(target), features)
         if device.due:
             device.grow()
