@@ -1,4 +1,4 @@
-"""`edgecc start`, from its start over one turn after the other to its stop.
+"""`edgecc start`: the start, turn after turn, the stop.
 
 A turn takes messages in, follows the learner, and sends messages out. All of it runs in one thread;
 the network has a thread of its own that only queues events, the learner a process of its own.
@@ -54,7 +54,7 @@ _LOOK_FOR_ROOM = 1.0  # seconds
 
 
 def run(config: Config, reread: Callable[[], Config]) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code. reread: the configuration as it is."""
+    """Serve until SIGTERM or SIGINT; returns the exit code. reread: loads the configuration."""
     config.state.make()
     with locked(config.state.lock, "give this one its own state_dir"):
         with allocator.releasing_code():
@@ -100,7 +100,7 @@ class Daemon:
             will=(self.config.topics / "status", b"offline"))
 
     def _rebuilt(self, before: Parts | None) -> Parts:
-        """What follows from the log, in place of `before`."""
+        """The parts, built from what the log holds; `before` is closed first."""
         if before is not None:
             before.close()
         config, store = self.config, self.store
@@ -115,10 +115,9 @@ class Daemon:
         parts = Parts(
             node, before, link=self.link, supervisor=self.supervisor, governor=self.governor,
             status=self.status, health=self.publish_health, reload=self._reload)
-        with store.transaction():
-            for number, reason in serving.unusable.items():
-                self.events.record(
-                    "generation-unusable", "error", {"generation": number, "reason": reason})
+        for number, reason in serving.unusable.items():
+            self.events.note(
+                "generation-unusable", "error", {"generation": number, "reason": reason})
         return parts
 
     def start(self) -> None:
@@ -148,9 +147,8 @@ class Daemon:
             return
         log.warning("memory_budget is %d bytes, but %s allows no more than %d: planning for that",
                     given, limit, size)
-        with self.store.transaction():
-            self.events.record("memory-limited", "warning", {
-                "memory_budget": given, "limit": size, "by": str(limit)})
+        self.events.note("memory-limited", "warning", {
+            "memory_budget": given, "limit": size, "by": str(limit)})
 
     def _on_signal(self, _number: int, _frame: Any) -> None:
         self.stopping = True
@@ -282,21 +280,19 @@ class Daemon:
         log.error("%s: nothing is acknowledged until there is room", error)
         self.supervisor.drop()
         self.events.alert("storage-full", "error", {"what": str(error)})
-        look, published = time.monotonic() + _LOOK_FOR_ROOM, 0.0
+        look = time.monotonic() + _LOOK_FOR_ROOM
         while not self.stopping and self.full_since is not None:
             self._follow_only()
-            now = time.monotonic()
-            if self.outbox.window and now - published > Status.HEALTH_EVERY:
-                published = now
-                self.publish_health()
             self.outbox.pump()
             self.watchdog.feed()
-            if now >= look:
+            if time.monotonic() >= look:
+                if self.outbox.window:
+                    self.publish_health()
                 self._try_to_go_on()
                 look = time.monotonic() + _LOOK_FOR_ROOM
 
     def _follow_only(self) -> None:
-        """Follow the session, but take no message in; keep one of each that comes again."""
+        """Follow the session, but take no message in; drop those that come again, reconnected."""
         with suppress(StorageFull):
             self._follow(self.link.take(256, _PATIENCE))
         stale = [m for m in self._messages if m.qos and m.connection != self.link.connection]
@@ -309,8 +305,7 @@ class Daemon:
             return
         try:
             self.parts = self._rebuilt(self.parts)
-            with self.store.transaction():
-                self.events.record("storage-back", "info", {"since": self.full_since})
+            self.events.note("storage-back", "info", {"since": self.full_since})
         except (StorageFull, OSError) as error:
             if not is_full(error):
                 raise

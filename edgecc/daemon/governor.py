@@ -1,5 +1,4 @@
-"""When blocks may train: not while the board is hot or throttled, nor in quiet hours, and else for
-their share of the time.
+"""When blocks may train: in their share of the time, not on a hot board nor in quiet hours.
 
 Predictions and labels never wait for it. A learner at work is stopped where it is, and goes on to
 the same bytes. A board without sensors for heat or throttling has no such limits.
@@ -121,15 +120,14 @@ class Governor:
         return self._due if self.pause and self._supervisor.order is None else None
 
     def _report(self, before: Pause | None) -> None:
-        pause = self.pause
-        with self._store.transaction():
-            if pause is not None:
-                self._events.record("training-paused", "info", {
-                    "reason": pause.reason, "text": pause.text, "growth": self._due})
-            elif before is not None:
-                waited = round(time.time() - before.since, 1)
-                self._events.record("training-resumed", "info", {"waited": waited})
-        log.info("training %s", "resumed" if pause is None else f"paused: {pause.text}")
+        if self.pause is not None:
+            log.info("training paused: %s", self.pause.text)
+            self._events.note("training-paused", "info", {
+                "reason": self.pause.reason, "text": self.pause.text, "growth": self._due})
+        elif before is not None:
+            log.info("training resumed")
+            waited = round(time.time() - before.since, 1)
+            self._events.note("training-resumed", "info", {"waited": waited})
 
     def _read_sensors(self) -> None:
         pause = threading.Event()  # never set

@@ -125,11 +125,10 @@ class Growths:
         return origin
 
     def _save_known(self, growth: Growth) -> int | None:
-        """Snapshot the serving readout for the learner, where rows were evicted or are another
-        node's; returns its cursor.
+        """Save the readout for a learner that cannot replay every label; returns its cursor.
 
-        The generation's own readout is taken where rows have left that were labelled after the
-        growth's cursor, as in a growth that runs again: it must know nothing of these.
+        It cannot where rows were evicted or are another node's. It gets the live readout, or the
+        generation's own where evicted rows were labelled after the growth's cursor (it runs again).
         """
         store, predictor = self._store, self._serving.predictor
         path = self._folder(growth.number) / KNOWN
@@ -178,11 +177,9 @@ class Growths:
         if not self._store.has_room():
             raise StorageFull(f"{self._node.config.state}: no room for what the learner writes")
         self._endings[why] += 1
-        with self._store.transaction():
-            self._node.events.record(f"learner-{why}", "warning", {
-                "growth": order.growth, "times": self._endings[why],
-                "limit": self._node.plan.learner_limit,
-            })
+        self._node.events.note(f"learner-{why}", "warning", {
+            "growth": order.growth, "times": self._endings[why],
+            "limit": self._node.plan.learner_limit})
         if why == "memory":
             self._step_down(order.growth)
         elif self._endings[why] == _GIVE_UP:

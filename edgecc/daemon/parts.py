@@ -91,7 +91,7 @@ class Parts:
             learner_peak=learner, daemon=resident_memory())
 
     def close(self) -> None:
-        """Others will be built in place of these: there is memory for one readout only."""
+        """Before others are built in place of these: memory is planned for one readout."""
         self.trial.interrupt()
         self.push.close()
         self.serving.stop()

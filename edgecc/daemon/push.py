@@ -97,8 +97,7 @@ class Push:
         try:
             return self._answer(command)
         except CheckpointError as error:
-            with self._node.store.transaction():
-                self._node.events.record("push-refused", "warning", {"reason": str(error)})
+            self._node.events.note("push-refused", "warning", {"reason": str(error)})
             raise
 
     def clear(self) -> None:
@@ -182,8 +181,7 @@ class Push:
 
     def _check_own(self, pushed: Manifest) -> None:
         """Incompatible unless its cursor, a number of labels, counts those of this log."""
-        mine = self._node.generations
-        if not mine.has(pushed.digest) and not mine.counts_as_now(pushed.digest):
+        if not self._node.generations.counts_as_now(pushed.digest):
             raise Incompatible(
                 f"this node signed generation {pushed.number}, but not on the log that it has now: "
                 "that is a new one, or its labels were renumbered by `unlearn --deep`")

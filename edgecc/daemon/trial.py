@@ -153,10 +153,7 @@ class Trial:
 
 
 def accuracy(predictor: Predictor, features: Sequence[Features], labels: list[str]) -> float:
-    """The share of samples that it gets right while it has unlearnt them.
-
-    Its sums are integers, so afterwards they are the same again to the bit.
-    """
+    """The share of samples that it gets right while it has unlearnt them; it learns them again."""
     readout, held = predictor.readout, np.stack(features).astype(np.float32)
     for f, label in zip(held, labels, strict=True):
         readout.unlearn(f, label)

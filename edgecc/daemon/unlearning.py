@@ -1,8 +1,7 @@
 """Unlearning, one request at a time: asked → flagged → erased → (deep: scrubbed → rolling) → done.
 
 Each step is one transaction that can be done again, so a request ends whatever is killed and when.
-Once it is answered, nothing serves the labels of its samples, trains on them or takes them in
-again.
+Once it is answered, nothing serves the labels of its samples, trains on them or takes them again.
 """
 
 import logging

@@ -107,10 +107,7 @@ class Link:
         return mid
 
     def ack(self, message: Inbound) -> bool:
-        """Note that `message` is dealt with; True where a PUBACK was queued for it.
-
-        That is at QoS 1, and on the connection that it came by.
-        """
+        """`message` is dealt with; True where a PUBACK is queued: QoS 1, on the same connection."""
         self._acked += len(message.payload)
         with self._changing:
             if message.qos == 0 or message.connection != self.connection:

@@ -19,6 +19,11 @@ class Events:
         """Send a durable event; call inside a transaction of the store."""
         self._outbox.put(self._topic, _body(kind, severity, data))
 
+    def note(self, kind: str, severity: Severity, data: dict[str, Any]) -> None:
+        """Send a durable event, in a transaction of its own."""
+        with self._outbox.store.transaction():
+            self.record(kind, severity, data)
+
     def alert(self, kind: str, severity: Severity, data: dict[str, Any]) -> None:
         """Send an event that cannot be stored, or need not be: it may be dropped."""
         self._outbox.send(self._topic, _body(kind, severity, data))

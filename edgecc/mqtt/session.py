@@ -161,5 +161,4 @@ class Session:
         self._event("canary-lost", "error", what)
 
     def _event(self, kind: str, severity: Severity, what: str) -> None:
-        with self._store.transaction():
-            self._events.record(kind, severity, {"what": what})
+        self._events.note(kind, severity, {"what": what})

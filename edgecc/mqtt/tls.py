@@ -9,7 +9,11 @@ from edgecc.errors import ConfigError
 from edgecc.mqtt.connection_events import Disconnected
 
 _PATIENCE = 3.0  # seconds for a broker that refuses our certificate to say so
-_EXPIRED, _NOT_YET, _HOST, _ADDRESS = 10, 9, 62, 64  # X509_V_ERR_*
+_HOST, _ADDRESS = 62, 64  # X509_V_ERR_*
+_CLOCKS = {  # X509_V_ERR_*: what it means
+    9: "the broker's certificate is not valid yet: correct the clock of this machine",
+    10: "the broker's certificate has expired: renew it there, or correct this machine's clock",
+}
 _MEANINGS = {  # part of OpenSSL's reason: what it means
     "CERTIFICATE_REQUIRED": "the broker asks for a certificate: set mqtt.cert and mqtt.key",
     "UNKNOWN_CA": "the broker does not trust mqtt.cert: have it signed by the broker's authority",
@@ -74,12 +78,8 @@ def ask_why(settings: Mqtt, reason: str) -> Disconnected:
 
 
 def _unverified(error: ssl.SSLCertVerificationError, settings: Mqtt) -> Disconnected:
-    if error.verify_code == _EXPIRED:
-        return Disconnected("the broker's certificate has expired: renew it there, or correct the "
-                            "clock of this machine")
-    if error.verify_code == _NOT_YET:
-        return Disconnected("the broker's certificate is not valid yet: correct the clock of this "
-                            "machine")
+    if error.verify_code in _CLOCKS:
+        return Disconnected(_CLOCKS[error.verify_code])
     if error.verify_code in (_HOST, _ADDRESS):
         host = settings.host or "localhost"
         return Disconnected(f"the broker's certificate is not for {host!r}: set mqtt.host to a "

@@ -37,10 +37,7 @@ def resume(state: State, predictor: Predictor, store: Reader) -> None:
 
 
 def restart_if_unlearnt(predictor: Predictor, store: Reader) -> None:
-    """Empty a readout that was saved before some of its labels were unlearnt and erased.
-
-    It then learns every label that is stored.
-    """
+    """Empty a readout that knows what was unlearnt since; it then learns all that is stored."""
     if store.knows_unlearnt(predictor.cursor):
         predictor.restore(Readout(predictor.readout.dim), 0)
 
@@ -59,10 +56,7 @@ def learn_event(
 
 
 def moved(path: Path, parent: Generation, store: Reader, spec: Input, *, to: int) -> Readout:
-    """The readout saved in `path`, of generation `parent`, as it is at label `to`.
-
-    That may be earlier or later than the label it was saved at.
-    """
+    """The readout saved in `path`, of generation `parent`, as it is at a later or earlier label."""
     digest, readout, cursor = read_snapshot(path, parent.readout.dim)
     if digest != parent.manifest.digest:
         raise Corrupt(f"{path} is of generation {digest[:16]}…, not {parent.manifest.digest[:16]}…")

@@ -66,9 +66,6 @@ class Generations:
             if manifest is not None:
                 yield manifest
 
-    def has(self, digest: str) -> bool:
-        return generation.find(self.folder, digest) is not None
-
     def save(self, manifest: Manifest, trunk: Trunk, readout: Readout, model: bytes) -> Manifest:
         """A new generation of this node."""
         generation.write(self._part, manifest=manifest, trunk=trunk, readout=readout, model=model)
@@ -89,8 +86,9 @@ class Generations:
         return generation.find(self.folder, digest)
 
     def counts_as_now(self, digest: str) -> bool:
-        """True if it was made on this log, and the labels have kept their numbers since."""
-        return self._store.meta(meta.made(digest)) == self._store.meta(meta.RENUMBERED)
+        """True if it is here, or was made on this log whose labels have kept their numbers."""
+        return generation.find(self.folder, digest) is not None or (
+            self._store.meta(meta.made(digest)) == self._store.meta(meta.RENUMBERED))
 
     def remove(self, numbers: Iterable[int]) -> None:
         for number in numbers:

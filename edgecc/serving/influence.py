@@ -1,12 +1,12 @@
 """Where the samples of a request left traces: growths, readouts, the scale of a sensor's input.
 
 A generation's trunk was trained on rows labelled where its growth started; held-out rows among
-them evaluated it and set ridge strength and temperature; its readout has learnt up to its own
-cursor.
+them evaluated it and set ridge strength and temperature; its readout has learnt up to its cursor.
 """
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 from edgecc.checkpoint.manifest import Manifest
 from edgecc.serving.generations import Generations
@@ -35,14 +35,13 @@ class Influence:
 
     def uses(self, number: int, traces: Traces) -> Uses:
         """Generations on disk by what they used the samples of request `number` for."""
-        uses = Uses()
+        uses, drawn = Uses(), partial(self._store.erasure.drawn, number, deep=traces.deep)
         for manifest in self._generations.manifests():
             start = self._store.growths.cursor(manifest.growth)
-            trained, evaluated = (0, 0) if not manifest.growth else (
-                self._drawn(number, start, traces))
+            trained, evaluated = drawn(start) if manifest.growth else (0, 0)
             for used, generations in (
                 (trained, uses.trained), (evaluated, uses.evaluated),
-                (sum(self._drawn(number, manifest.cursor, traces)), uses.readout),
+                (sum(drawn(manifest.cursor)), uses.readout),
                 (_scaled_on(manifest, traces), uses.scaled),
             ):
                 if used:
@@ -54,11 +53,8 @@ class Influence:
         return (one for one in self._generations.manifests() if not _touched(one, traces))
 
     def touched(self, traces: Traces) -> set[int]:
-        """Numbers of the other generations on disk."""
+        """Numbers of the generations on disk that used some of them."""
         return {one.number for one in self._generations.manifests() if _touched(one, traces)}
-
-    def _drawn(self, number: int, cursor: int, traces: Traces) -> tuple[int, int]:
-        return self._store.erasure.drawn(number, cursor, deep=traces.deep)
 
 
 def _touched(manifest: Manifest, traces: Traces) -> bool:

@@ -38,11 +38,11 @@ class Prediction:
 class Predictor:
     """One generation, and a readout of its own that learns label by label."""
 
-    def __init__(self, generation: Generation, *, threads: int = 1) -> None:
+    def __init__(self, generation: Generation) -> None:
         self.generation = generation
         self.readout = generation.readout  # taken over, and kept up to date
         self.cursor = generation.manifest.cursor
-        self._interpreter = Interpreter(generation.model, threads=threads)
+        self._interpreter = Interpreter(generation.model)
         self.stale = True  # while labels were learnt that `predict` does not know yet
         self._weights: Features = np.zeros((0, self.readout.dim + 1))
         self._weights_cursor = 0

@@ -147,10 +147,7 @@ class Serving:
         return self._store.meta(meta.SUCCESSOR)
 
     def set_next(self, number: int | None) -> None:
-        """Inside a transaction: write down which generation serves next, for a restart too.
-
-        After the commit `roll_to` or `succeed` makes it the successor.
-        """
+        """Inside a transaction: write down what serves next; then `roll_to` it, or `succeed`."""
         self._store.set_meta(meta.SUCCESSOR, number)
 
     def set_serving(self, number: int | None) -> None:

@@ -48,10 +48,7 @@ class Stems:
         return None if self._model is None else self._model.model.digest
 
     def following(self, after: Manifest | None) -> list[Manifest]:
-        """Make the stems that follow `after`, each scaled on more of the windows stored now.
-
-        For an image that is one, and only where there is none yet.
-        """
+        """Make the stems that follow `after`: an image's first, a sensor's each scaled on more."""
         stems: list[Manifest] = []
         for count in self._due(after):
             after = self._make(scaled_on=count, parent="" if after is None else after.digest)
