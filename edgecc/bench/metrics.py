@@ -4,6 +4,7 @@ after experience i."""
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def of_matrix(matrix: Sequence[Sequence[float]]) -> dict[str, float]:
@@ -40,3 +41,8 @@ def kappa(right: float, shares: Sequence[float]) -> float:
     """Cohen's kappa of prequential accuracy `right` against guessing by class shares."""
     chance = float(np.square(shares).sum())
     return (right - chance) / (1 - chance) if chance < 1 else 0.0
+
+
+def balanced_accuracy(truth: NDArray[np.str_], named: NDArray[np.str_]) -> float:
+    """Mean over the classes of the share that is named rightly."""
+    return float(np.mean([np.mean(named[truth == name] == name) for name in np.unique(truth)]))

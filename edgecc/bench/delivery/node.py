@@ -57,7 +57,7 @@ class Node:
             self.process = subprocess.Popen(
                 [*self.within, sys.executable, "-m", "edgecc", "--log-format", "json", "--config",
                  str(self.work / "edgecc.yaml"), "start"],
-                stdout=log, stderr=log, env=_foreign() | self.environ | environ,
+                stdout=log, stderr=log, env=foreign() | self.environ | environ,
             )
 
     def start(self, **environ: str) -> float:
@@ -96,7 +96,7 @@ class Node:
         return subprocess.run(
             [sys.executable, "-m", "edgecc", "--log-level", "warning", "--config",
              str(self.work / "edgecc.yaml"), *arguments],
-            check=True, stdout=subprocess.PIPE, env=_foreign(), **options,
+            check=True, stdout=subprocess.PIPE, env=foreign(), **options,
         )
 
     def health(self) -> dict[str, Any]:
@@ -136,21 +136,38 @@ def running(
     environ: Mapping[str, str] = MappingProxyType({}), classes: int = 0, backend: str = "auto",
     past: Callable[[Config], None] = lambda _: None, **settings: Any
 ) -> Iterator[Node]:
-    """A broker and a daemon in fresh folders below `work`; `settings` fill the configuration.
+    """As `serving`, with a configuration that `settings` fill."""
 
-    saving: when mosquitto writes what it holds to disk, in its own words; within: how the daemon's
-    command line begins; past: gives the node one, before its first start.
+    def text(state: Path, port: int) -> str:
+        return _CONFIG.format(state=state, port=port, classes=classes, backend=backend, **settings)
+
+    with serving(
+        work, text, saving=saving, within=within, environ=environ, past=past
+    ) as node:
+        click.echo(f"{node.broker.name} on 127.0.0.1:{node.config.mqtt.port}")
+        yield node
+
+
+@contextmanager
+def serving(
+    work: Path, configuration: Callable[[Path, int], str], *,
+    saving: str = "autosave_interval 60", within: tuple[str, ...] = (),
+    environ: Mapping[str, str] = MappingProxyType({}),
+    past: Callable[[Config], None] = lambda _: None,
+) -> Iterator[Node]:
+    """A broker and a daemon in fresh folders below `work`.
+
+    configuration: the edgecc.yaml for a state folder and a broker's port; saving: when mosquitto
+    writes what it holds to disk, in its own words; within: how the daemon's command line begins;
+    past: gives the node one, before its first start.
     """
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     port = broker.free_port()
-    state = (work / "state").resolve()
-    text = _CONFIG.format(state=state, port=port, classes=classes, backend=backend, **settings)
-    (work / "edgecc.yaml").write_text(text)
+    (work / "edgecc.yaml").write_text(configuration((work / "state").resolve(), port))
     loaded = load(work / "edgecc.yaml", environ={})
     past(loaded)
     local = broker.start_local(work / "broker", port, saving)
-    click.echo(f"{local.name} on 127.0.0.1:{port}")
     node = None
     try:
         with Client(loaded) as client:
@@ -165,7 +182,7 @@ def running(
         local.stop()
 
 
-def _foreign() -> dict[str, str]:
+def foreign() -> dict[str, str]:
     """The environment, without a configuration of some other node."""
     return {name: value for name, value in os.environ.items() if not name.startswith("EDGECC_")}
 

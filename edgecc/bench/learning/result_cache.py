@@ -28,8 +28,8 @@ _CORE = (  # the sources that accuracies depend on
     "training/dataset.py", "training/evaluation.py", "training/growth.py",
     "training/label_filter.py", "training/recipe.py", "bench/learning/*.py", "bench/streams.py",
 )
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
+_ONE_THREAD = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Call:
         return " ".join([self.name, *shown])
 
 
-def revision() -> str:
-    """Digest of the core's sources, and of the checkpoint format that bytes are counted in."""
+def revision(sources: Sequence[str] = _CORE) -> str:
+    """Digest of these sources, and of the checkpoint format that bytes are counted in."""
     digest = hashlib.sha256(manifest.SCHEMA.encode())
-    for path in sorted(path for pattern in _CORE for path in _PACKAGE.glob(pattern)):
+    for path in sorted(path for pattern in sources for path in _PACKAGE.glob(pattern)):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -64,9 +64,14 @@ def revision() -> str:
 class Results:
     """Results of one revision, kept in `folder`."""
 
-    def __init__(self, folder: Path, *, processes: int | None = None) -> None:
-        self.revision = revision()
+    def __init__(
+        self, folder: Path, *, processes: int | None = None, sources: Sequence[str] = _CORE,
+        fresh: bool = False,
+    ) -> None:
+        """sources: what results depend on; fresh: every call in a process of its own."""
+        self.revision = revision(sources)
         self._processes = processes or os.cpu_count() or 1
+        self._calls_a_process = 1 if fresh else None
         self._folder = folder / self.revision
         self._folder.mkdir(parents=True, exist_ok=True)
 
@@ -83,7 +88,9 @@ class Results:
         for variable in _ONE_THREAD:
             os.environ.setdefault(variable, "1")
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self._processes, context) as pool:
+        with ProcessPoolExecutor(
+            self._processes, context, max_tasks_per_child=self._calls_a_process
+        ) as pool:
             for call, seconds in zip(
                 missing, pool.map(_measured, missing, [self._folder] * len(missing)), strict=True
             ):
@@ -96,15 +103,12 @@ class Results:
 
 
 def _measured(call: Call, folder: Path) -> float:
-    """In a process of its own: measure and keep; the seconds of processor time it took."""
-    import torch
-
-    torch.set_num_threads(1)
+    """In another process: measure and keep; the seconds of processor time it took."""
     started = time.process_time()
     result = dict(call.measure(**call.arguments))
     seconds = time.process_time() - started
     body = {
-        "call": call.name, "arguments": dict(call.arguments), "revision": revision(),
+        "call": call.name, "arguments": dict(call.arguments), "revision": folder.name,
         "commit": figures.commit(), "machine": figures.machine(), "seconds": seconds,
         "result": result,
     }

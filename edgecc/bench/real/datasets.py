@@ -34,9 +34,12 @@ PHOTOGRAPHS = {  # class: folders of STAMPS with photographs
 }
 _SIDE = 224  # pixels of a photograph
 _WINDOW, _STEP = 128, 64  # samples of a watch window, and from one to the next
+_WATCH_HZ = 50
 _OTHER_PERSONS = (8, 9, 10)
+_SINCE, _APART = 1.7e9, 3600.0  # made-up times: rows that have none of their own are hours apart
 _WHEEL = "scikit_image-0.16.2-cp37-cp37m-manylinux1_x86_64.whl"
 _WHEEL_SHA256 = "2aa962aa82d815606d7dad7f045f5d7ca55c65b4320d47e15a98fc92612c2d6c"
+_UNSTATED = "none stated; free for research"
 _SEED = 20261201
 
 Rows = NDArray[Any]
@@ -53,6 +56,7 @@ class RealSet:
     x: Rows
     y: Labels
     groups: NDArray[np.int64]  # of the training rows: what must not be torn apart when held out
+    times: NDArray[np.float64]  # of the training rows: when they were recorded, seconds since 1970
     test_x: Rows
     test_y: Labels
     licence: str
@@ -75,25 +79,21 @@ def load(name: str) -> RealSet:
     return SETS[name]()
 
 
-# --- sensor windows ---
-
-
 def watch() -> RealSet:
     """Seven shoulder exercises by ten persons with a watch; persons 8 to 10 are the test."""
     path = _package("seglearn") / "data/watch_dataset.npy"
     recorded = np.load(path, allow_pickle=True).item()
-    windows, names, persons = [], [], []
-    for series, name, person in zip(
-        recorded["X"], recorded["y"], recorded["subject"], strict=True
-    ):
+    windows, names, persons, times = [], [], [], []
+    for number, series in enumerate(recorded["X"]):
         for start in range(0, len(series) - _WINDOW + 1, _STEP):
             windows.append(series[start : start + _WINDOW].T)
-            names.append(recorded["y_labels"][name])
-            persons.append(person)
-    x, y, group = np.array(windows, np.float32), np.array(names), np.array(persons, np.int64)
-    test = np.isin(group, _OTHER_PERSONS)
-    return RealSet("watch", "sensor", x[~test], y[~test], group[~test], x[test], y[test],
-                   "BSD-3-Clause", "PyPI seglearn (Burns et al. 2018)")
+            names.append(recorded["y_labels"][recorded["y"][number]])
+            persons.append(recorded["subject"][number])
+            times.append(_SINCE + number * _APART + start / _WATCH_HZ)
+    x, y, person = np.array(windows, np.float32), np.array(names), np.array(persons, np.int64)
+    test = np.isin(person, _OTHER_PERSONS)
+    return RealSet("watch", "sensor", x[~test], y[~test], person[~test], np.array(times)[~test],
+                   x[test], y[test], "BSD-3-Clause", "PyPI seglearn (Burns et al. 2018)")
 
 
 def gunpoint() -> RealSet:
@@ -113,7 +113,8 @@ def basicmotions() -> RealSet:
 
 def japanesevowels() -> RealSet:
     """Nine speakers, two vowels, as cepstrum coefficients: 12 x 25, the last value repeated."""
-    return _series("JapaneseVowels", "UCI archive (Kudo et al. 1999)", time=25)
+    return _series("JapaneseVowels", "UCI (Kudo et al. 1999)", time=25,
+                   licence="CC-BY-4.0")
 
 
 def italypower() -> RealSet:
@@ -121,14 +122,16 @@ def italypower() -> RealSet:
     return _series("ItalyPowerDemand", "UCR archive (Keogh et al. 2006)")
 
 
-def _series(name: str, origin: str, time: int | None = None) -> RealSet:
+def _series(
+    name: str, origin: str, time: int | None = None, licence: str = _UNSTATED
+) -> RealSet:
     """A set of aeon's, split as its archive splits it."""
     folder = _package("aeon") / "datasets/data" / name
     x, y = _windows(folder / f"{name}_TRAIN.ts", time)
     test_x, test_y = _windows(folder / f"{name}_TEST.ts", time)
     short = {"ItalyPowerDemand": "italypower"}.get(name, name.lower())
-    return RealSet(short, "sensor", x, y, np.arange(len(y)), test_x, test_y,
-                   "free for research (archive)", f"PyPI aeon, {origin}")
+    return RealSet(short, "sensor", x, y, *_alone(len(y)), test_x, test_y,
+                   licence, f"PyPI aeon, {origin}")
 
 
 def _windows(path: Path, time: int | None) -> tuple[Rows, Labels]:
@@ -147,9 +150,6 @@ def _lasting(channel: NDArray[np.float32], time: int) -> NDArray[np.float32]:
     return np.pad(channel, (0, max(0, time - len(channel))), mode="edge")[:time]
 
 
-# --- readings ---
-
-
 def segment() -> RealSet:
     """18 values of a 3x3 piece of an outdoor picture; seven classes of what it shows."""
     with zipfile.ZipFile(_package("river") / "datasets/segment.csv.zip") as archive:
@@ -164,16 +164,16 @@ def shuttle() -> RealSet:
 
 
 def _readings(name: str, text: str, target: str, *, train: int, test: int) -> RealSet:
+    """A CSV table; of equal rows the first, since they would stand on both sides of a split."""
     header, *lines = csv.reader(io.StringIO(text))
     table, column = np.array(lines), header.index(target)
     x, y = np.delete(table, column, axis=1).astype(np.float32), table[:, column]
+    different = np.sort(np.unique(x, axis=0, return_index=True)[1])
+    x, y = x[different], y[different]
     taught, asked = _split(y, train / len(y))
-    asked = asked[:test]
-    return RealSet(name, "values", x[taught], y[taught], taught, x[asked], y[asked],
+    taught, asked = taught[:train], asked[:test]
+    return RealSet(name, "values", x[taught], y[taught], *_alone(train), x[asked], y[asked],
                    "CC-BY-4.0", "PyPI river, UCI Statlog")
-
-
-# --- pictures ---
 
 
 def solarcells() -> RealSet:
@@ -199,19 +199,19 @@ def photographs() -> RealSet:
 
 
 def faces() -> RealSet:
-    """Faces, and parts of pictures that are none, grey, 25 x 25."""
+    """Faces, and other parts of pictures, grey, 25 x 25."""
     with zipfile.ZipFile(_wheel()) as archive:
         values = np.load(io.BytesIO(archive.read("skimage/data/lfw_subset.npy")))
     y = np.array(["face", "other"]).repeat(len(values) // 2)
     return _pictures("faces", np.rint(255 * values).astype(np.uint8)[:, None], y, 0.75,
-                     "free for research (LFW)", "PyPI scikit-image 0.16.2 (Huang et al. 2007)")
+                     _UNSTATED, "PyPI scikit-image 0.16.2 (Huang et al. 2007)")
 
 
 def _pictures(
     name: str, x: NDArray[np.uint8], y: Labels, share: float, licence: str, source: str
 ) -> RealSet:
     taught, asked = _split(y, share)
-    return RealSet(name, "image", x[taught], y[taught], taught, x[asked], y[asked],
+    return RealSet(name, "image", x[taught], y[taught], *_alone(len(taught)), x[asked], y[asked],
                    licence, source)
 
 
@@ -230,7 +230,10 @@ def _on_white(path: Path) -> NDArray[np.uint8]:
     return np.asarray(whole.convert("RGB")).transpose(2, 0, 1)
 
 
-# --- packages and splits ---
+def _alone(rows: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Groups and times of rows that have nothing to do with each other."""
+    numbers = np.arange(rows, dtype=np.int64)
+    return numbers, _SINCE + _APART * numbers.astype(np.float64)
 
 
 def _split(y: Labels, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
