@@ -24,7 +24,7 @@ from edgecc.learn.backends import (
     tiles,
     without_graph,
 )
-from edgecc.learn.norms import BatchNorm, Normal, by_length, by_rms, inner
+from edgecc.learn.norms import BatchNorm, Normal, by_sample, inner
 
 Norm = Literal["batch", "input", "length", "none"]
 Plane = int | tuple[int, int]  # (height, width), or one number for both
@@ -131,9 +131,7 @@ class Block(ABC):
         """The serving pass's output (B, C_out, H/m, W/m), rounded down, of h (B, C_in, H, W)."""
         return self.frozen(h).a
 
-    def gradients(
-        self, done: Pass, da: Array | None, dn: Array | None = None
-    ) -> list[Array]:
+    def gradients(self, done: Pass, da: Array | None, dn: Array | None = None) -> list[Array]:
         """∂L/∂ each of `parameters`, in their order, from ∂L/∂a and ∂L/∂n; consumes the pass."""
         dz = done.back(da, dn)
         bias = [] if self.bias is None else [dz.sum((0, 2, 3))]
@@ -176,50 +174,27 @@ class Block(ABC):
         return (r, None) if self.pool == (1, 1) else of(r).max_pool(r, self.pool)
 
 
-class PoolConv(Block):
-    """One convolution; `m` the max-pool, `k` an odd kernel, padding k//2. ValueError if k is even.
-    """
-
-    def __init__(
-        self, c_in: int, m: Plane, c_out: int, k: Plane, *, norm: Norm = "input",
-        generator: Generator | None = None, dtype: DType | None = None,
-    ) -> None:
-        kernel = _odd(k)
-        self.weight = _he((c_out, c_in, *kernel), generator, dtype)
-        self._padding = (kernel[0] // 2, kernel[1] // 2)
-        super().__init__([self.weight], pool=m, norm=norm)
-
-    def affine(self, u: Array) -> Array:
-        return of(u).conv(u, self.weight, padding=self._padding, dilation=1)
-
-    def weight_gradients(self, u: Array, dz: Array) -> list[Array]:
-        return [of(u).conv_gradient(
-            u, self.weight, dz, padding=self._padding, dilation=1)]
-
-
 class CoConv(Block):
     """One k x k convolution per dilation d = 1..levels over all input channels, padding d·(k//2),
     outputs concatenated in order: spatial context at the cost of one plain convolution
-    (Duta, Georgescu, Ionescu, arXiv 2108.07387). ValueError if the splits do not sum to c_out.
+    (Duta, Georgescu, Ionescu, arXiv 2108.07387). `m` is the max-pool.
+
+    ValueError if k is even, or the splits do not sum to c_out.
     """
 
     def __init__(
-        self, c_in: int, m: Plane, c_out: int, levels: int, *, k: Plane = 3,
-        norm: Norm = "input", generator: Generator | None = None,
-        dtype: DType | None = None,
+        self, c_in: int, m: Plane, c_out: int, levels: int, *, k: Plane = 3, norm: Norm = "input",
+        generator: Generator | None = None, dtype: DType | None = None,
     ) -> None:
-        kernel = _odd(k)
+        kernel, splits = _odd(k), co_conv_splits(c_out, levels)
         self._half = (kernel[0] // 2, kernel[1] // 2)
-        splits = co_conv_splits(c_out, levels)
         super().__init__(
-            [_he((width, c_in, *kernel), generator, dtype) for width in splits], pool=m, norm=norm
-        )
+            [_he((width, c_in, *kernel), generator, dtype) for width in splits], pool=m, norm=norm)
 
     def affine(self, u: Array) -> Array:
-        return namespace(u).concatenate([
-            of(u).conv(u, w, padding=self._padding(d), dilation=d)
-            for d, w in enumerate(self.weights, start=1)
-        ], 1)
+        parts = [of(u).conv(u, w, padding=self._padding(d), dilation=d)
+                 for d, w in enumerate(self.weights, start=1)]
+        return parts[0] if len(parts) == 1 else namespace(u).concatenate(parts, 1)
 
     def weight_gradients(self, u: Array, dz: Array) -> list[Array]:
         gradients, first = [], 0
@@ -243,6 +218,16 @@ def co_conv_splits(width: int, levels: int) -> tuple[int, ...]:
         raise ValueError(f"splits {splits} of {width} channels sum to {sum(splits)}: take "
                          f"a width that {max(shares)} divides")
     return splits
+
+
+class PoolConv(CoConv):
+    """One convolution without dilation."""
+
+    def __init__(
+        self, c_in: int, m: Plane, c_out: int, k: Plane, *, norm: Norm = "input",
+        generator: Generator | None = None, dtype: DType | None = None,
+    ) -> None:
+        super().__init__(c_in, m, c_out, 1, k=k, norm=norm, generator=generator, dtype=dtype)
 
 
 class Linear(Block):
@@ -276,9 +261,7 @@ def _odd(k: Plane) -> tuple[int, int]:
     return kernel
 
 
-def _he(
-    shape: tuple[int, ...], generator: Generator | None, dtype: DType | None
-) -> Array:
+def _he(shape: tuple[int, ...], generator: Generator | None, dtype: DType | None) -> Array:
     """Normal with variance 2 / fan-in (He et al. 2015)."""
     return of(generator).normal(shape, generator, dtype) * math.sqrt(2 / math.prod(shape[1:]))
 
@@ -288,4 +271,6 @@ def _flat(u: Array) -> Array:
 
 
 def _by_sample(h: Array, norm: Norm) -> Array:
-    return by_rms(h) if norm == "input" else by_length(h) if norm == "length" else h
+    if norm == "none":
+        return h
+    return by_sample(h, math.prod(h.shape[1:]) if norm == "input" else 1)

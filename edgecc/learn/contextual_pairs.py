@@ -4,7 +4,6 @@ For scripts that train on pairs (Abbassi et al. 2025). Methods of this package n
 samples: both contexts share one convolution.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgecc.learn.backends import Array, Generator, namespace, of
@@ -28,10 +27,13 @@ def generate_data(
     "contextual": pairs, see `generate_contextual_data`; "supervised": each sample once with its
     true class. ValueError for any other.
     """
-    make = _TYPES.get(cfg.data_gen_type)
-    if make is None:
-        raise ValueError(f"data_gen_type {cfg.data_gen_type!r} is unknown: one of {list(_TYPES)}")
-    return make(batch[0], batch[1], cfg.num_classes, generator)
+    images, labels = batch
+    if cfg.data_gen_type == "contextual":
+        return generate_contextual_data(images, labels, cfg.num_classes, generator)
+    if cfg.data_gen_type == "supervised":
+        return images, one_hot_encode(labels, cfg.num_classes)
+    raise ValueError(f"data_gen_type {cfg.data_gen_type!r} is unknown: "
+                     "one of ['contextual', 'supervised']")
 
 
 def generate_contextual_data(
@@ -59,15 +61,4 @@ def one_hot_encode(labels: Array, num_classes: int) -> Array:
         raise ValueError(f"labels {int(labels.min())} to {int(labels.max())}: "
                          f"{num_classes} classes have 0 to {num_classes - 1}")
     xp = namespace(labels)
-    hot: Array = xp.asarray(labels[..., None] == xp.arange(num_classes), dtype=xp.float32)
-    return hot
-
-
-def _supervised(
-    images: Array, labels: Array, num_classes: int, generator: Generator | None  # noqa: ARG001
-) -> tuple[Array, Array]:
-    return images, one_hot_encode(labels, num_classes)
-
-
-_Make = Callable[[Array, Array, int, Generator | None], tuple[Array, Array]]
-_TYPES: dict[str, _Make] = {"contextual": generate_contextual_data, "supervised": _supervised}
+    return xp.asarray(labels[..., None] == xp.arange(num_classes), dtype=xp.float32)

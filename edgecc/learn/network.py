@@ -1,6 +1,5 @@
 """Blocks in order, each with its method. Outputs become inputs here and nowhere else, always as
-arrays without a graph: so no gradient crosses a block boundary.
-"""
+arrays without a graph, so no gradient crosses a block boundary."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

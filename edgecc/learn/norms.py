@@ -1,6 +1,4 @@
-"""Normalisation: batch norm, by the batch while training and by the population when serving; and
-norms of single samples.
-"""
+"""Batch norm, by the batch while training and by the population when serving; norms of a sample."""
 
 import math
 from collections.abc import Iterable
@@ -117,19 +115,9 @@ class Moments:
         return xp.asarray(mean, dtype=dtype), xp.asarray(variance, dtype=dtype)
 
 
-def by_rms(h: Array) -> Array:
-    """u = h / rms(h) of each whole sample; a sample of zeros stays zero."""
-    return h * _inverse(h, math.prod(h.shape[1:]))
-
-
-def by_length(h: Array) -> Array:
-    """x = h / ‖h‖ of each whole sample; a sample of zeros stays zero."""
-    return h * _inverse(h, 1)
-
-
-def _inverse(h: Array, count: int) -> Array:
-    """(B, 1, ...): 1 / √(Σ h² / count)."""
+def by_sample(h: Array, count: int) -> Array:
+    """h / √(Σ h² / count) of each whole sample (axis 0); a sample of zeros stays zero."""
     xp = namespace(h)
     mean = (h * h).reshape(len(h), -1).sum(1) / count
-    inverse: Array = 1 / xp.sqrt(mean.clip(xp.finfo(h.dtype).tiny))
-    return inverse.reshape(-1, *[1] * (h.ndim - 1))
+    inverse = 1 / xp.sqrt(mean.clip(xp.finfo(h.dtype).tiny))
+    return h * inverse.reshape(-1, *[1] * (h.ndim - 1))

@@ -36,8 +36,7 @@ class Fit:
 
     @staticmethod
     def of(sample: Readout, dim: int, *, rows: float) -> "Fit":
-        """Estimate features beyond the first `dim` from those; `sample` has learnt `rows` of all.
-        """
+        """Estimate the features beyond the first `dim` from those, on `rows` rows in `sample`."""
         a, b = sample.sums()
         if not a[0, 0]:
             p = sample.dim - dim
@@ -57,25 +56,25 @@ class Fit:
         return Fit(m, residual, means)
 
 
-def extend(stored: Readout, gone: Readout, fit: Fit) -> Floats:
-    """Have `stored` learn, in place, what only `gone` (of fewer features) knows.
+def extend(stored: Readout, evicted: Readout, fit: Fit) -> Floats:
+    """Have `stored` learn, in place, the evicted rows, of which only the first features are known.
 
-    Both have the same classes. Returns (classes, p): what the means of e would add to B. How much
-    of it to add, `confirmed_share` says.
+    Both have the same classes. Returns (classes, p): what the means of e would add to B;
+    `confirmed_share` says how much of it to add.
     """
-    (a, b), (a_gone, b_gone), d = stored.sums(), gone.sums(), gone.dim + 1
-    cross = fit.M @ a_gone
+    (a, b), (a_evicted, b_evicted), d = stored.sums(), evicted.sums(), evicted.dim + 1
+    cross = fit.M @ a_evicted
     both = cross @ fit.M.T
-    both += a_gone[0, 0] * fit.residual
+    both += a_evicted[0, 0] * fit.residual
     both += both.T.copy()  # symmetric to the bit
     both /= 2
-    a[:d, :d] += a_gone
+    a[:d, :d] += a_evicted
     a[d:, :d] += np.rint(cross)
     a[:d, d:] += np.rint(cross).T
     a[d:, d:] += np.rint(both, out=both)
-    b[:, :d] += b_gone
-    b[:, d:] += np.rint(b_gone @ fit.M.T)
-    return np.asarray(b_gone[:, :1] * fit.means)
+    b[:, :d] += b_evicted
+    b[:, d:] += np.rint(b_evicted @ fit.M.T)
+    return np.asarray(b_evicted[:, :1] * fit.means)
 
 
 def confirmed_share(
@@ -111,8 +110,7 @@ def effective_rows(weights: Floats, counts: NDArray[np.int64]) -> float:
 
 def _slopes(c: Floats, dim: int, rows: float) -> tuple[Floats, Floats]:
     """(d, p) over standardised features, each column with the ridge strength of least generalised
-    cross-validation error; and (p,) the share of rows left as degrees of freedom.
-    """
+    cross-validation error; and (p,) the share of rows left as degrees of freedom."""
     values, vectors = np.linalg.eigh(c[:dim, :dim])
     values, turned = np.maximum(values, 0.0), vectors.T @ c[:dim, dim:]
     ridge, free = np.full(len(c) - dim, _RIDGES[0]), np.ones(len(c) - dim)

@@ -29,7 +29,7 @@ class Costs:
     readouts_learner: float = 5.7  # train sums, all sums, a prefix, solve
     classes_daemon: int = 7  # copies of B alive at once: sums, weights, solve, successor
     classes_learner: int = 13
-    pairs_daemon: int = 3  # numbers for each pair of classes alive at once: how far out samples lie
+    pairs_daemon: int = 3  # numbers for each pair of classes alive at once: distances of samples
     tiles: int = 11  # float32 maps of one training batch alive at once
     tiles_numpy: int = 4
     stem: int = 8 * MIB  # LiteRT's own, once a stem is a model of many operators
@@ -79,9 +79,7 @@ def _stem(plan: Plan, spec: Input, costs: Costs) -> dict[str, int]:
     return {"stem's map": costs.stems * each * height * width}
 
 
-def _learner(
-    plan: Plan, spec: Input, costs: Costs, *, a: int, b: int, dim: int
-) -> dict[str, int]:
+def _learner(plan: Plan, spec: Input, costs: Costs, *, a: int, b: int, dim: int) -> dict[str, int]:
     """It trains, then evaluates: the larger of both counts. a, b: bytes of the readout's sums."""
     torch = plan.backend == "torch"
     training = {
@@ -100,9 +98,9 @@ def _learner(
 def _tile(plan: Plan, spec: Input) -> int:
     """Bytes of the largest float32 map of one batch."""
     stem = plan.stem_map
-    largest = 0 if stem is None else stem.channels * stem.height * stem.width
-    for block, below, _ in map_sizes(plan, spec):
-        largest = max(largest, block.channels * (math.prod(below) if block.kernel else 1))
+    maps = [block.channels * (math.prod(below) if block.kernel else 1)
+            for block, below, _ in map_sizes(plan, spec)]
+    largest = max(maps + ([] if stem is None else [stem.channels * stem.height * stem.width]))
     return largest * plan.batch * _FLOAT32
 
 

@@ -39,7 +39,9 @@ def main() -> int:
     inbox = Inbox(sys.stdin.fileno(), lambda seconds: _say({"type": "pause", "seconds": seconds}))
     try:
         for order in inbox.orders(idle):
-            _run(order, inbox.pause)
+            with ExitStack() as start:  # ends with the first step, or where there is none to take
+                start.enter_context(allocator.releasing_code())
+                _grow(order, inbox.pause, start.close)
     except Exception as error:
         if isinstance(error, EdgeccError):
             _say({"type": "failed", "reason": str(error)})
@@ -47,12 +49,6 @@ def main() -> int:
             traceback.print_exc()
         return OUT_OF_MEMORY if _of_memory(error, limit) else FAILED
     return 0
-
-
-def _run(order: Order, pause: Callable[[], None]) -> None:
-    with ExitStack() as start:  # ends with the first step, or where there is none to take
-        start.enter_context(allocator.releasing_code())
-        _grow(order, pause, start.close)
 
 
 def _grow(order: Order, pause: Callable[[], None], started: Callable[[], None]) -> None:
@@ -77,34 +73,35 @@ def _grow(order: Order, pause: Callable[[], None], started: Callable[[], None]) 
     path, sums = Path(order.folder) / KNOWN, None
     if path.exists():
         sums = catch_up.moved(path, parent, store, spec, to=order.cursor)
-    knows = Readout(parent.readout.dim) if sums is None else sums  # its own is not needed
-    parent = replace(parent, readout=knows)
+    parent = replace(parent, readout=sums or Readout(parent.readout.dim))  # its own is not needed
     grower = Grower(
         Growth(order.growth, order.cursor, order.recipe), parent,
-        Rows.at(store, spec, order.cursor), plan=plan,
-        folder=Path(order.folder), report=_Reports(started).say, sums=sums,
-    )
+        Rows.at(store, spec, order.cursor), plan=plan, folder=Path(order.folder),
+        report=_reports(started), sums=sums)
     for verdict in grower.run():
         _say({"type": "verdict", **verdict})
     _say({"type": "done", "growth": order.growth})
     store.close()
 
 
-class _Reports:
-    """Reports a growth's progress, and releases between phases the memory that one has left."""
+def _reports(started: Callable[[], None]) -> Callable[[dict[str, Any]], None]:
+    """Reports a growth's progress, and releases the memory that each phase leaves behind.
 
-    def __init__(self, started: Callable[[], None]) -> None:
-        """started: called once training has begun."""
-        allocator.release_memory()
-        self._started, self._phase = started, ""
+    started: called once training has begun.
+    """
+    allocator.release_memory()
+    phase = ""
 
-    def say(self, report: dict[str, Any]) -> None:
-        if report["phase"] == "training":
-            self._started()
-        if report["phase"] != self._phase:
+    def report(progress: dict[str, Any]) -> None:
+        nonlocal phase
+        if progress["phase"] == "training":
+            started()
+        if progress["phase"] != phase:
             allocator.release_memory()
-            self._phase = report["phase"]
-        _say({"type": "train", **report})
+            phase = progress["phase"]
+        _say({"type": "train", **progress})
+
+    return report
 
 
 def _say(message: dict[str, Any]) -> None:

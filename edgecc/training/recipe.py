@@ -6,6 +6,7 @@ A recipe is written into the log with the growth it belongs to, and into every m
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,11 @@ from edgecc.training.dataset import Change, Maps
 _SHIFT = 1 / 28  # of a side: how far a sample is moved at most
 
 METHODS: Mapping[str, Callable[..., Method]] = {
-    "contextual": lambda block, **sizes: Contextual(block, wrong="all", **sizes),
-    "contextual-hardest": lambda block, **sizes: Contextual(block, wrong="hardest", **sizes),
-    "contextual-random": lambda block, **sizes: Contextual(block, wrong="random", **sizes),
-    "contextual-bias": lambda block, **sizes: Contextual(block, mode="bias", **sizes),
-    "contextual-scale": lambda block, **sizes: Contextual(block, mode="scale", **sizes),
+    "contextual": partial(Contextual, wrong="all"),
+    "contextual-hardest": partial(Contextual, wrong="hardest"),
+    "contextual-random": partial(Contextual, wrong="random"),
+    "contextual-bias": partial(Contextual, mode="bias"),
+    "contextual-scale": partial(Contextual, mode="scale"),
     "spela": SpelaChannels,
     "supervised": Supervised,
 }
@@ -82,16 +83,13 @@ def methods_on(
         size = (out[0], out[1])
 
 
-def _block(
-    planned: BlockSize, channels: int, size: tuple[int, int], generator: Generator
-) -> Block:
+def _block(planned: BlockSize, channels: int, size: geometry.Size, generator: Generator) -> Block:
     if planned.kernel == 0:
         return Linear(
             channels * size[0] * size[1], planned.channels, norm="batch", generator=generator)
     return PoolConv(
         channels, geometry.fitted(planned.pool, size), planned.channels,
-        geometry.odd(planned.kernel, size), norm="batch", generator=generator,
-    )
+        geometry.odd(planned.kernel, size), norm="batch", generator=generator)
 
 
 def _shifted(x: NDArray[Any], by: int, axis: int) -> NDArray[Any]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
 from edgecc.host.memory import data_memory
@@ -25,13 +26,13 @@ _KILLED = -9
 _NEXT_TO_NOTHING = 2**20  # bytes: Python's objects have no arena to grow into
 _PATIENCE = 10.0  # seconds of CPU
 _LOOK_EVERY = 0.5  # seconds
-FRUGAL = {  # of 4 MiB are few maps of a training step, and most matrices of a readout
+FRUGAL = {  # 4 MiB: few maps of a training step are larger, most matrices of a readout are
     "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
 }
 _MEMORY_CODES = (  # 127: glibc had no room for a thread's own data; libraries abort, or crash
     OUT_OF_MEMORY, 127, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
-_GIVEN_UP = 1  # by OpenBLAS, or safetensors in a panic; before the limit is set, by Python
+_GIVEN_UP = 1  # OpenBLAS, or safetensors in a panic; Python too, but before the limit is set
 _OWN_FAULTS = (-signal.SIGILL, -signal.SIGFPE)
 
 Ending = Literal["memory", "failed", "killed"]
@@ -60,9 +61,8 @@ class Supervisor:
     def progress(self) -> object:
         """Something that changes as long as the learner works; None where it has no order, or
         pauses as it was asked to."""
-        if self._process is None or self.order is None:
-            return None
-        if self._share == 0 or time.monotonic() < self._pauses_until:
+        pauses = self._share == 0 or time.monotonic() < self._pauses_until
+        if self._process is None or self.order is None or pauses:
             return None
         return _cpu(self._process.pid)
 
@@ -151,9 +151,8 @@ class Supervisor:
              str(os.getpid())],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | FRUGAL,
         )
-        listening = threading.Thread(
-            target=self._listen, args=(self._process, self.messages), daemon=True)
-        listening.start()
+        threading.Thread(
+            target=self._listen, args=(self._process, self.messages), daemon=True).start()
 
     def _listen(self, process: subprocess.Popen[str], messages: Messages) -> None:
         assert process.stdout is not None
@@ -195,8 +194,7 @@ def _is_fenced(pid: int, limit: int) -> bool:
 def _cpu(pid: int) -> float:
     """Seconds of CPU that a process has had, for itself and in the kernel; 0 for one gone."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            ticks = file.read().rpartition(")")[2].split()[11:13]
+        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     except OSError:
         return 0.0
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
@@ -205,8 +203,7 @@ def _cpu(pid: int) -> float:
 def _oom_kills() -> int:
     """Processes that the kernel has killed for memory since it started."""
     try:
-        with open("/proc/vmstat") as counters:
-            kills = [int(line.split()[1]) for line in counters if line.startswith("oom_kill ")]
+        counters = Path("/proc/vmstat").read_text().splitlines()
     except OSError:
         return 0
-    return sum(kills)
+    return sum(int(line.split()[1]) for line in counters if line.startswith("oom_kill "))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edgecc.host import files
 from edgecc.trunk import efficientnet
 
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of the weights
@@ -28,11 +29,8 @@ def weights() -> dict[str, Any]:
 
 def main() -> None:
     depth, height, width = map(int, sys.argv[1:4])
-    path = Path(sys.argv[4])
     model = efficientnet.write(weights(), input_shape=(3, height, width), depth=depth)
-    part = path.with_suffix(".part")
-    part.write_bytes(model)
-    part.replace(path)
+    files.replace(Path(sys.argv[4]), model)
 
 
 if __name__ == "__main__":

@@ -95,13 +95,10 @@ def _folded(weights: Weights, conv: str, norm: str) -> _Conv:
 def _relu6(
     graph: Graph, x: Tensor, conv: _Conv, int8: bool, *, stride: int = 1, depthwise: bool = False
 ) -> Tensor:
-    quant = None
-    if int8:
-        quant = int8_range(0.0, min(6.0, _high(conv.centre, conv.variance)))
+    quant = int8_range(0.0, min(6.0, _high(conv.centre, conv.variance))) if int8 else None
     return graph.conv(
         x, conv.kernels, conv.bias, stride=stride, depthwise=depthwise, activation="RELU6",
-        quant=quant,
-    )
+        quant=quant)
 
 
 def _around(centre: Floats, variance: Floats) -> Quantization:

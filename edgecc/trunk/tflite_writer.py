@@ -39,12 +39,11 @@ class Graph:
     """A model being built: empty, or on another's subgraph, buffers and operator codes."""
 
     def __init__(
-        self, subgraph: Any = None, buffers: list[Any] | None = None,
-        codes: list[Any] | None = None,
+        self, subgraph: Any = None, buffers: Sequence[Any] = (), codes: Sequence[Any] = ()
     ) -> None:
         self._subgraph = subgraph or schema.SubGraphT(name="main", tensors=[], operators=[])
-        self._buffers = buffers or [schema.BufferT()]  # buffer 0 is empty: "computed"
-        self._codes = codes or []
+        self._buffers = list(buffers) or [schema.BufferT()]  # buffer 0 is empty: "computed"
+        self._codes = list(codes)
 
     def tensor(self, shape: Shape, quant: Quantization | None = None) -> Tensor:
         """A computed tensor, or an input."""
@@ -58,9 +57,8 @@ class Graph:
     ) -> Tensor:
         """values in their own dtype; with scales, quantized by one scale each along axis."""
         stored = None if scales is None else _quantization(scales, axis=axis)
-        index = self._add(
-            values.shape, getattr(schema.TensorType, values.dtype.name.upper()), stored
-        )
+        kind = getattr(schema.TensorType, values.dtype.name.upper())
+        index = self._add(values.shape, kind, stored)
         self._subgraph.tensors[index].buffer = len(self._buffers)
         self._buffers.append(schema.BufferT(data=np.frombuffer(values.tobytes(), np.uint8)))
         return Tensor(index, values.shape)
@@ -71,14 +69,10 @@ class Graph:
     ) -> Tensor:
         """Append the operator that computes output; options is one of the schema's *OptionsT."""
         kind = "NONE" if options is None else type(options).__name__.removesuffix("T")
-        operator = schema.OperatorT(
+        self._subgraph.operators.append(schema.OperatorT(
             opcodeIndex=self._code(getattr(schema.BuiltinOperator, name), version),
-            inputs=[t.index for t in inputs],
-            outputs=[output.index],
-            builtinOptionsType=getattr(schema.BuiltinOptions, kind),
-            builtinOptions=options,
-        )
-        self._subgraph.operators.append(operator)
+            inputs=[t.index for t in inputs], outputs=[output.index], builtinOptions=options,
+            builtinOptionsType=getattr(schema.BuiltinOptions, kind)))
         return output
 
     def named(self, x: Tensor, name: str) -> Tensor:
@@ -96,10 +90,8 @@ class Graph:
 
     def _add(self, shape: Shape, kind: int, quantization: Any = None) -> int:
         index = len(self._subgraph.tensors)
-        tensor = schema.TensorT(
-            name=f"t{index}", shape=list(shape), type=kind, buffer=0, quantization=quantization
-        )
-        self._subgraph.tensors.append(tensor)
+        self._subgraph.tensors.append(schema.TensorT(
+            name=f"t{index}", shape=list(shape), type=kind, buffer=0, quantization=quantization))
         return index
 
     def _code(self, builtin: int, version: int) -> int:
@@ -107,11 +99,8 @@ class Graph:
             if (code.builtinCode, code.version) == (builtin, version):
                 return index
         self._codes.append(schema.OperatorCodeT(
-            deprecatedBuiltinCode=min(builtin, 127), builtinCode=builtin, version=version
-        ))
+            deprecatedBuiltinCode=min(builtin, 127), builtinCode=builtin, version=version))
         return len(self._codes) - 1
-
-    # --- operators ---
 
     def quantize(self, x: Tensor, quant: Quantization | None) -> Tensor:
         if quant is None:
@@ -121,8 +110,8 @@ class Graph:
     def dequantize(self, x: Tensor) -> Tensor:
         if x.quant is None:
             return x
-        out = self.tensor(x.shape)
-        return self.op("DEQUANTIZE", [x], out, schema.DequantizeOptionsT(), version=2)
+        options = schema.DequantizeOptionsT()
+        return self.op("DEQUANTIZE", [x], self.tensor(x.shape), options, version=2)
 
     def conv(
         self, x: Tensor, kernels: Floats, bias: Floats, *, quant: Quantization | None,
@@ -164,9 +153,8 @@ class Graph:
         return self.constant(steps, scales, axis=axis), self.constant(bias_steps, bias_scales)
 
     def add(self, x: Tensor, y: Tensor, *, quant: Quantization | None) -> Tensor:
-        options = schema.AddOptionsT()
-        out = self.tensor(x.shape, quant)
-        return self.op("ADD", [x, y], out, options, version=1 if quant is None else 2)
+        out, version = self.tensor(x.shape, quant), 1 if quant is None else 2
+        return self.op("ADD", [x, y], out, schema.AddOptionsT(), version=version)
 
     def root(self, x: Tensor) -> Tensor:
         return self.op("SQRT", [x], self.tensor(x.shape))
@@ -180,9 +168,7 @@ class Graph:
         axes = self.constant(np.array(order, np.int32))
         return self.op("TRANSPOSE", [x, axes], out, schema.TransposeOptionsT())
 
-    def pool(
-        self, name: str, x: Tensor, down: tuple[int, int], across: tuple[int, int]
-    ) -> Tensor:
+    def pool(self, name: str, x: Tensor, down: tuple[int, int], across: tuple[int, int]) -> Tensor:
         """VALID padding; down and across are (kernel, stride) along the height and the width."""
         if (down, across) == ((1, 1), (1, 1)):
             return x
@@ -191,8 +177,7 @@ class Graph:
         if not (1 <= kh <= height and 1 <= kw <= width):
             raise ValueError(f"cannot pool a map of {height}x{width} by {kh}x{kw}")
         options = schema.Pool2DOptionsT(
-            padding=schema.Padding.VALID, filterHeight=kh, filterWidth=kw, strideH=sh, strideW=sw
-        )
+            padding=schema.Padding.VALID, filterHeight=kh, filterWidth=kw, strideH=sh, strideW=sw)
         shape = (batch, (height - kh) // sh + 1, (width - kw) // sw + 1, channels)
         version = 1 if x.quant is None else 2
         return self.op(name, [x], self.tensor(shape, x.quant), options, version=version)
@@ -215,10 +200,8 @@ class Graph:
 
 def _quantization(scales: NDArray[np.float64], *, zero_point: int = 0, axis: int = 0) -> Any:
     return schema.QuantizationParametersT(
-        scale=scales.astype(np.float32),
-        zeroPoint=np.full(scales.shape, zero_point, np.int64),
-        quantizedDimension=axis,
-    )
+        scale=scales.astype(np.float32), zeroPoint=np.full(scales.shape, zero_point, np.int64),
+        quantizedDimension=axis)
 
 
 def _weight_scales(

@@ -18,9 +18,7 @@ from edgecc.trunk.tflite_writer import Graph, Quantization, Shape, Tensor
 STEM = "stem"  # the name of a stem's last tensor
 
 _TYPES = {schema.TensorType.FLOAT32, schema.TensorType.INT8, schema.TensorType.UINT8}
-_BRANCHES = {
-    getattr(schema.BuiltinOperator, name) for name in ("IF", "WHILE", "CALL", "CALL_ONCE")
-}
+_BRANCHES = {getattr(schema.BuiltinOperator, name) for name in ("IF", "WHILE", "CALL", "CALL_ONCE")}
 _OPERANDS = ("inputs", "outputs", "intermediates")  # of an operator: indices of tensors
 _BROKEN = (struct.error, LookupError, TypeError, AttributeError, OverflowError, MemoryError)
 
@@ -156,7 +154,7 @@ def _tensor(main: Any, index: int) -> Tensor:
 
 
 def _computed_bytes(parsed: Any, tensor: Any) -> int:
-    """0 for a constant."""
+    """Bytes that a tensor takes while the model runs; 0 for a constant."""
     if parsed.buffers[tensor.buffer].data is not None or tensor.shape is None:
         return 0
     each = 4 if tensor.type == schema.TensorType.FLOAT32 else 1

@@ -184,7 +184,8 @@ def test_by_default_the_pool_comes_first_and_a_sample_s_scale_does_not_matter() 
     h = torch.randn(3, 2, 8, 8, generator=draws(1))
     pooled = F.max_pool2d(h, 2)
     u = pooled / pooled.square().mean((1, 2, 3), keepdim=True).sqrt()
-    torch.testing.assert_close(block(h), F.conv2d(u, block.weight, block.bias, padding=1).relu())
+    expected = F.conv2d(u, block.weights[0], block.bias, padding=1).relu()
+    torch.testing.assert_close(block(h), expected)
     torch.testing.assert_close(block(h * 100), block(h))
 
 

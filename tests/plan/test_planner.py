@@ -254,7 +254,7 @@ def built(chosen: Plan, spec: Input) -> Trunk:
             norm="batch", generator=generator,
         )
         grid = geometry.fitted(block.grid, (height // pool[0], width // pool[1]))
-        layer = Layer((conv.weight.numpy(),), np.zeros(block.channels, np.float32), pool, grid)
+        layer = Layer((conv.weights[0].numpy(),), np.zeros(block.channels, np.float32), pool, grid)
         trunk = replace(
             trunk, layers=(*trunk.layers, layer), methods=(*trunk.methods, "contextual"))
     return trunk

@@ -1,42 +1,36 @@
 """Learning on torch's arrays, or on numpy's where memory is too short for torch.
 
 Methods and blocks are written once, in what both share: operators, indexing, and the functions
-that torch and numpy name alike (`namespace`). What they do not share is `Operations`.
-An array, or the generator that weights are drawn from, decides which backend computes.
+that torch and numpy name alike (`namespace`). What they do not share stands twice under the same
+names, in torch_ops, which says what each operation does, and in numpy_ops. An array, or the
+generator that weights are drawn from, decides which backend computes.
 """
 
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from edgecc.learn.backends.operations import (
-    Array,
-    Backend,
-    DType,
-    Generator,
-    Operations,
-    Sides,
-    tiles,
-)
+from edgecc.learn.backends.arrays import Array, Backend, DType, Generator, Sides, tiles
 
 __all__ = [
-    "Array", "Backend", "DType", "Generator", "Operations", "Sides", "named", "namespace", "of",
-    "tiles", "without_graph",
+    "Array", "Backend", "DType", "Generator", "Sides", "named", "namespace", "of", "tiles",
+    "without_graph",
 ]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def named(backend: Backend) -> Operations:
+def named(backend: Backend) -> ModuleType:
     """The operations of a backend. ValueError for an unknown one."""
     if backend == "numpy":
         from edgecc.learn.backends import numpy_ops
 
-        return cast(Operations, numpy_ops)
+        return numpy_ops
     if backend == "torch":
         from edgecc.learn.backends import torch_ops
 
@@ -44,7 +38,7 @@ def named(backend: Backend) -> Operations:
     raise ValueError(f"backend {backend!r} is unknown: torch or numpy")
 
 
-def of(x: object) -> Operations:
+def of(x: object) -> ModuleType:
     """The operations on arrays like x, or on those that the generator x draws."""
     numpy = isinstance(x, np.ndarray | np.generic | np.random.Generator)
     return named("numpy" if numpy else "torch")

@@ -1,5 +1,7 @@
-"""`Operations` on numpy's arrays. Convolutions are matrix products of patches, a tile of samples at
-a time, so that a step takes little more memory than its maps.
+"""The operations of torch_ops, on numpy's arrays.
+
+Convolutions are matrix products of patches, a tile of samples at a time, so that a step takes
+little more memory than its maps.
 """
 
 import json
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from edgecc.learn.backends.operations import Sides
+from edgecc.learn.backends.arrays import Sides
 
 Array = NDArray[Any]
 namespace = np
@@ -26,11 +28,8 @@ def generator(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def normal(
-    shape: tuple[int, ...], generator: np.random.Generator | None, dtype: Any
-) -> Array:
-    generator = generator or np.random.default_rng()
-    return generator.standard_normal(shape, dtype or np.float32)
+def normal(shape: tuple[int, ...], generator: np.random.Generator | None, dtype: Any) -> Array:
+    return (generator or np.random.default_rng()).standard_normal(shape, dtype or np.float32)
 
 
 def integers(
@@ -59,9 +58,7 @@ def conv(u: Array, weight: Array, *, padding: Sides, dilation: int) -> Array:
     return z.transpose(0, 3, 1, 2)
 
 
-def conv_gradient(
-    u: Array, weight: Array, dz: Array, *, padding: Sides, dilation: int
-) -> Array:
+def conv_gradient(u: Array, weight: Array, dz: Array, *, padding: Sides, dilation: int) -> Array:
     outputs, inputs, *kernel = weight.shape
     rows = np.ascontiguousarray(dz.transpose(0, 2, 3, 1))
     total = np.zeros((inputs * kernel[0] * kernel[1], outputs), u.dtype)

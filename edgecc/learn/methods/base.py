@@ -75,10 +75,10 @@ class Method(ABC):
         """Everything that a later step or score depends on, by name."""
         measured = {f"{name}.{part}": tensor for name, norm in self.norms().items()
                     for part, tensor in norm.state().items()}
-        generator = self._generator
-        draws = {} if generator is None else {
-            "generator": of(generator).generator_state(generator)}
-        return self._tensors | self._optimiser.state() | measured | draws
+        saved = self._tensors | self._optimiser.state() | measured
+        if self._generator is not None:
+            saved["generator"] = of(self._generator).generator_state(self._generator)
+        return saved
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Back to a `state`, which may be of the other backend."""

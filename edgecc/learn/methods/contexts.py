@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
-from edgecc.learn.backends import Array, Generator, namespace, of
+from edgecc.learn.backends import Array, namespace, of
 from edgecc.learn.blocks import Pass
 from edgecc.learn.grid_pool import GridPool
 from edgecc.learn.norms import BatchNorm, Normal, inner
@@ -75,15 +75,11 @@ class LinearContext(Context):
 
 
 class BiasContext(Context):
-    """β (K, C) ~ 0.1 N(0, 1); ℓ_k = τ (G_k - θ), where G_k is a mean over the D values of n."""
+    """β (K, C) is 0.1 times `draws`; G_k is a mean over the values of n."""
 
-    def __init__(
-        self, like: Array, *, classes: int, channels: int, tau: float,
-        generator: Generator | None,
-    ) -> None:
-        self.beta = 0.1 * of(like).normal((classes, channels), generator, like.dtype)
+    def __init__(self, draws: Array, tau: float) -> None:
+        self.beta, self.tau = 0.1 * draws, tau
         self.own = {"beta": self.beta}
-        self.tau = tau
 
     def forward(self, done: Pass) -> tuple[Array, Backward]:
         n = done.n
@@ -137,15 +133,11 @@ def _sums_above(values: Array, place: Array, count: int) -> Array:
 
 
 class ScaleContext(Context):
-    """γ (K, C) ~ 1 + 0.01 N(0, 1); all classes are one matrix product with s_c = mean of a²."""
+    """γ (K, C) is 1 + 0.01 times `draws`; with s_c = mean of a², one product scores all classes."""
 
-    def __init__(
-        self, like: Array, *, classes: int, channels: int, tau: float,
-        generator: Generator | None,
-    ) -> None:
-        self.gamma = 1 + 0.01 * of(like).normal((classes, channels), generator, like.dtype)
+    def __init__(self, draws: Array, tau: float) -> None:
+        self.gamma, self.tau = 1 + 0.01 * draws, tau
         self.own = {"gamma": self.gamma}
-        self.tau = tau
 
     def forward(self, done: Pass) -> tuple[Array, Backward]:
         a, channels = done.a, done.a.shape[1]

@@ -8,34 +8,28 @@ Positive and negative context share one convolution, and all classes are scored 
 The `mode` says what a context is: contexts.py. The update is the closed form of ∂L/∂W.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from edgecc.learn.backends import Array, Generator, namespace, of
 from edgecc.learn.blocks import Block
 from edgecc.learn.contextual_pairs import generate_wrong_labels
-from edgecc.learn.methods.optimisers import Adam, MakeOptimiser
-from edgecc.learn.methods.scored import Mode, Scored
+from edgecc.learn.methods.scored import Scored
 
 _NEVER = -1e9
 
 
 class Contextual(Scored):
     """wrong: the negative is the "hardest" wrong class, a "random" one drawn from `generator`, or
-    "all" of them."""
+    "all" of them. options: as of `Scored`."""
 
     def __init__(
-        self, block: Block, *, classes: int, size: tuple[int, int], grid: int = 4,
-        mode: Mode = "linear", tau: float = 8.0, similarity: float = 0.0,
-        wrong: Literal["all", "hardest", "random"] = "hardest",
-        generator: Generator | None = None, optimiser: MakeOptimiser = Adam,
+        self, block: Block, *, wrong: Literal["all", "hardest", "random"] = "hardest",
+        generator: Generator | None = None, **options: Any,
     ) -> None:
         if wrong == "random" and generator is None:
             raise ValueError("wrong='random' draws from a generator: pass one")
         self._wrong = wrong
-        super().__init__(
-            block, classes=classes, size=size, grid=grid, mode=mode, tau=tau,
-            similarity=similarity, generator=generator, optimiser=optimiser,
-        )
+        super().__init__(block, generator=generator, **options)
 
     def error(self, scores: Array, y: Array) -> Array:
         classes, wrong = scores.shape[1], None

@@ -58,8 +58,7 @@ class Sgd:
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        self.velocity = [
-            namespace(p).zeros_like(p) for p in self.parameters if self.momentum]
+        self.velocity = [namespace(p).zeros_like(p) for p in self.parameters if self.momentum]
 
     def step(self, gradients: Sequence[Array], rate: float) -> None:
         for v, g in zip(self.velocity, gradients, strict=False):

@@ -4,16 +4,11 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Literal
 
-from edgecc.learn.backends import Array, Generator, without_graph
+from edgecc.learn.backends import Array, Generator, of, without_graph
 from edgecc.learn.blocks import Block, Pass
 from edgecc.learn.grid_pool import GridPool
 from edgecc.learn.methods.base import Local, Method
-from edgecc.learn.methods.contexts import (
-    BiasContext,
-    Context,
-    LinearContext,
-    ScaleContext,
-)
+from edgecc.learn.methods.contexts import BiasContext, Context, LinearContext, ScaleContext
 from edgecc.learn.methods.optimisers import Adam, MakeOptimiser
 from edgecc.learn.methods.similarity import similarity_gradient
 from edgecc.learn.norms import BatchNorm
@@ -39,14 +34,11 @@ class Scored(Method):
         like = block.weights[0]
         self.context: Context
         if mode == "linear":
-            self.context = LinearContext(
-                like, classes=classes, channels=channels, pool=self._pool)
+            self.context = LinearContext(like, classes=classes, channels=channels, pool=self._pool)
         else:
-            kind = BiasContext if mode == "bias" else ScaleContext
-            self.context = kind(
-                like, classes=classes, channels=channels, tau=tau, generator=generator)
-        super().__init__(
-            block, own=self.context.own, generator=generator, optimiser=optimiser)
+            draws = of(like).normal((classes, channels), generator, like.dtype)
+            self.context = BiasContext(draws, tau) if mode == "bias" else ScaleContext(draws, tau)
+        super().__init__(block, own=self.context.own, generator=generator, optimiser=optimiser)
 
     @abstractmethod
     def error(self, scores: Array, y: Array) -> Array:

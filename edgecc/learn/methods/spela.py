@@ -33,8 +33,7 @@ class Spela(Method):
         self, block: Block, *, vectors: Array, loss: Loss = "log", optimiser: MakeOptimiser = Adam
     ) -> None:
         self._loss = loss
-        self.vectors: Array = namespace(vectors).asarray(
-            vectors, dtype=block.weights[0].dtype)
+        self.vectors: Array = namespace(vectors).asarray(vectors, dtype=block.weights[0].dtype)
         super().__init__(block, own={}, fixed={"vectors": self.vectors}, optimiser=optimiser)
 
     def local(self, done: Pass, y: Array) -> Local:
@@ -69,7 +68,7 @@ class SpelaChannels(Method):
         channels, height, width = block.output_shape(size)
         like, cells = block.weights[0], height * width
         ops, xp = of(like), namespace(like)
-        counts = [_group_count(classes, generator) for _ in range(channels)]
+        counts = [min(int(ops.integers(2, 10, (), generator)), classes) for _ in range(channels)]
         self.group = xp.stack([surjection(classes, n, generator=generator) for n in counts])
         self.vectors = xp.zeros((channels, max(counts), dim), dtype=like.dtype)  # (C, G, dim)
         for vectors, n in zip(self.vectors, counts, strict=True):
@@ -133,7 +132,3 @@ def surjection(classes: int, groups: int, *, generator: Generator) -> Array:
     rest = ops.integers(0, groups, (classes - groups,), generator)
     order = ops.permutation(classes, generator)
     return xp.concatenate([xp.arange(groups), rest])[order]
-
-
-def _group_count(classes: int, generator: Generator) -> int:
-    return min(int(of(generator).integers(2, 10, (), generator)), classes)
