@@ -14,7 +14,7 @@ Figures = dict[str, Any]  # by name
 
 
 def save(bench: str, figures: Mapping[str, Any], *, out: Path, json_path: Path | None) -> None:
-    """As NAME.json in the folder `out`, or at `json_path` as well."""
+    """Write BENCH.json in the folder `out`, and the same at `json_path` where one is given."""
     for path in {out / f"{bench}.json", json_path or out / f"{bench}.json"}:
         write(path, bench, figures)
 

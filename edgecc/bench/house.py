@@ -157,8 +157,7 @@ def _reachable(module: str, edges: Edges) -> set[str]:
 
 
 def takes_daemon(module: Module) -> bool:
-    """Whether an argument or an attribute here is a Daemon; not so in the module that defines it.
-    """
+    """Whether an argument or an attribute here is a Daemon; not in the one that defines it."""
     if any(isinstance(node, ast.ClassDef) and node.name == "Daemon" for node in module.tree.body):
         return False
     return any(_holds_daemon(node) for node in ast.walk(module.tree))

@@ -278,7 +278,7 @@ class Daemon:
             raise error
         self.full_since = time.time()
         log.error("%s: nothing is acknowledged until there is room", error)
-        self.supervisor.drop()
+        self.supervisor.stop()
         self.events.alert("storage-full", "error", {"what": str(error)})
         look = time.monotonic() + _LOOK_FOR_ROOM
         while not self.stopping and self.full_since is not None:

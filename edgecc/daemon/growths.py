@@ -188,7 +188,7 @@ class Growths:
 
     def abandon(self, trunk: int) -> None:
         """Close every open growth: an operator wants the trunk that growth `trunk` made."""
-        self._supervisor.drop()
+        self._supervisor.stop()
         for growth in self._store.growths.unfinished():
             self.close(growth.number)
         with self._store.transaction():
@@ -198,7 +198,7 @@ class Growths:
         """Delete what these growths have done so far; messages about it are dropped."""
         order = self._supervisor.order
         if order is not None and order.growth in numbers:
-            self._supervisor.drop()
+            self._supervisor.stop()
         for number in numbers:
             shutil.rmtree(self._folder(number), ignore_errors=True)
         self._endings.clear()

@@ -61,7 +61,10 @@ class Pass:
         total = reduce(add, [g.sum((0, 2, 3)) for g, _ in pulls])
         dz = self.normal.through_statistics(self.n, total, reduce(add, products))
         for g, index in pulls:
-            self._add(dz, self.normal.scaled(g), index)
+            if index is None:
+                dz += self.normal.scaled(g)
+            else:
+                of(dz).add_at_maxima(dz, self.normal.scaled(g), index, self.pool)
         return dz
 
     def _active(self, da: Array) -> Array:
@@ -71,12 +74,6 @@ class Pass:
         for part in tiles(len(da)):
             da[part] *= self.a[part] > 0
         return da
-
-    def _add(self, dz: Array, g: Array, index: Array | None) -> None:
-        if index is None:
-            dz += g
-        else:
-            of(dz).add_at_maxima(dz, g, index, self.pool)
 
 
 class Block(ABC):
@@ -237,14 +234,13 @@ class Linear(Block):
         self, f_in: int, f_out: int, *, norm: Norm = "length", slope: float = 0.0,
         generator: Generator | None = None, dtype: DType | None = None,
     ) -> None:
-        self.weight = _he((f_out, f_in), generator, dtype)
-        super().__init__([self.weight], pool=1, norm=norm, slope=slope)
+        super().__init__([_he((f_out, f_in), generator, dtype)], pool=1, norm=norm, slope=slope)
 
     def output_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:  # noqa: ARG002
         return self.c_out, 1, 1
 
     def affine(self, u: Array) -> Array:
-        return (_flat(u) @ self.weight.T)[:, :, None, None]
+        return (_flat(u) @ self.weights[0].T)[:, :, None, None]
 
     def weight_gradients(self, u: Array, dz: Array) -> list[Array]:
         return [_flat(dz).T @ _flat(u)]

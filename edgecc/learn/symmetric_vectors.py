@@ -72,8 +72,7 @@ def _units(v: Array) -> Array:
 def orthonormal(classes: int, dim: int, *, generator: Generator) -> Array:
     """(K, dim) of cosine zero. ValueError for dim < K."""
     xp = namespace(generator)
-    none = xp.zeros((0, dim), dtype=xp.float32)
-    return append(none, classes, generator=generator)
+    return append(xp.zeros((0, dim), dtype=xp.float32), classes, generator=generator)
 
 
 def append(vectors: Array, count: int, *, generator: Generator) -> Array:

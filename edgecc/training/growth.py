@@ -39,15 +39,13 @@ from edgecc.trunk.trunk import Trunk
 CALIBRATION_ROWS = 1000
 _SNAPSHOT_EVERY = 10.0  # seconds; changes what a kill costs, never the result
 
-Report = Callable[[dict[str, Any]], None]
-
 
 class Grower:
     """Runs one growth in `folder`, and reports its progress."""
 
     def __init__(
         self, growth: Growth, parent: Generation, rows: Rows, *, plan: Plan, folder: Path,
-        report: Report, sums: Readout | None = None,
+        report: Callable[[dict[str, Any]], None], sums: Readout | None = None,
         network: Callable[[list[Method]], Network] = Network,
     ) -> None:
         """sums: where rows were evicted, what the parent's readout knows at the growth's cursor."""

@@ -37,17 +37,11 @@ METHODS: Mapping[str, Callable[..., Method]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a growth trains.
-
-    epochs: passes over the training samples. mirror: half of the samples drawn are flipped left to
-    right. rate: Adam's learning rate, which falls to zero along a half cosine.
-    """
-
-    epochs: float = 5.0
+    epochs: float = 5.0  # passes over the training samples
     seed: int = 0
-    method: str = "contextual"
-    mirror: bool = False
-    rate: float = 3e-3
+    method: str = "contextual"  # of METHODS
+    mirror: bool = False  # half of the samples drawn are flipped left to right
+    rate: float = 3e-3  # Adam's learning rate, which falls to zero along a half cosine
 
     @staticmethod
     def of(written: Mapping[str, Any]) -> "Recipe":

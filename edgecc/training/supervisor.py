@@ -126,13 +126,10 @@ class Supervisor:
         return "killed" if code < 0 and code not in _OWN_FAULTS else "failed"
 
     def stop(self) -> None:
+        """End the learner, and drop the messages that were not read yet."""
         if self._process is not None:
             self._process.kill()
             _reaped(self._process)
-
-    def drop(self) -> None:
-        """Stop, and drop the messages that were not read yet."""
-        self.stop()
         self._process, self.order, self.messages = None, None, queue.SimpleQueue()
 
     def _send(self, *messages: dict[str, Any]) -> None:

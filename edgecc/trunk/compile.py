@@ -20,27 +20,18 @@ from edgecc.trunk.truncate import STEM, truncated
 
 @dataclass(frozen=True)
 class Layer:
-    """One frozen convolution: conv (stride 1), bias, ReLU, max-pool (VALID).
+    """One frozen convolution: conv (stride 1), bias, ReLU, max-pool (VALID)."""
 
-    convs: kernels (O_i, I, kh, kw) in torch's order. Several make a CoConv: all read the same
-        input, entry i with dilation i + 1, and their outputs are concatenated on channels.
-    bias: (O,) over the concatenated outputs.
-    pool: window and stride (ph, pw) of the max-pool; (1, 1) is none.
-    grid: the map is average-pooled to (gh, gw) for this layer's part of the features.
-    padding: "same" keeps the map's size; "valid" with a kernel as large as the map is dense.
-    root: features are square roots of the pooled map, which suits untrained layers.
-    mix: (M, O) mixes each cell's O features, after the root, to M of any sign.
-    waves: keep this many of the lowest spatial frequencies of the grid; 0 keeps its cells.
-    """
-
+    # Kernels (O_i, I, kh, kw) in torch's order. Several make a CoConv: all read the same input,
+    # entry i with dilation i + 1, and their outputs are concatenated on channels.
     convs: tuple[Floats, ...]
-    bias: Floats
-    pool: tuple[int, int]
-    grid: tuple[int, int]
-    padding: Literal["same", "valid"] = "same"
-    root: bool = True
-    mix: Floats | None = None
-    waves: int = 0
+    bias: Floats  # (O,) over the concatenated outputs
+    pool: tuple[int, int]  # window and stride of the max-pool; (1, 1) is none
+    grid: tuple[int, int]  # the map is average-pooled to this for the layer's part of the features
+    padding: Literal["same", "valid"] = "same"  # valid: a kernel as large as the map is dense
+    root: bool = True  # features are square roots of the pooled map, which suits untrained layers
+    mix: Floats | None = None  # (M, O) mixes each cell's features, after the root, to M of any sign
+    waves: int = 0  # how many of the grid's lowest spatial frequencies are kept; 0 keeps its cells
 
     @property
     def dim(self) -> int:

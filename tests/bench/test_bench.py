@@ -179,7 +179,7 @@ def test_a_single_micro_batch_is_the_batch_and_of_several_each_has_its_own_stati
         x, y = torch.randn(size, 1, 8, 8, generator=generator), torch.arange(size) % 3
         network.sweep(x, y, rate=0.01)
         network.sweep(x, y, rate=0.01)
-        weights[kind, size] = block.weight
+        weights[kind, size] = block.weights[0]
     torch.testing.assert_close(weights[EndToEnd, 8], weights[MicroBatched, 8])
     assert not torch.allclose(weights[EndToEnd, 16], weights[MicroBatched, 16], atol=1e-5)
 
@@ -189,10 +189,10 @@ def test_of_the_last_layer_only_the_scores_learn() -> None:
     block = PoolConv(1, 2, 4, 3, norm="batch", generator=generator)
     network = LastLayer([Supervised(block, classes=3, size=(8, 8))])
     x, y = torch.randn(48, 1, 8, 8, generator=generator), torch.arange(48) % 3
-    before = block.weight.clone()
+    before = block.weights[0].clone()
     losses = [float(cross_entropy(network.sweep(x, y, rate=0.01)[-1], y)) for _ in range(60)]
     assert losses[-1] < 0.8 * losses[0]
-    assert torch.equal(block.weight, before)
+    assert torch.equal(block.weights[0], before)
 
 
 def test_end_to_end_moves_the_first_block_against_the_whole_gradient() -> None:
@@ -203,12 +203,12 @@ def test_end_to_end_moves_the_first_block_against_the_whole_gradient() -> None:
                Supervised(second, classes=3, size=(4, 4))]
     network = EndToEnd(methods)
     x, y = torch.randn(48, 1, 8, 8, generator=generator), torch.arange(48) % 3
-    before, losses = first.weight.clone(), []
+    before, losses = first.weights[0].clone(), []
     for _ in range(60):
         losses.append(float(cross_entropy(network.sweep(x, y, rate=0.01)[-1], y)))
     assert losses[-1] < 0.3 * losses[0]
-    assert not torch.equal(before, first.weight)
-    assert not first.weight.requires_grad
+    assert not torch.equal(before, first.weights[0])
+    assert not first.weights[0].requires_grad
 
 
 def test_without_replay_a_network_forgets_and_with_it_less(digits: Stream) -> None:

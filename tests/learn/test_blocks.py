@@ -241,7 +241,7 @@ def test_a_co_conv_s_levels_are_dilations_of_one_input(size: Any, k: Any) -> Non
 def test_a_dense_layer_flattens_and_gives_a_map_of_one_cell() -> None:
     block = Linear(12, 5, norm="none", slope=1.0, generator=draws())
     h = torch.randn(3, 3, 2, 2, generator=draws(1))
-    expected = h.flatten(1) @ block.weight.T
+    expected = h.flatten(1) @ block.weights[0].T
     torch.testing.assert_close(block(h)[:, :, 0, 0], expected)
     torch.testing.assert_close(block(h.flatten(1))[:, :, 0, 0], expected)
 

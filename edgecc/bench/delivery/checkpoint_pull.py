@@ -20,7 +20,7 @@ _TOPIC = "bare/raw"
 
 
 def pulled(node: Node, labels: int, rounds: int) -> dict[str, Any]:
-    """Of a checkpoint with all planned blocks; `labels` are in its readout."""
+    """Pull a checkpoint that has all planned blocks, and `labels` labels in its readout."""
     node.stop()
     offered = with_blocks(node.config, labels)
     node.start()
@@ -40,7 +40,7 @@ def pulled(node: Node, labels: int, rounds: int) -> dict[str, Any]:
 
 
 def _pull_seconds(node: Node, number: int) -> tuple[float, float]:
-    """Until the last chunk is here and checked; and until all is, the packed sums too."""
+    """Seconds until the last chunk is here and checked, and until the packed sums are as well."""
     config, arrived = node.config, 0.0
 
     def progress(_done: int, _total: int) -> None:
@@ -56,7 +56,7 @@ def _pull_seconds(node: Node, number: int) -> tuple[float, float]:
 
 
 def _raw_seconds(port: int, size: int) -> float:
-    """From the first publish to the last message received, in messages of a chunk's size."""
+    """Seconds from the first publish to the last receive, in messages of a chunk's size."""
     count = -(-size // CHUNK)
     subprocess.run(_bare("receive", port, "raw", _TOPIC, 0), check=True, stdout=subprocess.DEVNULL)
     receiver = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What a node says over MQTT, with the time at which it came: mosquitto_sub, which costs little."""
+"""A node's messages and when each came, by mosquitto_sub, which takes little processor time."""
 
 import json
 import shutil
@@ -28,9 +28,9 @@ class Received:
 
 
 class Listener:
-    """Everything on `topics` of the broker on loopback `port`, in `path`; a context manager.
+    """Writes all that comes on `topics` from the broker on loopback `port` to the file `path`.
 
-    retained: a topic that has a retained message; once that is here, it listens.
+    A context manager. retained: a topic with a retained message; once that is here, it listens.
     """
 
     def __init__(self, path: Path, port: int, topics: Sequence[str], *, retained: str) -> None:
@@ -63,12 +63,12 @@ class Listener:
         self._process.wait(timeout=10)
 
     def forget(self) -> None:
-        """What came so far is of no interest."""
+        """Skip what has come so far."""
         self._news()
         self._waiting.clear()
 
     def _news(self) -> list[Received]:
-        """What came since the last call."""
+        """The messages that came since the last call."""
         with self._path.open("rb") as file:
             file.seek(self._read)
             new = file.read()
@@ -79,7 +79,7 @@ class Listener:
         return [message for message in messages if message.topic != self._retained]
 
     def until(self, enough: Callable[[Received], bool], missing: Callable[[], str]) -> Received:
-        """The first message from now on that is `enough`; those before it are looked at once."""
+        """Wait for the first message that is `enough`; earlier ones are looked at once."""
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
             self._waiting += self._news()

@@ -1,4 +1,4 @@
-"""How long a user waits, and that it stays so: the trunk, the way over MQTT, age and classes."""
+"""How long a user waits, and whether that stays so: trunk, way over MQTT, age and classes."""
 
 import os
 import subprocess

@@ -157,7 +157,7 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def _largest(pixels: int) -> bytes:
-    """Grey of 16 bits, as large as may be: of all kinds it takes the most."""
+    """The largest picture allowed, grey of 16 bits: decoding no other kind takes as much."""
     width = int(np.sqrt(pixels * 4 / 3))
     return _png(Image.new("I;16", (width, pixels // width), 9_000))
 

@@ -24,7 +24,7 @@ _APART = 0.02  # seconds
 
 @dataclass(frozen=True)
 class Answer:
-    """Seconds from publishing a sample to what the node says of it."""
+    """Seconds from publishing a sample to its prediction and to its receipt."""
 
     prediction: float
     receipt: float
@@ -42,7 +42,7 @@ class Asker:
             [*(self._topics.out(SOURCE, what) for what in ("prediction", "receipt")), ECHO_OUT])
 
     def ask(self) -> Answer:
-        """About one unlabelled sample."""
+        """Ask about one unlabelled sample."""
         started = self.send()
         said = {"prediction": 0.0, "receipt": 0.0}
         while not all(said.values()):
@@ -54,7 +54,7 @@ class Asker:
         return Answer(**said)
 
     def send(self) -> float:
-        """Publish the next sample, and wait for nothing; when, on time.perf_counter."""
+        """Publish the next sample without waiting; the time of it, by time.perf_counter."""
         number = next(self._numbers)
         self._position, self._identity = number % len(self._payloads), f"{self._run}-{number}"
         started = time.perf_counter()
@@ -72,7 +72,7 @@ class Asker:
         return time.perf_counter() - started
 
     def known(self) -> float:
-        """Seconds from publishing a label to the first prediction that knows it."""
+        """Seconds from publishing a label to the first prediction of a readout that knows it."""
         self.ask()
         before, started = self._readout, time.perf_counter()
         self.label()
@@ -90,7 +90,7 @@ class Asker:
         return time.perf_counter() - started
 
     def predicted(self) -> None:
-        """Until the last sample sent is."""
+        """Wait until the last sample sent is predicted."""
         self._until(lambda one: one.get("sample_id") == self._identity)
 
     def echo(self) -> float:
@@ -108,7 +108,7 @@ class Asker:
             pass
 
     def _next(self) -> tuple[str, list[dict[str, Any]]]:
-        """The next message: its topic, and what it says, as a list."""
+        """The next message: its topic, and its body as a list."""
         message = self._client.next_message(_PATIENCE)
         if message is None:
             raise NotRunning(f"the node has said nothing for {_PATIENCE:.0f} s")
@@ -117,6 +117,6 @@ class Asker:
 
 
 def processor_seconds(pid: int) -> float:
-    """What all threads of a process have had of the processors."""
+    """Seconds of processor time that all threads of a process have had."""
     tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9

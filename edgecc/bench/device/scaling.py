@@ -58,7 +58,7 @@ class Aged:
     asker: Asker
 
     def age(self, samples: int) -> None:
-        """Store samples until there are so many."""
+        """Store samples until there are `samples`."""
         self.node.stop()
         self.past.write(self.node.config, samples)
         self.node.start()
@@ -122,7 +122,7 @@ def aged(work: Path, past: Past, samples: int, **settings: Any) -> Iterator[Aged
 
 
 def _beside(young: Aged, old: Aged, size: Size) -> tuple[Figures, Figures]:
-    """Figures of both; the old one's with its ratios to the young one."""
+    """Figures of both nodes; the old one's with its ratios to the young one's."""
     taken = [defaultdict[str, list[float]](list) for _ in range(2)]
     _round((young, old), size)  # both warm up
     for _ in range(size.rounds):
@@ -141,7 +141,7 @@ def _beside(young: Aged, old: Aged, size: Size) -> tuple[Figures, Figures]:
 
 
 def _round(pair: tuple[Aged, Aged], size: Size) -> list[dict[str, list[float]]]:
-    """Seconds of everything that is asked, of either node in turn."""
+    """Seconds of every operation, on the two nodes in turn."""
     taken = [defaultdict[str, list[float]](list) for _ in pair]
     both = list(zip(taken, pair, strict=True))
     before = [processor_seconds(aged.node.process.pid) for aged in pair]
@@ -164,7 +164,7 @@ def _round(pair: tuple[Aged, Aged], size: Size) -> list[dict[str, list[float]]]:
 
 
 def _turns(both: Sequence[_T], count: int) -> Iterator[_T]:
-    """Each so many times, now one first and now the other."""
+    """Each node so many times, taking turns at going first."""
     for number in range(count):
         yield from both if number % 2 else reversed(both)
 

@@ -127,12 +127,12 @@ def measured(contender: str, steps: int) -> Row:
 
 
 def _pictures() -> Stream:
-    """Few, for all are equal in cost."""
+    """A few pictures: each costs the same."""
     return split("fashion" if FASHION_FOLDER.exists() else "digits", seed=0, limit=2000)
 
 
 def _settled() -> int:
-    """Resident bytes once free memory went back to the kernel, whose peak is reset to it."""
+    """Resident bytes after free memory went back to the kernel; its peak counts from here."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")

@@ -53,13 +53,13 @@ def run(*, quick: bool, folder: Path, json_path: Path | None, out: Path) -> None
 
 
 def wanted(scale: Scale) -> dict[str, list[Call]]:
-    """Calls by data and what they are; the longest and most important first."""
+    """Calls by data set and what they measure; the longest and most important first."""
     return {f"{name} {what}": calls for name in ("fashion", "digits")
             for what, calls in _of(name, scale).items()}
 
 
 def _of(name: str, scale: Scale) -> dict[str, list[Call]]:
-    passes = 1 if name == "fashion" else 10  # over a set that is so much smaller
+    passes = 1 if name == "fashion" else 10  # digits is so much smaller
     alone = {"name": name, "limit": scale.limit, "seed": 0}
     network = alone | {"network": _DATA[name]}
     small = network | {"limit": scale.compared}

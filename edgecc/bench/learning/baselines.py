@@ -29,7 +29,7 @@ from edgecc.training.recipe import Recipe, methods_on
 
 ARRIVING = 10  # samples of one batch of the stream
 _MICRO = 8  # samples of a part of a batch
-_RATE = 1e-3  # of the replay baselines: the end of a stream is not known, so it does not fall
+_RATE = 1e-3  # of the replay baselines; it stays, since the end of a stream is not known
 
 
 class EndToEnd(Network):

@@ -9,6 +9,7 @@ generator that weights are drawn from, decides which backend computes.
 import functools
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
@@ -55,9 +56,7 @@ def without_graph(do: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(do)
     def done(*args: P.args, **rest: P.kwargs) -> R:
         torch = sys.modules.get("torch")
-        if torch is None:
-            return do(*args, **rest)
-        with torch.no_grad():
+        with nullcontext() if torch is None else torch.no_grad():
             return do(*args, **rest)
 
     return done
