@@ -73,7 +73,10 @@ class Daemon:
         self.config = replace(config, grow=replace(config.grow, blocks=len(self.plan.blocks)))
         self.keys = open_or_make(config.state)
         self.store = Store(config.state.log)
-        self.link = self._make_link()
+        self.link = Link(
+            config.mqtt, client_id=f"edgecc-{config.node}",
+            receive_maximum=self.plan.receive_maximum, hold=self.plan.hold,
+            will=(config.topics / "status", b"offline"))
         self.outbox = Outbox(self.link, self.store)
         self.events = Events(self.outbox, config.topics)
         self.supervisor = Supervisor(
@@ -92,12 +95,6 @@ class Daemon:
         self._unfollowed: deque[LinkEvent] = deque()  # not yet followed
         self._messages: list[Inbound] = []
         self.parts = self._rebuilt(None)
-
-    def _make_link(self) -> Link:
-        return Link(
-            self.config.mqtt, client_id=f"edgecc-{self.config.node}",
-            receive_maximum=self.plan.receive_maximum, hold=self.plan.hold,
-            will=(self.config.topics / "status", b"offline"))
 
     def _rebuilt(self, before: Parts | None) -> Parts:
         """The parts, built from what the log holds; `before` is closed first."""

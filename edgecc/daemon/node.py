@@ -47,8 +47,8 @@ class Node:
         topic = topics / f"response/{command.verb}"
         if wanted and wanted.startswith(f"{topics.root}/response/"):
             topic = wanted
-        options = {} if command.correlation is None else {"CorrelationData": command.correlation}
-        self.outbox.send(topic, to_json({"id": command.id} | body), **options)
+        payload = to_json({"id": command.id} | body)
+        self.outbox.send(topic, payload, CorrelationData=command.correlation)
 
     def check_not_unlearning(self) -> None:
         """MessageError while samples are being unlearnt."""

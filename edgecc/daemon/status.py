@@ -15,8 +15,6 @@ from edgecc.training.supervisor import Supervisor
 
 
 class Status:
-    HEALTH_EVERY = 2.0  # seconds
-
     def __init__(
         self, config: Config, keys: Keys, outbox: Outbox, governor: Governor,
         supervisor: Supervisor,

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 
 from edgecc.daemon.node import Node
-from edgecc.daemon.status import Status
 from edgecc.host import allocator
 from edgecc.ingest.quotas import Quotas
 from edgecc.mqtt.connection import Link
@@ -15,6 +14,7 @@ log = logging.getLogger(__name__)
 
 _SETTLE = 1.0  # seconds after which arrived outbox rows are deleted even without traffic
 _RETRY = 5.0  # seconds between two tries of what the broker refuses
+_HEALTH = 2.0  # seconds between two messages about it
 _RETENTION_EVERY = 500  # samples
 _EVICT_AT_ONCE = 500  # samples a turn, so that none takes long
 _OLD_IDS = 3600.0  # seconds between two deletions of ids that no session can repeat
@@ -36,7 +36,7 @@ class Upkeep:
                 outbox.settle()
         if outbox.denied and self._due("retry", _RETRY):
             outbox.retry_refused()
-        if outbox.window and self._due("health", Status.HEALTH_EVERY):
+        if outbox.window and self._due("health", _HEALTH):
             self._health()
         if self._quotas.limits and outbox.window and self._due("mark", _MARK):
             self._link.publish(node.config.topics / "in/canary", self._quotas.mark().encode())

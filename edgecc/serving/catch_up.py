@@ -1,7 +1,6 @@
 """A readout follows the log: label by label, over a restart, and past what was unlearnt."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,13 +61,10 @@ def moved(path: Path, parent: Generation, store: Reader, spec: Input, *, to: int
         raise Corrupt(f"{path} is of generation {digest[:16]}…, not {parent.manifest.digest[:16]}…")
     predictor = Predictor(parent)
     predictor.restore(readout, cursor)
-    for event in _between(store, cursor, to):
-        undone = replace(event, label=event.previous, previous=event.label)
-        learn_event(predictor, event if to > cursor else undone, None, store, spec)
+    first, last = sorted((cursor, to))
+    for event in store.labels_after(first, last - first):
+        if event.seq <= last:
+            undone = replace(event, label=event.previous, previous=event.label)
+            learn_event(predictor, event if to > cursor else undone, None, store, spec)
     readout.arrange(store.classes(to))
     return readout
-
-
-def _between(store: Reader, one: int, other: int) -> Iterator[LabelEvent]:
-    first, last = sorted((one, other))
-    yield from (event for event in store.labels_after(first, last - first) if event.seq <= last)
