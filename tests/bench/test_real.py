@@ -108,6 +108,12 @@ def test_the_default_is_compared_with_the_best_stem_by_hand() -> None:
     assert totals["worst_gap"] == pytest.approx(20.0)
 
 
+def test_what_a_node_believes_is_compared_with_the_test_rows() -> None:
+    node_points = {"5": point(0.4, plain=0.5), "all": point(0.7, plain=0.8, held_out=0.95)}
+    sets = {"one": {"majority": {"5": point(0.1), "all": point(0.1)}, "edgecc": node_points}}
+    assert scores.summary(sets)["heldout_error"] == {"one all": pytest.approx(0.15)}
+
+
 def test_draws_of_a_node_are_one_curve() -> None:
     first = {"1": {"accuracy": 0.5, "cpu_s": 1.0}, "all": {"accuracy": 0.9, "cpu_s": 3.0}}
     second = {"1": {"accuracy": 0.7, "cpu_s": 2.0}}

@@ -29,7 +29,7 @@ def chosen(labels: str) -> list[str]:
 
 
 def steps(y: NDArray[np.str_], labels: Sequence[str]) -> list[str]:
-    """Those of `labels` that are a step: 50 is none where no class has more than 50 rows."""
+    """Of `labels`, the counts that add rows: 50 does not where no class has more than 50."""
     largest = max(Counter(y.tolist()).values())
     return [count for count in labels if count == "all" or int(count) < largest]
 

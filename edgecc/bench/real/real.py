@@ -117,5 +117,7 @@ def _print_summary(totals: Mapping[str, Any]) -> None:
                f"\nmean_gap {totals['mean_gap']:+.1f} points"
                f"\nmonotone_violations {totals['monotone_violations']}"
                + "".join(f", {name} {count}" for name, count in totals["monotone_violations_at"]))
+    for at, error in totals["heldout_error"].items():
+        click.echo(f"heldout_error {error:.3f}, {at}")
     if "auto_gap" in totals:
         click.echo(f"auto_gap {totals['auto_gap']:+.1f} points")

@@ -23,9 +23,9 @@ def joined(several: Sequence[Points]) -> dict[str, dict[str, Any]]:
     curve = {}
     for count in counts:
         given = [points[count] for points in several if count in points]
+        costs = dict.fromkeys(key for point in given for key in point if key != "accuracy")
         curve[count] = {"accuracies": [point["accuracy"] for point in given]} | {
-            key: float(np.mean([point[key] for point in given]))
-            for key in given[0] if key != "accuracy"}
+            key: float(np.mean([point[key] for point in given if key in point])) for key in costs}
     return curve
 
 
@@ -58,14 +58,22 @@ def auto_gaps(sets: Mapping[str, Curves]) -> dict[tuple[str, str], float]:
                       if contender.startswith(f"{NODE} ") and count in points])}
 
 
+def heldout_errors(sets: Mapping[str, Curves]) -> dict[tuple[str, str], float]:
+    """By set and labels: how far the accuracy that the node believes is from that on test rows."""
+    return {(name, count): abs(point["held_out"] - point["plain"])
+            for name, curves in sets.items() for count, point in curves[NODE].items()
+            if "held_out" in point}
+
+
 def summary(sets: Mapping[str, Curves]) -> dict[str, Any]:
-    """worst_gap, mean_gap, auto_gap in points; monotone_violations."""
+    """worst_gap, mean_gap, auto_gap in points; monotone_violations; heldout_error by set."""
     above, fallen, auto = gaps(sets), violations(sets), auto_gaps(sets)
     worst = min(above, key=lambda at: above[at])
     return {
         "worst_gap": above[worst], "worst_gap_at": list(worst),
         "mean_gap": float(np.mean([*above.values()])),
         "monotone_violations": len(fallen), "monotone_violations_at": [list(at) for at in fallen],
+        "heldout_error": {" ".join(at): error for at, error in heldout_errors(sets).items()},
     } | ({"auto_gap": min(auto.values())} if auto else {})
 
 
