@@ -32,7 +32,7 @@ Plane = int | tuple[int, int]  # (height, width), or one number for both
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass through a block: its output, and what the local update needs of the way."""
+    """One pass through a block: its output, and the arrays on the way that the update needs."""
 
     u: Array  # the weights' input: (B, C_in, H, W), or (B, F) where dense
     n: Array  # (B, C_out, H, W), normalised pre-activation

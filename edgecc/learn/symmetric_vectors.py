@@ -19,8 +19,7 @@ def symmetric_vectors(classes: int, dim: int, *, generator: Generator) -> Array:
         return simplex(classes, dim, generator=generator)
     warnings.warn(
         f"{classes} classes cannot be equally far apart in {dim} dimensions, {classes - 1} are "
-        "needed: spreading them as far as they go", stacklevel=2,
-    )
+        "needed: spreading them as far as they go", stacklevel=2)
     return spread(classes, dim, generator=generator)
 
 

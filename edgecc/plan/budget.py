@@ -1,5 +1,5 @@
-"""What a node plans with: memory_budget, or its control group's limit where that is lower, and the
-costs measured on this machine, where they were."""
+"""What a node plans with: memory_budget, or its control group's limit where that is lower; and what
+daemon and learner cost, as measured on this machine or else as shipped."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -42,8 +42,7 @@ def planned(config: Config) -> tuple[Plan, Stem | None]:
     plan = planner.plan(
         allowed.size, config.input_spec, max_payload=config.mqtt.max_payload,
         blocks=config.grow.blocks, stem=mapped, costs=allowed.costs, classes=config.max_classes,
-        backend=config.grow.backend,
-    )
+        backend=config.grow.backend)
     return plan, stem
 
 

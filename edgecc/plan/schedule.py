@@ -29,11 +29,10 @@ def open_drift_growth(store: Store, config: Config, seq: int) -> int | None:
 
 
 def _open(store: Store, config: Config, number: int, seq: int) -> int | None:
-    if not config.grow.blocks:
-        return None
     grow = config.grow
-    recipe = {
-        "epochs": grow.epochs, "seed": config.seed, "method": grow.method, "mirror": grow.mirror,
-    }
+    if not grow.blocks:
+        return None
+    recipe = {"epochs": grow.epochs, "seed": config.seed, "method": grow.method,
+              "mirror": grow.mirror}
     store.growths.open(Growth(number, seq, recipe))
     return number

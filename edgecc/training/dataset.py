@@ -50,8 +50,7 @@ class Rows:
         index = {label: k for k, label in enumerate(classes)}
         table = np.fromiter(
             ((row, index[label], held) for row, label, held in store.labelled(cursor)),
-            dtype=[("row", np.int64), ("target", np.int64), ("held", np.bool_)],
-        )
+            dtype=[("row", np.int64), ("target", np.int64), ("held", np.bool_)])
         seen = store.class_counts(cursor)
         kept = np.bincount(table["target"], minlength=len(classes))
         weights = np.array([seen[label] for label in classes]) / np.maximum(kept, 1)

@@ -118,12 +118,10 @@ class Grower:
                 for weight in weights),
             bias=np.asarray(bias), pool=block.pool,
             grid=geometry.fitted(planned.grid, (out[0], out[1])),
-            padding="same" if planned.kernel else "valid", root=False,
-        )
+            padding="same" if planned.kernel else "valid", root=False)
         return replace(
             trunk, layers=(*trunk.layers, layer), methods=(*trunk.methods, self.recipe.method),
-            ranges=None if trunk.ranges is None else (*trunk.ranges, (0.0, high)),
-        )
+            ranges=None if trunk.ranges is None else (*trunk.ranges, (0.0, high)))
 
     def calibrated_stem(self) -> Trunk:
         """The parent's stem with int8 ranges measured on calibration rows.
@@ -184,8 +182,7 @@ class Grower:
             parent=about.digest, cursor=self.growth.cursor, growth=self.growth.number,
             alpha=answers.alpha, temperature=answers.temperature, recipe=self.growth.recipe,
             plan=self.plan.describe(), metrics={"held_out": answers.accuracy},
-            others=[] if self.sums is None else about.others,
-        )
+            others=[] if self.sums is None else about.others)
         folder = self.folder / "candidate"
         written = generation.write(
             folder, manifest=manifest, trunk=candidate, readout=readout, model=model)

@@ -146,8 +146,7 @@ class Supervisor:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "edgecc.training.learner", str(self._limit), str(self._idle),
              str(os.getpid())],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | FRUGAL,
-        )
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | FRUGAL)
         threading.Thread(
             target=self._listen, args=(self._process, self.messages), daemon=True).start()
 

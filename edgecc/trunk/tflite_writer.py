@@ -128,8 +128,7 @@ class Graph:
         options = make(
             padding=getattr(schema.Padding, padding.upper()), strideW=stride, strideH=stride,
             dilationWFactor=dilation, dilationHFactor=dilation,
-            fusedActivationFunction=getattr(schema.ActivationFunctionType, activation),
-        )
+            fusedActivationFunction=getattr(schema.ActivationFunctionType, activation))
         if depthwise:
             options.depthMultiplier = 1
         reach = [0 if padding == "same" else (k - 1) * dilation for k in kernels.shape[2:]]

@@ -25,7 +25,7 @@ _BROKEN = (struct.error, LookupError, TypeError, AttributeError, OverflowError, 
 
 @dataclass(frozen=True)
 class Truncated:
-    """A graph that can be finished, or gone on from at `last`."""
+    """A graph that can be finished, or built on from `last`."""
 
     graph: Graph
     first: Tensor  # float32 (1, H, W, C)

@@ -35,8 +35,7 @@ class Trunk:
         layers = blocks + 1
         return replace(
             self, layers=self.layers[:layers], methods=self.methods[:layers],
-            ranges=None if self.ranges is None else self.ranges[: layers + 1],
-        )
+            ranges=None if self.ranges is None else self.ranges[: layers + 1])
 
     def scale(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """From stored samples (..., C, H, W) to the model's input, float32 (..., H, W, C)."""
@@ -66,5 +65,4 @@ class Trunk:
     def compile(self, output: Literal["features", "map"] = "features") -> bytes:
         return compile_trunk(
             self.layers, input_shape=self.shape, ranges=self.ranges, output=output,
-            stem=None if self.stem is None else self.stem.model, mirrored=self.mirrored,
-        )
+            stem=None if self.stem is None else self.stem.model, mirrored=self.mirrored)

@@ -15,7 +15,7 @@ from edgecc.learn.methods.base import Method
 from edgecc.learn.methods.contexts import goodness_of_biases
 from edgecc.learn.methods.contextual import Contextual
 from edgecc.learn.methods.optimisers import Adam, Sgd
-from edgecc.learn.methods.similarity import label_similarity
+from edgecc.learn.methods.scored import label_similarity
 from edgecc.learn.methods.spela import Spela, SpelaChannels, surjection
 from edgecc.learn.methods.supervised import Supervised
 from edgecc.learn.network import Network

@@ -152,24 +152,21 @@ def sigmoid(scores: Array) -> Array:
 def adam(
     p: Array, g: Array, m: Array, v: Array, *, beta1: float, beta2: float, eps: float, rate: float
 ) -> None:
-    for tile in range(0, p.size, _ADAM):
-        _adam([t.reshape(-1)[tile : tile + _ADAM] for t in (p, g, m, v)], beta1, beta2, eps, rate)
-
-
-def _adam(tile: list[Array], beta1: float, beta2: float, eps: float, rate: float) -> None:
-    p, g, m, v = tile
-    m -= g
-    m *= beta1
-    m += g
-    g *= g
-    g *= 1 - beta2
-    v *= beta2
-    v += g
-    np.sqrt(v, out=g)
-    g += eps
-    np.divide(m, g, out=g)
-    g *= rate
-    p -= g
+    whole = [array.reshape(-1) for array in (p, g, m, v)]
+    for start in range(0, p.size, _ADAM):
+        p, g, m, v = (array[start : start + _ADAM] for array in whole)
+        m -= g
+        m *= beta1
+        m += g
+        g *= g
+        g *= 1 - beta2
+        v *= beta2
+        v += g
+        np.sqrt(v, out=g)
+        g += eps
+        np.divide(m, g, out=g)
+        g *= rate
+        p -= g
 
 
 def count_below(thresholds: Array, values: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What the context of a class is, and how one shared pass scores every class at once, no label.
+"""What the context of a class is, and how one shared pass scores every class without a label.
 
     linear  ℓ_k = w_kᵀ norm(pool_g(a)) + c_k     the context of class k is the vector w_k
     bias    y^k = ReLU(n + β_k),  G_k = mean of (y^k)²       (Abbassi et al. 2025)

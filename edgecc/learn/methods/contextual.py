@@ -57,7 +57,7 @@ def pair_error(scores: Array, y: Array, wrong: Array | None = None) -> Array:
 def joint_error(scores: Array, y: Array) -> Array:
     """e of the pair whose negative is all wrong classes, ℓ_n = log Σ_{k≠y} exp ℓ_k; (B, K).
 
-    Each wrong class gets its softmax share of σ(ℓ_n): the hardest most, but none nothing.
+    Each wrong class gets its softmax share of σ(ℓ_n): most for the hardest, something for all.
     """
     ops, rows, others = of(scores), range(len(y)), _of_wrong(scores, y)
     e = ops.softmax(others) * ops.sigmoid(ops.logsumexp(others))[:, None]

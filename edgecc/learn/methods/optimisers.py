@@ -2,22 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from edgecc.learn.backends import Array, namespace, of
-
-
-class Optimiser(Protocol):
-    def step(self, gradients: Sequence[Array], rate: float) -> None:
-        """One update of its parameters, in their order; may overwrite the gradients."""
-        ...
-
-    def state(self) -> dict[str, Array]:
-        """By name, what a later step depends on besides the parameters."""
-        ...
-
-
-MakeOptimiser = Callable[[list[Array]], Optimiser]
 
 
 @dataclass
@@ -36,6 +22,7 @@ class Adam:
         self.second = [xp.zeros_like(p) for p in self.parameters]
 
     def step(self, gradients: Sequence[Array], rate: float) -> None:
+        """One update of the parameters, in their order; overwrites the gradients."""
         self.step_count += 1
         t = int(self.step_count)
         correction = (1 - self.beta2**t) ** 0.5 / (1 - self.beta1**t)
@@ -45,6 +32,7 @@ class Adam:
                 rate=rate * correction)
 
     def state(self) -> dict[str, Array]:
+        """By name, what a later step depends on besides the parameters."""
         moments = {f"adam.first.{i}": m for i, m in enumerate(self.first)}
         moments |= {f"adam.second.{i}": v for i, v in enumerate(self.second)}
         return {"adam.step": self.step_count, **moments}
@@ -68,3 +56,6 @@ class Sgd:
 
     def state(self) -> dict[str, Array]:
         return {f"sgd.velocity.{i}": v for i, v in enumerate(self.velocity)}
+
+
+MakeOptimiser = Callable[[list[Array]], Adam | Sgd]

@@ -1,16 +1,23 @@
-"""Methods that score classes by their contexts; they differ in the error at the scores."""
+"""Methods that score classes by their contexts; they differ in the error at the scores.
+
+A second local loss, without weights of its own, can make samples of a class look alike (similarity
+matching, Nøkland & Eidnes, ICML 2019):
+
+    x̂ = centred and normalised pooled activation,  S = x̂ x̂ᵀ,  L = mean of (S - S_y)²
+
+S_y is the same matrix of the one-hot labels: 1 within a class, -1/(K-1) across.
+"""
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Literal
 
-from edgecc.learn.backends import Array, Generator, of, without_graph
+from edgecc.learn.backends import Array, Generator, namespace, of, without_graph
 from edgecc.learn.blocks import Block, Pass
 from edgecc.learn.grid_pool import GridPool
 from edgecc.learn.methods.base import Local, Method
 from edgecc.learn.methods.contexts import BiasContext, Context, LinearContext, ScaleContext
 from edgecc.learn.methods.optimisers import Adam, MakeOptimiser
-from edgecc.learn.methods.similarity import similarity_gradient
 from edgecc.learn.norms import BatchNorm
 
 Mode = Literal["linear", "bias", "scale"]
@@ -63,3 +70,23 @@ class Scored(Method):
 
     def norms(self) -> dict[str, BatchNorm]:
         return super().norms() | self.context.norms()
+
+
+def similarity_gradient(a: Array, y: Array, *, classes: int, pool: GridPool) -> Array:
+    """∂L/∂a of a block's output (B, C, H, W) with classes y (B,)."""
+    p = pool.forward(a)
+    xp, centred = namespace(p), p - p.mean(1)[:, None]
+    square = (centred * centred).sum(1)[:, None]
+    inverse = 1 / xp.sqrt(square.clip(xp.finfo(p.dtype).tiny))
+    x = centred * inverse
+    dx = (4 / len(y) ** 2) * (x @ x.T - label_similarity(y, classes, like=x)) @ x
+    dp = (dx - x * (dx * x).sum(1)[:, None]) * inverse
+    return pool.backward(dp - dp.mean(1)[:, None], a)
+
+
+def label_similarity(y: Array, classes: int, *, like: Array) -> Array:
+    """(B, B) cosines of centred one-hot labels."""
+    across = -1 / max(classes - 1, 1)
+    xp = namespace(like)
+    same: Array = xp.asarray(y[:, None] == y, dtype=like.dtype)
+    return same + across * (1 - same)

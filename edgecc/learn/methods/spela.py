@@ -76,8 +76,7 @@ class SpelaChannels(Method):
         self.projection = cells**-0.5 * ops.normal((channels, cells, dim), generator, like.dtype)
         super().__init__(
             block, own={"projection": self.projection},
-            fixed={"group": self.group, "vectors": self.vectors}, optimiser=optimiser,
-        )
+            fixed={"group": self.group, "vectors": self.vectors}, optimiser=optimiser)
 
     def local(self, done: Pass, y: Array) -> Local:
         maps, h, inverse = self._projected(done.a)
