@@ -36,7 +36,7 @@ class Assembly:
             os.fsync(self._descriptor)
 
     def keep(self, index: int, chunk: bytes) -> bool:
-        """Write chunk `index`; False, and nothing is written, if its digest is another."""
+        """Write chunk `index`; False, and nothing is written, if it does not match its digest."""
         if not 0 <= index < len(self.file.chunks):
             return False
         if hashlib.sha256(chunk).hexdigest() != self.file.chunks[index]:
@@ -49,9 +49,9 @@ class Assembly:
         return True
 
     def check_whole(self) -> None:
-        """Corrupt where the chunks, all here, are not the file that the manifest describes."""
+        """Once all chunks are here: Corrupt if they are not the file the manifest describes."""
         if self._whole.hexdigest() != self.file.sha256:
-            raise Corrupt(f"{self.path}: its chunks are the manifest's, its SHA-256 is not")
+            raise Corrupt(f"{self.path}: its chunks match the manifest, its SHA-256 does not")
 
     def _hash_on(self, index: int, chunk: bytes) -> None:
         """Hash the file up to the first gap; `chunk`, number `index`, need not be read again."""

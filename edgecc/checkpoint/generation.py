@@ -187,6 +187,5 @@ def _checked_file(path: Path, file: manifests.File) -> bytes:
     here = manifests.describe(data)
     if here != file:
         raise Corrupt(
-            f"{path}: SHA-256 {here.sha256[:16]}…, manifest says {str(file.sha256)[:16]}…"
-        )
+            f"{path}: SHA-256 {here.sha256[:16]}…, manifest says {str(file.sha256)[:16]}…")
     return data

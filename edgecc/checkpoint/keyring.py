@@ -8,6 +8,7 @@ names is never trusted.
 import json
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,10 +41,8 @@ class Chain:
     def follow(self, statements: Iterable[Statement]) -> None:
         """Take in a node's statements, oldest first; those that are not valid change nothing."""
         for statement in statements:
-            try:
+            with suppress(CheckpointError):
                 self.take(statement)
-            except CheckpointError:
-                continue
 
     def take(self, statement: Statement) -> None:
         """Take in one statement: the newest key adds a key, a later key revokes an earlier one."""

@@ -44,9 +44,7 @@ _DEFLATE = 1032  # bytes that one deflated byte stands for at most
 
 def write_snapshot(path: Path, digest: str, readout: Readout, cursor: int) -> None:
     """Save the readout of the generation with this digest, at label `cursor`, whole and durable."""
-    about = {
-        "generation": digest, "cursor": str(cursor), "classes": json.dumps(readout.classes),
-    }
+    about = {"generation": digest, "cursor": str(cursor), "classes": json.dumps(readout.classes)}
     files.replace(path, save(tensors_of(readout, packed=False), metadata=about))
 
 
@@ -68,7 +66,7 @@ def tensors_of(readout: Readout, *, packed: bool = True) -> dict[str, NDArray[An
     a, b = readout.sums()
     if packed and _whole(a) and _whole(b):
         return pack(a, b)
-    return {"A": np.concatenate([row[: i + 1] for i, row in enumerate(a)]), "B": b}
+    return {"A": a[np.tri(len(a), dtype=bool)], "B": b}
 
 
 def readout_from(tensors: Tensors, classes: list[str], dim: int) -> Readout:
@@ -165,15 +163,15 @@ def _products(
 
 
 def _deflated(w: Floats) -> NDArray[np.uint8]:
-    """The lower part of W, column by column, as 0, -1, 1, -2, .. counted from 0, by byte planes."""
+    """The lower part of W, column by column, zigzag-coded (0, -1, 1, -2, ..), by byte planes."""
     columns, place = [w[j:, j] for j in range(w.shape[1])], 0
     largest = max(int(np.abs(column).max()) for column in columns)
     planes = max(1, -(-(2 * largest).bit_length() // 8))
     by_byte = np.empty((planes, sum(map(len, columns))), np.uint8)
     for column in columns:
         values = column.astype("<i8")
-        counted = ((values << 1) ^ (values >> 63)).view(np.uint8).reshape(-1, 8)
-        by_byte[:, place : place + len(column)] = counted[:, :planes].T
+        coded = ((values << 1) ^ (values >> 63)).view(np.uint8).reshape(-1, 8)
+        by_byte[:, place : place + len(column)] = coded[:, :planes].T
         place += len(column)
     deflate = zlib.compressobj(strategy=zlib.Z_RLE)  # what is left has runs, and no other repeats
     return np.frombuffer(deflate.compress(by_byte.data) + deflate.flush(), np.uint8)
@@ -185,9 +183,9 @@ def _inflated(data: NDArray[Any], d: int, classes: int) -> Floats:
     w, place = np.zeros((d + classes, d)), 0
     for j in range(d):
         column = by_byte[:, place : place + d + classes - j]
-        counted = np.zeros((column.shape[1], 8), np.uint8)
-        counted[:, : len(by_byte)] = column.T
-        values = counted.view("<i8")[:, 0]
+        coded = np.zeros((column.shape[1], 8), np.uint8)
+        coded[:, : len(by_byte)] = column.T
+        values = coded.view("<i8")[:, 0]
         w[j:, j] = (values >> 1) ^ -(values & 1)
         place += len(values)
     return w
@@ -229,9 +227,7 @@ def _raw(tensors: Tensors, d: int, classes: int) -> tuple[Floats, Floats]:
     if not (np.isfinite(triangle).all() and np.isfinite(b).all()):
         raise ValueError("sums are not finite")
     a = np.zeros((d, d))
-    for i in range(d):
-        start = i * (i + 1) // 2
-        a[i, : i + 1] = triangle[start : start + i + 1]
+    a[np.tri(d, dtype=bool)] = triangle
     return _mirrored(a), b
 
 

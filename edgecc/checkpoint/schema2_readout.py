@@ -36,7 +36,7 @@ def unpack(tensors: Tensors, d: int, classes: int) -> tuple[Floats, Floats]:
     for line, (shift, data) in zip(_lines(m, steps), coded, strict=True):
         line[:] = _decode(data, int(shift), len(line))
     if not (np.diag(m)[:steps] > 0).all():
-        raise ValueError("a step divides by nothing, or less")
+        raise ValueError("a step divides by zero or less")
     for step in reversed(range(steps)):
         _put_back(m, step)
     return _in_place(m, tensors["order"], d)
@@ -58,7 +58,7 @@ def _check(tensors: Tensors, d: int, classes: int) -> None:
     if tensors["steps"][0] > min(d, _WORK // d**2):
         raise ValueError(f"{tensors['steps'][0]} steps for {d} features")
     if not np.array_equal(np.sort(tensors["order"]), np.arange(d)):
-        raise ValueError(f"order is not one of {d} features")
+        raise ValueError(f"order is not a permutation of {d} features")
 
 
 def _lines(m: Floats, steps: int) -> Iterator[Floats]:
@@ -70,8 +70,8 @@ def _lines(m: Floats, steps: int) -> Iterator[Floats]:
 
 
 def _decode(data: NDArray[np.uint8], shift: int, count: int) -> Floats:
-    """`count` numbers: of each, counted as 0, -1, 1, -2, .., how often 2^shift goes into it as so
-    many zeros before a one; then the rests, `shift` bits each, lowest first."""
+    """`count` integers, zigzag-coded (0, -1, 1, -2, ..): first their quotients by 2^shift, each as
+    that many zeros and a one; then their remainders, `shift` bits each, lowest first."""
     if shift > 53 or len(data) > 8 * count:
         raise ValueError(f"{len(data)} bytes for {count} numbers, shift {shift}")
     bits = np.unpackbits(data)
@@ -97,7 +97,7 @@ def _put_back(m: Floats, step: int) -> None:
 
 
 def _in_place(m: Floats, order: NDArray[Any], d: int) -> tuple[Floats, Floats]:
-    """Both sums with their rows where they belong."""
+    """A and B with rows and columns in the features' own order."""
     a, b = np.empty((d, d)), np.empty((len(m) - d, d))
     for i, place in enumerate(order):
         a[place, order[: i + 1]] = a[order[: i + 1], place] = m[i, : i + 1]

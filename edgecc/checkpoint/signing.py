@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,12 @@ def parse_key(text: str) -> VerifyKey:
 def sign(payload: bytes, key: SigningKey, kind: str = PAYLOAD_TYPE) -> bytes:
     """The DSSE envelope (JSON) of a manifest's bytes, or of another `kind` of payload."""
     signature = key.sign(_pre_authentication(payload, kind)).signature
-    return json.dumps(
-        {
-            "payloadType": kind,
-            "payload": base64.b64encode(payload).decode(),
-            "signatures": [
-                {"keyid": key_id(key.verify_key), "sig": base64.b64encode(signature).decode()}
-            ],
-        }
-    ).encode()
+    return json.dumps({
+        "payloadType": kind,
+        "payload": base64.b64encode(payload).decode(),
+        "signatures": [{
+            "keyid": key_id(key.verify_key), "sig": base64.b64encode(signature).decode()}],
+    }).encode()
 
 
 def open_envelope(envelope: bytes, trusted: list[VerifyKey], kind: str = PAYLOAD_TYPE) -> bytes:
@@ -59,21 +57,14 @@ def open_envelope(envelope: bytes, trusted: list[VerifyKey], kind: str = PAYLOAD
     signed = _pre_authentication(payload, kind)
     for signature in signatures:
         key = keys.get(str(signature.get("keyid")))
-        if key is not None and _verifies(key, signed, signature):
-            return payload
+        with suppress(BadSignatureError, ValueError):
+            if key is not None:
+                key.verify(signed, _unbase64(str(signature.get("sig"))))
+                return payload
     signers = ", ".join(str(s.get("keyid")) for s in signatures) or "nobody"
     raise Untrusted(
         f"no valid signature by a trusted key ({', '.join(keys) or 'none'}); signed by {signers}. "
-        "`edgecc keys show` on the node says which keys it has; --key trusts one by hand"
-    )
-
-
-def _verifies(key: VerifyKey, signed: bytes, signature: dict[str, Any]) -> bool:
-    try:
-        key.verify(signed, _unbase64(str(signature.get("sig"))))
-    except (BadSignatureError, ValueError):
-        return False
-    return True
+        "`edgecc keys show` on the node says which keys it has; --key trusts one by hand")
 
 
 def payload_of(envelope: bytes, kind: str = PAYLOAD_TYPE) -> bytes:

@@ -1,7 +1,7 @@
 """Checkpoints over MQTT: the receiver asks for the chunks it misses, and checks each one.
 
-Nothing but a verified generation ever appears under its final name. No file name is taken from
-the wire: a checkpoint has the three files that a checkpoint has.
+Only a verified generation ever appears under its final name. No file name is taken from the wire:
+the names of a checkpoint's three files are fixed.
 """
 
 import hashlib
@@ -90,16 +90,14 @@ def push(
         if tries == _TRIES:
             raise NotRunning(f"chunks do not reach {topics.root}: only an operator may publish on "
                              f"{topics / 'checkpoint/put'}")
-        _send(client, topics, [places[digest] for digest in answer["wants"]], answer["wants"])
+        _send(client, topics, {digest: places[digest] for digest in answer["wants"]})
     return answer
 
 
-def _send(
-    client: Client, topics: Topics, places: list[tuple[Path, int]], digests: list[str]
-) -> None:
-    """Send chunks within the broker's window; Corrupt where one has not its digest."""
+def _send(client: Client, topics: Topics, places: dict[str, tuple[Path, int]]) -> None:
+    """Send chunks within the broker's window; Corrupt where one does not match its digest."""
     under_way: deque[int] = deque()
-    for (path, index), digest in zip(places, digests, strict=True):
+    for digest, (path, index) in places.items():
         with path.open("rb") as file:
             file.seek(index * CHUNK)
             chunk = file.read(CHUNK)

@@ -7,7 +7,7 @@ others ask the node over MQTT.
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -116,13 +116,13 @@ def verify(folder: Path, key: str | None, as_json: bool) -> None:
     _print_verified(manifest, folder, as_json)
 
 
-def _print_verified(manifest: Manifest, folder: Path, as_json: bool) -> None:
+def _print_verified(manifest: Manifest, folder: Path, as_json: bool, **more: str) -> None:
     size = sum(file.size for file in manifest.files.values())
     output({
         "folder": str(folder), "generation": manifest.number, "digest": manifest.digest,
         "parent": manifest.parent, "node": manifest.node, "classes": manifest.classes,
         "blocks": manifest.blocks, "metrics": dict(manifest.metrics), "bytes": size,
-    }, [f"{folder}: generation {manifest.number} of {manifest.node}, verified "
+    } | more, [f"{folder}: generation {manifest.number} of {manifest.node}, verified "
         f"({format_size(size)}, {len(manifest.classes)} classes, digest {manifest.digest[:12]})"],
         as_json)
 
@@ -141,11 +141,8 @@ def save(config: Config) -> None:
 @with_config
 def push(config: Config, folder: Path, force: bool) -> None:
     """Send a signed generation to the node, to serve unless it does worse than what serves."""
-    with Client(config) as client:
-        _check_online(client, config)
-        trial = transfer.push(client, config.topics, folder, force=force, timeout=TRIAL_PATIENCE,
-                              progress=_progress)
-    _print_trial(trial)
+    _try(config, lambda client: transfer.push(
+        client, config.topics, folder, force=force, timeout=TRIAL_PATIENCE, progress=_progress))
 
 
 @checkpoint.command()
@@ -154,21 +151,17 @@ def push(config: Config, folder: Path, force: bool) -> None:
 @with_config
 def rollback(config: Config, number: int, force: bool) -> None:
     """Have the node serve an earlier generation again, unless it does worse than what serves."""
+    args = {"generation": number, "force": force}
+    _try(config, lambda client: client.command("rollback", args, timeout=TRIAL_PATIENCE))
+
+
+def _try(config: Config, ask: Callable[[Client], dict[str, Any]]) -> None:
+    """Have the node try a generation, and show how it did; an error where that was worse than what
+    serves, and where the node is not online, so that nobody waits long."""
     with Client(config) as client:
-        _check_online(client, config)
-        trial = client.command(
-            "rollback", {"generation": number, "force": force}, timeout=TRIAL_PATIENCE)
-    _print_trial(trial)
-
-
-def _check_online(client: Client, config: Config) -> None:
-    """So that nobody waits long for a node that is not there."""
-    if client.retained(config.topics / "status") != b"online":
-        raise NotRunning(f"{config.topics.root} is not online: run `edgecc start` there")
-
-
-def _print_trial(trial: dict[str, Any]) -> None:
-    """How a generation did on the node; an error where that was worse than what serves."""
+        if client.retained(config.topics / "status") != b"online":
+            raise NotRunning(f"{config.topics.root} is not online: run `edgecc start` there")
+        trial = ask(client)
     print_json(trial)
     if not trial["swapped"]:
         raise EdgeccError(
@@ -246,11 +239,7 @@ def export(config: Config, number: int, folder: Path, as_json: bool) -> None:
     generation.load(source, keys.trusted)
     manifest = _copy(source, target, keys)
     keep(folder, keys.chain)  # the public keys, beside the copy
-    output({
-        "folder": str(target), "generation": number, "digest": manifest.digest,
-        "public_key": keys.chain.newest.encode().hex(),
-    }, [f"{target}: generation {number} of {manifest.node}, verified (digest "
-        f"{manifest.digest[:12]})"], as_json)
+    _print_verified(manifest, target, as_json, public_key=keys.chain.newest.encode().hex())
 
 
 def _copy(source: Path, target: Path, keys: Keys) -> Manifest:

@@ -68,7 +68,7 @@ def revoke(config: Config, fingerprint: str, as_json: bool) -> None:
 
 
 def revoke_key(state: State, fingerprint: str) -> None:
-    """Its signatures on this node's own generations are replaced first, so that none is lost."""
+    """Revoke a key; the node's own generations that it signed are signed again first."""
     with _locked_keys(state) as keys:
         _sign_again(state, keys.find(fingerprint), keys.signing)
         keys.revoke(fingerprint)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from edgecc.cli.common import json_option, output, print_json, with_config
+from edgecc.config.loading import configuration
 from edgecc.config.schema import Config
 from edgecc.errors import ConfigError, MessageError, NotRunning
 from edgecc.mqtt.client import Client
@@ -61,14 +62,9 @@ def _outcome(receipt: dict[str, Any], source: str) -> str:
 @click.pass_context
 def sources(ctx: click.Context, as_json: bool) -> None:
     """Show who labels, and whom the node trusts."""
-    if ctx.invoked_subcommand is None:
-        _show_sources(as_json)
-
-
-@with_config
-def _show_sources(config: Config, as_json: bool) -> None:
-    """One line for each source that has given labels."""
-    with Client(config) as client:
+    if ctx.invoked_subcommand is not None:
+        return
+    with Client(configuration(ctx.obj)) as client:
         rows = client.command("sources", {}, timeout=60.0)
     output(rows, (
         f"{row['source']:16} {'distrusted' if row['distrusted'] else 'trusted'}"

@@ -6,14 +6,8 @@ from typing import Any
 
 import click
 
-from edgecc.cli.common import (
-    json_option,
-    output,
-    refuse_offline,
-    when,
-    with_config,
-    yes_option,
-)
+from edgecc.cli.common import json_option, output, refuse_offline, when, with_config, yes_option
+from edgecc.config.loading import configuration
 from edgecc.config.schema import Config
 from edgecc.errors import EdgeccError, NotRunning
 from edgecc.mqtt.client import Client
@@ -54,15 +48,10 @@ def list_samples(
 def quarantine(ctx: click.Context, limit: int, as_json: bool) -> None:
     """List the newest messages that could not be understood, each with its number and reason."""
     if ctx.invoked_subcommand is None:
-        _list_quarantine(limit, as_json)
-
-
-@with_config
-def _list_quarantine(config: Config, limit: int, as_json: bool) -> None:
-    rows = _log(config).quarantined(limit)
-    output(rows, (
-        f"{row['seq']:6}  {when(row['ts'])}  {row['topic']}  {row['bytes']} B: {row['reason']}"
-        for row in rows), as_json)
+        rows = _log(configuration(ctx.obj)).quarantined(limit)
+        output(rows, (
+            f"{row['seq']:6}  {when(row['ts'])}  {row['topic']}  {row['bytes']} B: {row['reason']}"
+            for row in rows), as_json)
 
 
 def _log(config: Config) -> Reader:

@@ -28,8 +28,7 @@ from edgecc.errors import MessageError, StorageFull
 from edgecc.host import allocator
 from edgecc.host.files import is_full
 from edgecc.host.lock import locked
-from edgecc.host.systemd import notify
-from edgecc.host.watchdog import Watchdog
+from edgecc.host.systemd import Watchdog, notify
 from edgecc.mqtt.connection import Link
 from edgecc.mqtt.connection_events import Event, LinkEvent
 from edgecc.mqtt.events import Events

@@ -1,1 +1,1 @@
-"""This machine: memory, allocator, board, watchdog, systemd, lock, logs, durable files."""
+"""This machine: memory, allocator, board, systemd, lock, logs, durable files."""

@@ -16,8 +16,8 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-# Bits of get_throttled that are true now. Bit 3, the soft limit (60 °C on a Pi 3B+), is not among
-# them: that heat is `max_celsius`'s.
+# Bits of get_throttled that tell what is true now. Bit 3, the soft limit (60 °C on a Pi 3B+), is
+# left out: `max_celsius` limits heat.
 _BITS = {0: "the supply's voltage is low", 1: "the clock is capped", 2: "the board is throttled"}
 _SLOWED = re.compile(r"cpu|processor", re.IGNORECASE)  # cooling by a lower clock, not by a fan
 _RAIL = r"(\w+)_([AV]) (?:current|volt)\(\d+\)=([\d.]+)[AV]"

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from edgecc.errors import ConfigError, StoreError
 
@@ -13,7 +12,13 @@ from edgecc.errors import ConfigError, StoreError
 @contextmanager
 def locked(lock: Path, advice: str) -> Iterator[None]:
     """Hold the file `lock`; ConfigError with `advice` if another edgecc holds it."""
-    with _opened(lock) as file:
+    try:
+        file = lock.open("w")
+    except OSError as error:
+        raise StoreError(
+            f"cannot write to {lock.parent}: {error.strerror}; see that the disk is sound and "
+            "this user may write there") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -21,12 +26,3 @@ def locked(lock: Path, advice: str) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
-
-
-def _opened(lock: Path) -> TextIO:
-    try:
-        return lock.open("w")
-    except OSError as error:
-        raise StoreError(
-            f"cannot write to {lock.parent}: {error.strerror}; see that the disk is sound and "
-            "this user may write there") from error

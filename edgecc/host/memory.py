@@ -1,34 +1,27 @@
 """Memory as the kernel counts it: of processes, and of control groups of version 1 or 2."""
 
+from functools import partial
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 _ENDLESS = 2**60  # version 1 says "no limit" with a number that no machine has
 
 
-def peak_memory(pid: int | str = "self") -> int:
-    """VmHWM of a process in bytes; 0 for one that has gone."""
-    return _field(f"/proc/{pid}/status", "VmHWM:")
+def _bytes(file: str, field: str, pid: int | str = "self") -> int:
+    """A field of /proc/PID/`file` in bytes; 0 for a process that has gone."""
+    try:
+        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def resident_memory(pid: int | str = "self") -> int:
-    """VmRSS of a process in bytes; 0 for one that has gone."""
-    return _field(f"/proc/{pid}/status", "VmRSS:")
-
-
-def proportional_memory(pid: int | str = "self") -> int:
-    """Pss of a process in bytes, where what is shared counts in parts; 0 for one that has gone."""
-    return _field(f"/proc/{pid}/smaps_rollup", "Pss:")
-
-
-def code_memory(pid: int | str = "self") -> int:
-    """RssFile of a process in bytes, pages of files, mostly code; 0 for one that has gone."""
-    return _field(f"/proc/{pid}/status", "RssFile:")
-
-
-def data_memory(pid: int | str = "self") -> int:
-    """VmData of a process in bytes, which RLIMIT_DATA bounds; 0 for one that has gone."""
-    return _field(f"/proc/{pid}/status", "VmData:")
+# Each takes the id of a process, by default this one's.
+peak_memory = partial(_bytes, "status", "VmHWM")
+resident_memory = partial(_bytes, "status", "VmRSS")
+proportional_memory = partial(_bytes, "smaps_rollup", "Pss")  # what is shared counts in parts
+code_memory = partial(_bytes, "status", "RssFile")  # pages of files, mostly code
+data_memory = partial(_bytes, "status", "VmData")  # what RLIMIT_DATA bounds
 
 
 def children(pid: int) -> list[int]:
@@ -71,12 +64,3 @@ def _number(file: Path) -> int | None:
         return int(file.read_text())
     except (OSError, ValueError):
         return None  # not there, or "max"
-
-
-def _field(path: str, name: str) -> int:
-    try:
-        with open(path) as file:
-            lines = [line for line in file if line.startswith(name)]
-    except OSError:
-        return 0
-    return int(lines[0].split()[1]) * 1024 if lines else 0

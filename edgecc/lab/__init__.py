@@ -24,40 +24,22 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "CoConv",
-    "CoResNet",
-    "DataGenConfig",
-    "PoolConv",
-    "SpelaConfig",
-    "SpelaTrainer",
-    "coresnet50",
-    "coresnet101",
-    "coresnet152",
-    "generate_contextual_data",
-    "generate_data",
-    "generate_symmetric_vectors",
-    "generate_wrong_labels",
-    "one_hot_encode",
+    "CoConv", "CoResNet", "DataGenConfig", "PoolConv", "SpelaConfig", "SpelaTrainer", "coresnet50",
+    "coresnet101", "coresnet152", "generate_contextual_data", "generate_data",
+    "generate_symmetric_vectors", "generate_wrong_labels", "one_hot_encode",
 ]
-
-_MODULES = {
-    "edgecc.lab.papers.class_vectors": ("generate_symmetric_vectors",),
-    "edgecc.lab.papers.coresnet": (
-        "CoConv", "CoResNet", "coresnet50", "coresnet101", "coresnet152"),
-    "edgecc.lab.papers.pool_conv": ("PoolConv",),
-    "edgecc.lab.papers.spela": ("SpelaConfig", "SpelaTrainer"),
-    "edgecc.learn.contextual_pairs": (
-        "DataGenConfig", "generate_contextual_data", "generate_data", "generate_wrong_labels",
-        "one_hot_encode",
-    ),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_MODULES = (
+    "edgecc.lab.papers.pool_conv", "edgecc.lab.papers.spela", "edgecc.lab.papers.coresnet",
+    "edgecc.lab.papers.class_vectors", "edgecc.learn.contextual_pairs",
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    if name in __all__:
+        for module in map(import_module, _MODULES):
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

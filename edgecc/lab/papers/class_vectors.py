@@ -52,4 +52,3 @@ def _farthest(count: int, candidates: Tensor) -> Tensor:
         chosen.append(int(nearest.argmin()))
         nearest = nearest.maximum(candidates @ candidates[chosen[-1]])
     return candidates[chosen]
-

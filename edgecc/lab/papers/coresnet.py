@@ -27,7 +27,7 @@ class CoConv(nn.Module):
             3 levels ½ ¼ ¼, 2 levels ½ ½.
         splits: output channels per dilation instead, in order.
 
-    Raises ValueError where the splits do not sum to out_channels.
+    Raises ValueError where the splits do not sum to out_channels or one is less than 1.
     """
 
     def __init__(
@@ -37,12 +37,11 @@ class CoConv(nn.Module):
         super().__init__()
         splits = co_conv_splits(out_channels, levels) if splits is None else splits
         if sum(splits) != out_channels or min(splits) < 1:
-            raise ValueError(f"splits {tuple(splits)} do not sum to {out_channels} output channels")
+            raise ValueError(f"splits {tuple(splits)} must sum to {out_channels} output "
+                             "channels, each at least 1")
         for d, width in enumerate(splits, 1):
-            branch = nn.Conv2d(
-                in_channels, width, 3, stride=stride, padding=d, dilation=d, bias=False
-            )
-            self.add_module(f"conv2_{d}", branch)
+            self.add_module(f"conv2_{d}", nn.Conv2d(
+                in_channels, width, 3, stride=stride, padding=d, dilation=d, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([branch(x) for branch in self.children()], dim=1)
@@ -134,14 +133,10 @@ class CoResNet(nn.Module):
 def _stage(
     c_in: int, width: int, depth: int, *, levels: int, stride: int, norm: NormLayer
 ) -> nn.Sequential:
-    c_out = width * _EXPANSION
     return nn.Sequential(*(
-        Bottleneck(
-            c_out if i else c_in, width, levels=levels, stride=1 if i else stride,
-            last=i == depth - 1, norm=norm,
-        )
-        for i in range(depth)
-    ))
+        Bottleneck(width * _EXPANSION if i else c_in, width, levels=levels,
+                   stride=1 if i else stride, last=i == depth - 1, norm=norm)
+        for i in range(depth)))
 
 
 def _initialise(model: CoResNet, zero_init_residual: bool) -> None:
@@ -171,6 +166,5 @@ def _coresnet(layers: list[int], pretrained: bool, options: dict[str, Any]) -> C
     if pretrained:
         raise ValueError(
             "pretrained=True: edgecc downloads no weights; fetch the authors' checkpoint and "
-            "model.load_state_dict(torch.load(path, weights_only=True))"
-        )
+            "model.load_state_dict(torch.load(path, weights_only=True))")
     return CoResNet(layers, **options)

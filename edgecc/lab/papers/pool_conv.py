@@ -7,8 +7,8 @@ _EPS = 1e-6
 
 
 class PoolConv(nn.Module):
-    """a = ReLU(W ∗ u + b) with u = p / rms(p), p = maxpool_m(x); (B, c_in, H, W) → (B, c_out,
-    ⌊H/m⌋, ⌊W/m⌋).
+    """a = ReLU(W ∗ u + b) with u = p / rms(p), p = maxpool_m(x);
+    (B, c_in, H, W) → (B, c_out, ⌊H/m⌋, ⌊W/m⌋).
 
     rms is over all values of a sample, so its scale does not matter. The module is
     differentiable throughout, also for a comparison with backpropagation; to train forward-only,

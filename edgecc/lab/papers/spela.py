@@ -54,8 +54,7 @@ class SpelaConfig:
             raise ValueError(f"num_classes={self.num_classes}: there must be at least one class")
         if self.embeddings_method not in METHODS:
             raise ValueError(
-                f"embeddings_method={self.embeddings_method!r} is none of {', '.join(METHODS)}"
-            )
+                f"embeddings_method={self.embeddings_method!r} is none of {', '.join(METHODS)}")
 
 
 class SpelaTrainer:
@@ -66,8 +65,8 @@ class SpelaTrainer:
     empty nn.Sequential(). A layer without trainable parameters is passed through.
 
     Args:
-        activations: applied after each layer and part of it; a function, a module (whose
-            parameters are trained with the layer) or None. None for all of them is allowed.
+        activations: for each layer the function or module after it (a module's parameters are
+            trained with the layer), or None; None instead of the list: none has one.
 
     Attributes:
         class_vectors: (num_classes, D) for each layer, D the size of its own output after
@@ -118,7 +117,7 @@ class SpelaTrainer:
         return losses
 
     def train_epoch(self, loader: Loader) -> float:
-        """One sweep over the loader; the mean loss of samples and layers, -1 (best) to 1."""
+        """One pass over the loader; the mean loss of samples and layers, -1 (best) to 1."""
         self._switch(training=True)
         total, count = torch.zeros((), device=self.device), 0
         for x, y in self._batches(loader):
@@ -141,7 +140,7 @@ class SpelaTrainer:
         return (_unit(features) @ self._vectors(last, features).T).argmax(1)
 
     def evaluate(self, loader: Loader, from_layer: int = -1) -> float:
-        """The share of samples, 0 to 1, whose class `predict_layer` finds."""
+        """Accuracy of `predict_layer`, 0 to 1."""
         correct = count = 0
         for x, y in self._batches(loader):
             correct += int((self.predict_layer(x, from_layer) == y).sum())
@@ -162,10 +161,8 @@ class SpelaTrainer:
         vectors = state["class_vectors"]
         for i, v in enumerate(vectors):
             if v is not None and len(v) != self.cfg.num_classes:
-                raise ValueError(
-                    f"layer {i} of the state has {len(v)} classes, cfg.num_classes is "
-                    f"{self.cfg.num_classes}"
-                )
+                raise ValueError(f"layer {i} of the state has {len(v)} classes, cfg.num_classes is "
+                                 f"{self.cfg.num_classes}")
         self._stack.load_state_dict(state["layers"])
         self.class_vectors = [v if v is None else v.to(self.device, self._exact) for v in vectors]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -175,10 +172,10 @@ class SpelaTrainer:
 
     def _sgd(self, layer: nn.Module) -> torch.optim.SGD | None:
         trained = [p for p in layer.parameters() if p.requires_grad]
-        cfg = self.cfg
-        return torch.optim.SGD(
-            trained, lr=cfg.lr, momentum=cfg.momentum, weight_decay=cfg.weight_decay
-        ) if trained else None
+        if not trained:
+            return None
+        return torch.optim.SGD(trained, lr=self.cfg.lr, momentum=self.cfg.momentum,
+                               weight_decay=self.cfg.weight_decay)
 
     def _switch(self, *, training: bool) -> None:
         self.model.train(training)
@@ -195,7 +192,7 @@ class SpelaTrainer:
             raise ValueError("the loader gave no batch (an iterator can be used only once)")
 
     def _step(self, i: int, h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """One local update of layer i; its output from before it, and the loss, both detached."""
+        """One local update of layer i; its output and loss from before the update, detached."""
         out = self._forward(i, h.detach())
         features = self._features(i, out)
         loss = -(_unit(features) * self._vectors(i, features)[y]).sum(1).mean()
@@ -229,8 +226,7 @@ class SpelaTrainer:
         if out.dim() != 2 and not self.cfg.auto_flatten:
             raise ValueError(
                 f"layer {i} outputs {tuple(out.shape)}, not one vector a sample: end it with "
-                "pooling and nn.Flatten(), or set auto_flatten"
-            )
+                "pooling and nn.Flatten(), or set auto_flatten")
         return out.flatten(1).to(self._exact)
 
     def _vectors(self, i: int, features: Tensor) -> Tensor:
@@ -241,13 +237,11 @@ class SpelaTrainer:
             cfg = self.cfg
             vectors = self.class_vectors[i] = generate_symmetric_vectors(
                 cfg.num_classes, dim, cfg.embeddings_method, cfg.embeddings_candidates,
-                device=self.device, dtype=self._exact, seed=cfg.seed,
-            )
+                device=self.device, dtype=self._exact, seed=cfg.seed)
         if vectors.shape[1] != dim:
             raise ValueError(
                 f"layer {i} outputs {dim} values a sample, {vectors.shape[1]} before: "
-                "keep the input's size, or end the layer with global pooling"
-            )
+                "keep the input's size, or end the layer with global pooling")
         return vectors
 
 
