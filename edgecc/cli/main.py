@@ -97,8 +97,9 @@ def start(path: Path | None, with_broker: bool) -> None:
 
     def read() -> "Config":
         config = configuration(path)
-        return replace(config, mqtt=replace(config.mqtt, host="127.0.0.1")) if (
-            with_broker) else config
+        if with_broker:
+            config = replace(config, mqtt=replace(config.mqtt, host="127.0.0.1"))
+        return config
 
     allocator.frugal()
     config = read()

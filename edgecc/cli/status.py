@@ -80,9 +80,9 @@ def _uses(chosen: Plan, config: Config, allowed: Budget) -> Iterator[str]:
 def _buys(name: str, bought: dict[str, Any] | None) -> str:
     if bought is None:
         return f"{name}: none"
-    widths = ", ".join(str(channels) for channels in bought["channels"])
-    blocks = f"blocks of {widths} channels with {bought['backend']}, batch {bought['batch']}" if (
-        widths) else "no blocks"
+    widths = ", ".join(map(str, bought["channels"]))
+    blocks = (f"blocks of {widths} channels with {bought['backend']}, batch {bought['batch']}"
+              if widths else "no blocks")
     return (f"{name}, from {format_size(bought['budget'])}: {blocks}; {bought['features']} "
             f"features, at most {bought['classes']} classes, {bought['samples_in_flight']} samples "
             "in flight")

@@ -44,8 +44,7 @@ def stream(
     check_id(source, "--source")
     opened = open_items(
         path, shape=config.input.shape, window=window, step=step, label_column=label_column)
-    total = min(opened.total, limit) if opened.total is not None and limit else (
-        opened.total or limit)
+    total = min((n for n in (opened.total, limit) if n is not None), default=None)
     items: Iterator[Item] = itertools.islice(opened, limit)
     if _ids_are_file_names(path):
         items = (_with_content_id(item) for item in items)

@@ -4,7 +4,6 @@ import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from edgecc.host.memory import code_memory
 
@@ -21,7 +20,8 @@ def frugal() -> None:
     Unless the threshold is set, glibc raises it up to 32 MiB by itself. Other C libraries are left
     as they are.
     """
-    if (libc := _glibc()) is not None:
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc
         libc.mallopt(_ARENA_MAX, 1)
         libc.mallopt(_MMAP_THRESHOLD, _OWN_PAGES)
 
@@ -32,9 +32,9 @@ def release_memory() -> None:
     A start maps libraries whole; of their code, what runs from now on comes back by itself. Its
     pages are executable and from files, so nothing can have been written in them.
     """
-    if (libc := _glibc()) is not None:
-        libc.malloc_trim(0)
     libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
     with open("/proc/self/maps") as maps:
         code = [line.split()[0] for line in maps
                 if " r-xp " in line and "/" in line and "(deleted)" not in line]
@@ -69,8 +69,3 @@ def releasing_code() -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def _glibc() -> Any:
-    libc = ctypes.CDLL(None)
-    return libc if hasattr(libc, "malloc_trim") else None
