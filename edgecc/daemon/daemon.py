@@ -111,7 +111,7 @@ class Daemon:
         parts = Parts(
             node, before, link=self.link, supervisor=self.supervisor, governor=self.governor,
             status=self.status, health=self.publish_health, reload=self._reload)
-        for number, reason in serving.unusable.items():
+        for number, reason in generations.unusable.items():
             self.events.note(
                 "generation-unusable", "error", {"generation": number, "reason": reason})
         return parts

@@ -206,7 +206,7 @@ class Growths:
     def sweep(self) -> None:
         """After a start: restart growths on generations that cannot be used any more, and delete
         what closed growths left behind in a crash."""
-        unusable = self._serving.unusable
+        unusable = self._node.generations.unusable
         self.restart([n for n, parent in self.parents.items() if parent in unusable])
         open_now = {growth.number for growth in self._store.growths.unfinished()}
         root = self._node.config.state.growths

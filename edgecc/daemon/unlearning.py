@@ -12,7 +12,7 @@ from typing import Any
 from edgecc.checkpoint.manifest import Manifest
 from edgecc.daemon.growths import Growths
 from edgecc.daemon.node import Node
-from edgecc.errors import CheckpointError, StoreError
+from edgecc.errors import StoreError
 from edgecc.plan.schedule import open_growth
 from edgecc.protocol.decode import id_of, source_of
 from edgecc.protocol.messages import Command
@@ -215,10 +215,8 @@ class Unlearning:
             self._influence.untouched(traces),
             key=lambda one: (one.number == number, one.growth not in abandoned, one.number))
         for manifest in reversed(clean):
-            try:
-                return self._generations.load(manifest.number).manifest
-            except CheckpointError as error:
-                log.error("generation %d is unusable: %s", manifest.number, error)
+            if loaded := self._generations.usable(manifest.number):
+                return loaded.manifest
         return None
 
     def _regrow(self, request: Request) -> bool:

@@ -1,6 +1,7 @@
 """The node's generations on disk: loaded once they are checked, numbered and signed when new."""
 
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,17 +11,20 @@ from edgecc.checkpoint.generation import Generation
 from edgecc.checkpoint.keyring import Keys
 from edgecc.checkpoint.manifest import Manifest
 from edgecc.config.schema import Config
-from edgecc.errors import ConfigError
+from edgecc.errors import CheckpointError, ConfigError
 from edgecc.learn.readout import Readout
 from edgecc.store import meta
 from edgecc.store.writer import Store
 from edgecc.trunk.trunk import Trunk
+
+log = logging.getLogger(__name__)
 
 
 class Generations:
     def __init__(self, config: Config, store: Store, keys: Keys) -> None:
         self._config, self._store, self._keys = config, store, keys
         self._part = config.state.part
+        self.unusable: dict[int, str] = {}  # those that failed a check, and why
         self.folder = config.state.generations
         self.folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self._part, ignore_errors=True)
@@ -58,6 +62,15 @@ class Generations:
     def load(self, number: int) -> Generation:
         """CheckpointError where it fails a check."""
         return generation.load(self.path(number), self._keys.trusted, self._config.input_spec)
+
+    def usable(self, number: int) -> Generation | None:
+        """As `load`; None where it fails a check, which is noted in `unusable`."""
+        try:
+            return self.load(number)
+        except CheckpointError as error:
+            log.error("generation %d is unusable: %s", number, error)
+            self.unusable[number] = str(error)
+            return None
 
     def manifests(self) -> Iterator[Manifest]:
         """Of every generation that can be read, oldest first; the signatures are not checked."""

@@ -4,13 +4,10 @@ The live readout is the generation's readout plus the log after its cursor. A su
 in the background, a slice at a time, while the old trunk goes on serving; then they swap.
 """
 
-import logging
-
 from edgecc.checkpoint import generation
 from edgecc.checkpoint.manifest import Manifest
 from edgecc.checkpoint.readout_file import write_snapshot
 from edgecc.config.schema import PATCHES, Config
-from edgecc.errors import CheckpointError
 from edgecc.learn.readout import Features
 from edgecc.serving.catch_up import learn_event, restart_if_unlearnt, resume, snapshot_path
 from edgecc.serving.generations import Generations
@@ -19,8 +16,6 @@ from edgecc.serving.stems import Stems
 from edgecc.store import meta
 from edgecc.store.reader import LabelEvent
 from edgecc.store.writer import Store
-
-log = logging.getLogger(__name__)
 
 _SLICE = 64  # label events caught up with at a time
 
@@ -34,7 +29,6 @@ class Serving:
         self.predictor: Predictor | None = None  # serves
         self.successor: Predictor | None = None  # serves once it knows every label
         self.candidate: Predictor | None = None  # on trial: it may never serve
-        self.unusable: dict[int, str] = {}  # generations that failed their checks at the start
 
     def open(self) -> None:
         """Serve what served last, or the newest valid generation; the bare stem before any."""
@@ -44,8 +38,9 @@ class Serving:
         self._serve_new_stem()
         if self.predictor is not None:
             resume(self._state, self.predictor, self._store)
-        if (number := self.next_number) is not None and number in numbers:
-            self._resume_swap(number)
+        number = self.next_number  # set: a crash interrupted the swap
+        if number is not None and number in numbers and self._generations.usable(number):
+            self.roll_to(number)
         new_stem = None
         if numbers and self.predictor is not None and self._stem_changed():
             new_stem = self._stems.newest(parent=self.predictor.manifest.digest).number
@@ -55,19 +50,9 @@ class Serving:
     def _newest_valid(self, numbers: list[int]) -> Predictor | None:
         wanted = self._store.meta(meta.SERVING)
         for number in sorted(numbers, key=lambda n: (n == wanted, n), reverse=True):
-            try:
-                return Predictor(self._generations.load(number))
-            except CheckpointError as error:
-                log.error("generation %d is unusable: %s", number, error)
-                self.unusable[number] = str(error)
+            if loaded := self._generations.usable(number):
+                return Predictor(loaded)
         return None
-
-    def _resume_swap(self, number: int) -> None:
-        """Go on with a swap that a crash interrupted."""
-        try:
-            self.roll_to(number)
-        except CheckpointError as error:
-            log.error("generation %d is unusable: %s", number, error)
 
     def _stem_changed(self) -> bool:
         """True if another stem was configured at the last start."""

@@ -164,7 +164,7 @@ def test_a_growth_whose_parent_cannot_be_used_any_more_restarts_with_the_node(
     path = daemon.parts.node.generations.path(number) / "trunk.tflite"
     path.write_bytes(path.read_bytes()[:-1])
     again = make_daemon(daemon.config.state.folder)
-    assert number in again.parts.serving.unusable
+    assert number in again.parts.node.generations.unusable
     assert not folder.exists()
     assert [growth.number for growth in again.store.growths.unfinished()] == [1]
 
