@@ -199,7 +199,7 @@ def test_a_generation_grown_after_evictions_knows_all_that_left_by_its_stem(
     teach(daemon, digits, range(1000, 1020))  # not the growth's any more
     [growth] = daemon.store.growths.unfinished()
     capsys.readouterr()
-    learner._run(daemon.parts.growths.order(growth), lambda: None)
+    learner._grow(daemon.parts.growths.order(growth), lambda: None, lambda: None)
     messages = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     verdicts = [one for one in messages if one["type"] == "verdict"]
     assert all("gain" in verdict for verdict in verdicts)
