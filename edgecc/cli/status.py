@@ -32,7 +32,7 @@ def plan(config: Config, as_json: bool) -> None:
     chosen, _ = planned(config)
     allowed = budget.of(config)
     tried = planner.plans(
-        config.input_spec, max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
+        config.input, max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
         costs=allowed.costs, stem=chosen.stem_map, classes=config.max_classes,
         backend=config.grow.backend)
     less, more = planner.neighbours(tried, chosen, allowed.costs)
@@ -52,7 +52,7 @@ def _bought(one: Plan | None, config: Config, allowed: Budget) -> dict[str, Any]
     """The least budget that has room for a plan, and what that buys."""
     if one is None:
         return None
-    spec = config.input_spec
+    spec = config.input
     return {
         "budget": math.ceil(needed(one, allowed.costs) / MIB) * MIB,
         "channels": [block.channels for block in one.blocks], "backend": one.backend,

@@ -37,7 +37,7 @@ def check(config: Config) -> None:
 
 def _check_input(config: Config) -> None:
     try:
-        config.input_spec.check()
+        config.input.check()
     except ValueError as error:
         raise ConfigError(f"input.shape: {error}") from error
     if config.input.kind == "sensor" and config.grow.first < 64:

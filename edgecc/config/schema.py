@@ -57,13 +57,6 @@ class Mqtt:
 
 
 @dataclass(frozen=True)
-class InputConfig:
-    kind: Literal["image", "sensor"] = "image"
-    shape: tuple[int, ...] = (3, 64, 64)
-    max_pixels: int = 3_000_000
-
-
-@dataclass(frozen=True)
 class Grow:
     first: int = 2000
     blocks: int = 3
@@ -134,7 +127,7 @@ class Config:
     stem_pixels: tuple[float, ...] = (0.0, 1.0)
     trusted_keys: tuple[str, ...] = ()
     mqtt: Mqtt = Mqtt()
-    input: InputConfig = InputConfig()
+    input: Input = field(default_factory=Input)
     grow: Grow = Grow()
     trust: Trust = Trust()
     drift: DriftConfig = DriftConfig()
@@ -145,12 +138,6 @@ class Config:
     @property
     def topics(self) -> Topics:
         return Topics(prefix=self.prefix, node=self.node)
-
-    @property
-    def input_spec(self) -> Input:
-        return Input(
-            kind=self.input.kind, shape=self.input.shape, max_pixels=self.input.max_pixels
-        )
 
     @property
     def state(self) -> State:

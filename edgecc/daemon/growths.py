@@ -57,7 +57,7 @@ class Growths:
         """The plan of growths that start now."""
         config = self._node.config
         return planner.step_down(
-            self._node.plan, self.steps, config.input_spec,
+            self._node.plan, self.steps, config.input,
             max_payload=config.mqtt.max_payload, costs=self._node.budget.costs,
             classes=config.max_classes, backend=config.grow.backend)
 

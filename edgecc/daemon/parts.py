@@ -43,7 +43,7 @@ class Parts:
         self.ingest = Ingest(
             config, link, store, node.outbox, node.serving, self.prequential, self.monitor,
             Unknown(config.unknown.rate),
-            most_classes(node.plan, config.input_spec, config.max_classes), self.quotas)
+            most_classes(node.plan, config.input, config.max_classes), self.quotas)
         if before is not None:
             self.ingest.count_on(before.ingest)
         for body in store.right_predictions(RIGHT_ANSWERS):

@@ -159,7 +159,7 @@ class Push:
         return self._staged
 
     def _wanted(self, command: Command, folder: Path, signer: VerifyKey) -> Wanted:
-        node, spec = self._node, self._node.config.input_spec
+        node, spec = self._node, self._node.config.input
         pushed = generation.load(folder, [signer], spec, most=readout_dim(node.plan, spec))
         _run(pushed, np.zeros(spec.model_shape, np.uint8))
         about = {"pushed": {

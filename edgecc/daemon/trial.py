@@ -109,7 +109,7 @@ class Trial:
         """Show both some more held-out samples; True once they have seen all of them."""
         if self._serves is not self._serving.predictor:  # at first; or a sensor's, scaled again
             self._serves, self._features = self._serving.predictor, {}
-        known, spec = self._features, self._node.config.input_spec
+        known, spec = self._features, self._node.config.input
         serving = self._serves or wanted.candidate
         missing = [row for row, _ in self._store.held_out(VALIDATION) if row not in known]
         for row in missing[:_SLICE]:

@@ -28,7 +28,7 @@ class Decoder:
         self, config: Config, quotas: Quotas, classes: set[str], most_classes: int
     ) -> None:
         """classes: labels named so far; one that would make more than `most_classes` is refused."""
-        self._topics, self._spec = config.topics, config.input_spec
+        self._topics, self._spec = config.topics, config.input
         self._quotas, self._classes, self._most_classes = quotas, classes, most_classes
 
     def decode(self, message: Inbound) -> Decoded | Rejected:

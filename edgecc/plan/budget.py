@@ -40,7 +40,7 @@ def planned(config: Config) -> tuple[Plan, Stem | None]:
         mapped = StemMap(len(stem.kernels), *stem.size, memory=stem.memory)
     allowed = of(config)
     plan = planner.plan(
-        allowed.size, config.input_spec, max_payload=config.mqtt.max_payload,
+        allowed.size, config.input, max_payload=config.mqtt.max_payload,
         blocks=config.grow.blocks, stem=mapped, costs=allowed.costs, classes=config.max_classes,
         backend=config.grow.backend)
     return plan, stem

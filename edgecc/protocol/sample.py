@@ -33,8 +33,8 @@ _COMPRESSOR, _DECOMPRESSOR = zstandard.ZstdCompressor(level=3), zstandard.ZstdDe
 class Input:
     """What the model takes: kind, shape as configured, and how many pixels may be decoded."""
 
-    kind: Literal["image", "sensor"]
-    shape: tuple[int, ...]
+    kind: Literal["image", "sensor"] = "image"
+    shape: tuple[int, ...] = (3, 64, 64)
     max_pixels: int = 3_000_000
 
     def check(self) -> None:

@@ -61,7 +61,7 @@ class Generations:
 
     def load(self, number: int) -> Generation:
         """CheckpointError where it fails a check."""
-        return generation.load(self.path(number), self._keys.trusted, self._config.input_spec)
+        return generation.load(self.path(number), self._keys.trusted, self._config.input)
 
     def usable(self, number: int) -> Generation | None:
         """As `load`; None where it fails a check, which is noted in `unusable`."""

@@ -71,10 +71,10 @@ def live(config: Config) -> Classifier:
     if number is None:
         number = max(generation.numbers(state.generations), default=0)
     predictor = Predictor(generation.load(
-        state.generations / generation.name_of(number), Keys(state).trusted, config.input_spec))
+        state.generations / generation.name_of(number), Keys(state).trusted, config.input))
     resume(state, predictor, store)
     while events := store.labels_after(predictor.cursor, 256):
         for event in events:
-            learn_event(predictor, event, None, store, config.input_spec)
+            learn_event(predictor, event, None, store, config.input)
     store.close()
     return Classifier(predictor)

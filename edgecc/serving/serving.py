@@ -24,7 +24,7 @@ class Serving:
     def __init__(
         self, config: Config, store: Store, generations: Generations, stems: Stems
     ) -> None:
-        self._config, self._spec, self._state = config, config.input_spec, config.state
+        self._config, self._spec, self._state = config, config.input, config.state
         self._store, self._generations, self._stems = store, generations, stems
         self.predictor: Predictor | None = None  # serves
         self.successor: Predictor | None = None  # serves once it knows every label

@@ -31,7 +31,7 @@ class Stems:
         """model: the stem that is a model; None for patch filters."""
         self._config, self._plan, self._store = config, plan, store
         self._generations, self._model = generations, model
-        self._spec = config.input_spec
+        self._spec = config.input
 
     @property
     def name(self) -> str:

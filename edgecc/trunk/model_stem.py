@@ -56,7 +56,7 @@ def open_stem(config: Config) -> Stem | None:
     Pretrained weights are written once, as a .tflite below the state directory. Raises ConfigError
     where the stem does not fit.
     """
-    name, spec = config.stem, config.input_spec
+    name, spec = config.stem, config.input
     if name == PATCHES:
         return None
     lite0 = re.fullmatch(LITE0_DEPTH, name)
@@ -120,7 +120,7 @@ def _scale(model: Truncated, config: Config) -> tuple[float, float]:
 
 def _measured(config: Config, truncated: Truncated, *, mean: float, std: float) -> Stem:
     """The stem, with filters that scale its map to a mean square of 1 on synthetic samples."""
-    spec, name = config.input_spec, config.stem
+    spec, name = config.input, config.stem
     truncated.graph.named(truncated.last, STEM)
     model = truncated.finish()
     try:

@@ -59,7 +59,7 @@ def theirs(
     for n in range(labels):
         readout.learn(np_features(now.trunk.dim, n), "theirs")
     about = generation.base_manifest(
-        "other", daemon.config.input_spec, cursor=labels, growth=3, others=list(others),
+        "other", daemon.config.input, cursor=labels, growth=3, others=list(others),
         recipe={"seed": 0, "scaled_on": 0})
     generation.write(root / "part", manifest=about, trunk=now.trunk, readout=readout)
     (root / "made").mkdir(exist_ok=True)

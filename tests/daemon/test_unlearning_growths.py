@@ -36,7 +36,7 @@ def grow(daemon: Daemon, cursor: int) -> int:
     now = serving.predictor.generation
     daemon.governor.stop_growths(True)  # what is opened again stays open
     about = generation.base_manifest(
-        "n", daemon.config.input_spec, parent=now.manifest.digest, growth=1, cursor=cursor)
+        "n", daemon.config.input, parent=now.manifest.digest, growth=1, cursor=cursor)
     number = daemon.parts.node.generations.save(
         about, now.trunk, Readout(now.trunk.dim), now.model).number
     with daemon.store.transaction():
@@ -120,7 +120,7 @@ def test_a_growth_that_starts_from_what_serves_restarts_if_that_has_to_unlearn(
     begin(daemon, 65)
     if evicted:
         parent = daemon.parts.node.generations.load(daemon.parts.serving.number)
-        spec = daemon.config.input_spec
+        spec = daemon.config.input
         sums = catch_up.moved(folder / KNOWN, parent, daemon.store, spec, to=65)
         assert sums.counts.sum() == 65
 

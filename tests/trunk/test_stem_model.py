@@ -42,7 +42,7 @@ def configured(tmp_path: Path, stem: str | Path, **flags: Any) -> Config:
 
 def built(config: Config) -> tuple[Plan, Trunk]:
     plan, stem = planned(config)
-    return plan, stem_trunk(plan, config.input_spec, config.seed, stem)
+    return plan, stem_trunk(plan, config.input, config.seed, stem)
 
 
 def test_features_are_the_roots_of_both_signs_of_the_models_map(
@@ -170,11 +170,11 @@ def test_the_plan_counts_the_model_and_its_features(tmp_path: Path, model: Path)
     assert plan.where["daemon: stem model"] == plan.where["learner: stem model"] > 2 * len(small())
     assert "daemon: stem model" not in bare.where
     stem_alone = replace(plan, blocks=())
-    assert readout_dim(stem_alone, configured(tmp_path, model).input_spec) == trunk.dim
+    assert readout_dim(stem_alone, configured(tmp_path, model).input) == trunk.dim
 
 
 def test_more_memory_for_the_model_is_a_larger_plan() -> None:
-    spec = load(None, environ={}).input_spec
+    spec = load(None, environ={}).input
     totals = [
         planner.plan(2**30, spec, max_payload=2**20, blocks=2,
                      stem=StemMap(64, 6, 6, memory=memory)).total
@@ -195,7 +195,7 @@ def test_a_generation_carries_its_stem_and_needs_no_other_file(
     _, trunk = built(given)
     key, root = SigningKey.generate(), tmp_path / "generations"
     root.mkdir()
-    base = generation.base_manifest("n", given.input_spec)
+    base = generation.base_manifest("n", given.input)
     generation.write(tmp_path / "part", manifest=base, trunk=trunk, readout=Readout(trunk.dim))
     written = generation.adopt(tmp_path / "part", root, key)
     model.unlink()

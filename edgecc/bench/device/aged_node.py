@@ -97,8 +97,8 @@ def with_blocks(config: Config, labels: int) -> Manifest:
     trained ones have. The first `labels` labels of the log are in its readout."""
     keys, folder = Keys(config.state), config.state.generations
     number = max(generation.numbers(folder))
-    served = generation.load(folder / generation.name_of(number), keys.trusted, config.input_spec)
-    rows = Rows.at(Reader(config.state.log), config.input_spec, labels)
+    served = generation.load(folder / generation.name_of(number), keys.trusted, config.input)
+    rows = Rows.at(Reader(config.state.log), config.input, labels)
     with tempfile.TemporaryDirectory(dir=config.state.folder) as work:
         grower = Grower(
             Growth(1, labels, {"epochs": 0}), served, rows, folder=Path(work),
@@ -106,7 +106,7 @@ def with_blocks(config: Config, labels: int) -> Manifest:
         trunk = grower.grown()
         evaluation = grower.evaluator.evaluate(trunk)
         manifest = generation.base_manifest(
-            config.node, config.input_spec, parent=served.manifest.digest, cursor=labels, growth=1,
+            config.node, config.input, parent=served.manifest.digest, cursor=labels, growth=1,
             alpha=evaluation.answers.alpha, temperature=evaluation.answers.temperature,
             plan=served.manifest.plan, recipe=served.manifest.recipe)
         candidate = Path(work) / "candidate"

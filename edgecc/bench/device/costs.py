@@ -58,7 +58,7 @@ def run(*, quick: bool, out: Path, json_path: Path | None, table: Path) -> None:
                        "mirror": "true" if data.name == "Fashion-MNIST" else "false"}
     with running(work, **settings) as node:
         daemon = _daemon(node, data, samples)
-        spec, state = node.config.input_spec, node.config.state
+        spec, state = node.config.input, node.config.state
     plans = {backend: _plan(spec, backend) for backend in ("torch", "numpy")}
     taken = {name: _learner(plan, state, spec, samples) for name, plan in plans.items()}
     base = {name: taken[name].peak - _evaluating(plan, spec, 10, samples // 20)
@@ -84,7 +84,7 @@ def _daemon(node: Node, data: Data, samples: int) -> int:
     node.command("stream", "-", "--source", "train", input=lines)
     node.idle(labels=samples)
     plan, _ = planned(node.config)
-    dim = readout_dim(replace(plan, blocks=()), node.config.input_spec)
+    dim = readout_dim(replace(plan, blocks=()), node.config.input)
     return peak_memory(node.process.pid) - int((Costs().solve + 1) * 8 * (dim + 1) ** 2)
 
 

@@ -86,7 +86,7 @@ def _round(budget: int, backend: Allowed, data: Data, size: Size, work: Path) ->
             plan, _ = planned(node.config)
             with Tally(node.process.pid, group) as tally:
                 fresh = _idle(node, size)
-                extra = _extra(plan, node.config.input_spec, size)
+                extra = _extra(plan, node.config.input, size)
                 number = _teach(node, data, size.samples - len(extra))
                 accuracy = _accuracy(node, data, size.tests)
                 control = _control(node, data, size.tests, number)

@@ -82,7 +82,7 @@ def through(stem: str, data: Emoji) -> Stemmed:
     """Features as the daemon would compute them with this stem."""
     config = load(None, overrides={"stem": stem, "input.shape": (3, SIDE, SIDE)})
     plan, opened = planned(config)
-    trunk = stem_trunk(plan, config.input_spec, config.seed, opened)
+    trunk = stem_trunk(plan, config.input, config.seed, opened)
     model = trunk.compile()
     interpreter, spent = Interpreter(model), []
     features = {}

@@ -31,9 +31,9 @@ def random_frozen(
 ) -> float:
     """Best accuracy of three seeds on `images` (N, C, H, W), on the rows of generation `number`."""
     folder = config.state.generations / generation.name_of(number)
-    served = generation.load(folder, Keys(config.state).trusted, config.input_spec)
+    served = generation.load(folder, Keys(config.state).trusted, config.input)
     store = Reader(config.state.log)
-    rows = Rows.at(store, config.input_spec, served.manifest.cursor)
+    rows = Rows.at(store, config.input, served.manifest.cursor)
     accuracies = []
     for seed in SEEDS:
         accuracies.append(_one(served, rows, seed, images, labels))
