@@ -59,7 +59,7 @@ class Unlearning:
             pass
 
     def _preview(self, chosen: Selection) -> dict[str, Any]:
-        with self._store.tried():
+        with self._store.transaction(keep=False):
             answer, traces = self._choose(_PREVIEW, chosen)
         if not chosen.deep:
             return answer.to_json()

@@ -75,10 +75,7 @@ class Monitor:
         retracted = self._store.distrusted.retract(source, self.trust.distrusted)
         self._open_growths(before)
         self._say("source-distrusted", "warning", figures | {
-            "source": source, "distrusted": True, "by_hand": by_hand,
-            "not_learnt": retracted.labels, "replaced": retracted.replaced,
-            "evicted": retracted.evicted, "label": before,
-        })
+            "source": source, "distrusted": True, "by_hand": by_hand, "label": before} | retracted)
 
     def _trust_again(self, source: str) -> None:
         self.trust.decide(source, distrusted=False, by_hand=True)

@@ -6,25 +6,13 @@ transaction.
 """
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from edgecc.store.queries import Queries
 
 
-@dataclass(frozen=True)
-class Retracted:
-    """What distrusting a source has changed."""
-
-    labels: int  # no longer learnt
-    replaced: int  # of these, samples that have an earlier label of another source again
-    evicted: int  # labels that stay learnt: their samples are no longer here to be subtracted
-
-
-class Distrusted:
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
+class Distrusted(Queries):
     def keep(self, row: int, source: str, label: str | None) -> None:
         """Keep a label of `source` in place of its earlier one; None: keep none."""
         self._db.execute("DELETE FROM distrusted WHERE row=? AND source=?", (row, source))
@@ -32,8 +20,12 @@ class Distrusted:
             self._db.execute("INSERT INTO distrusted VALUES (?,?,?,?)",
                              (row, source, label, time.time()))
 
-    def retract(self, source: str, distrusted: Iterable[str]) -> Retracted:
-        """Retract the current labels that `source` gave; `distrusted` sources replace none."""
+    def retract(self, source: str, distrusted: Iterable[str]) -> dict[str, int]:
+        """Retract the current labels that `source` gave; `distrusted` sources replace none.
+
+        Returns labels `not_learnt` any more; of these, `replaced` by an earlier one of another
+        source; and `evicted`, which stay learnt, as their samples are not here to be subtracted.
+        """
         given = {"source": source, "others": json.dumps([*distrusted, ""])}
         rows = self._db.execute(
             "SELECT s.row, s.label, (SELECT l.label FROM label l WHERE l.row = s.row AND "
@@ -47,7 +39,8 @@ class Distrusted:
         for row, label, earlier in rows:
             self.keep(row, source, label)
             self._relabel(row, label, earlier, "")
-        return Retracted(len(rows), sum(earlier is not None for *_, earlier in rows), evicted)
+        replaced = sum(earlier is not None for *_, earlier in rows)
+        return {"not_learnt": len(rows), "replaced": replaced, "evicted": evicted}
 
     def restore(self, source: str) -> int:
         """Labels of `source` for samples that have none from others; how many."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from edgecc.protocol.selection import Selection
 from edgecc.store import meta
+from edgecc.store.queries import Queries
 from edgecc.store.reader import key_of
 from edgecc.store.requests import Answer
 
@@ -25,10 +26,7 @@ _FIRST = "(SELECT MIN(seq) FROM label l WHERE l.row = {0}.row)"
 _LABELLED = "EXISTS (SELECT 1 FROM label l WHERE l.row = gone.row AND l.label IS NOT NULL)"
 
 
-class Erasure:
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
+class Erasure(Queries):
     # --- choosing ---
 
     def flag(self, number: int, chosen: Selection) -> Answer:
@@ -42,17 +40,16 @@ class Erasure:
         unknown = self._unknown(chosen, pending)
         if chosen.unseen:
             self.keep_out(unknown)
-        held, labelled = self._one(
+        held, labelled = self._db.execute(
             "SELECT COALESCE(SUM(held), 0), COUNT(*) FROM sample "
-            "WHERE unlearnt=? AND label IS NOT NULL", number)
+            "WHERE unlearnt=? AND label IS NOT NULL", (number,)).fetchone()
         evicted, named = self._evicted(number, chosen)
         answer = Answer(
-            samples=self._one("SELECT COUNT(*) FROM sample WHERE unlearnt=?", number)[0],
+            samples=self._value("SELECT COUNT(*) FROM sample WHERE unlearnt=?", number),
             labelled=labelled, held_out=held, pending=len(pending), unknown=unknown,
-            already=self._one(
-                "SELECT COUNT(*) FROM gone WHERE unlearnt=? AND mark IS NOT NULL", number)[0],
-            evicted=evicted, evicted_ids=named,
-        )
+            already=self._value(
+                "SELECT COUNT(*) FROM gone WHERE unlearnt=? AND mark IS NOT NULL", number),
+            evicted=evicted, evicted_ids=named)
         self._retract_labels(number)
         return answer
 
@@ -60,8 +57,7 @@ class Erasure:
         self._db.execute(
             "INSERT INTO label (row, previous, label, source, ts) SELECT row, label, NULL, '', ? "
             "FROM sample WHERE unlearnt=? AND label IS NOT NULL ORDER BY row",
-            (time.time(), number),
-        )
+            (time.time(), number))
         self._db.execute(
             "UPDATE sample SET label=NULL WHERE unlearnt=? AND label IS NOT NULL", (number,))
 
@@ -69,8 +65,7 @@ class Erasure:
         """Delete labels that wait for a sample; a sample chosen by its id is kept out for good."""
         dropped: list[str] = []
         for where, values in _conditions(chosen):
-            rows = self._db.execute(f"DELETE FROM pending WHERE {where} RETURNING id", values)
-            dropped += [identity for (identity,) in rows]
+            dropped += self._column(f"DELETE FROM pending WHERE {where} RETURNING id", *values)
         if chosen.ids:
             self.keep_out(dropped)
         return dropped
@@ -85,17 +80,16 @@ class Erasure:
     def _evicted(self, number: int, chosen: Selection) -> tuple[int, list[str]]:
         """Samples learnt, and no longer here to be subtracted: how many, and ids or hashes."""
         names = {key_of(identity): identity for identity in chosen.ids}
-        keys = self._db.execute(
+        keys = self._column(
             f"SELECT key FROM gone WHERE unlearnt=? AND mark IS NULL AND {_LABELLED} ORDER BY row",
-            (number,)).fetchall()
-        return len(keys), [names.get(key, key.hex()) for (key,) in keys[:_NAMED]]
+            number)
+        return len(keys), [names.get(key, key.hex()) for key in keys[:_NAMED]]
 
     def keep_out(self, identities: Iterable[str]) -> None:
         """Keep out samples with these ids."""
         self._db.executemany(
             "INSERT OR IGNORE INTO gone (key, at, mark) VALUES (?,?,0)",
-            [(key_of(identity), time.time()) for identity in identities],
-        )
+            [(key_of(identity), time.time()) for identity in identities])
 
     def drop_quarantined(self, seqs: Iterable[int]) -> None:
         ones = [(seq,) for seq in seqs]
@@ -131,10 +125,9 @@ class Erasure:
 
     def newest_of(self, number: int) -> list[str]:
         """Sources whose newest sample request `number` erases."""
-        rows = self._db.execute(
+        return self._column(
             "SELECT source FROM sample WHERE unlearnt=? AND row IN "
-            "(SELECT MAX(row) FROM sample GROUP BY source)", (number,))
-        return [source for (source,) in rows]
+            "(SELECT MAX(row) FROM sample GROUP BY source)", number)
 
     def erase(self, number: int, *, mark: int, deep: bool) -> None:
         """Delete the samples; an empty label event stays at `mark`, where readouts have cursors."""
@@ -187,7 +180,7 @@ class Erasure:
         """
         self._db.execute(f"PRAGMA busy_timeout={_BUSY}")
         try:
-            return not self._one("PRAGMA wal_checkpoint(TRUNCATE)")[0]
+            return not self._value("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self._db.execute("PRAGMA busy_timeout=30000")
 
@@ -199,14 +192,10 @@ class Erasure:
     @property
     def size(self) -> int:
         """Bytes of the log's file."""
-        return int(self._one("PRAGMA page_count")[0] * self._one("PRAGMA page_size")[0])
+        return int(self._value("PRAGMA page_count") * self._value("PRAGMA page_size"))
 
     def _about(self, sql: str, number: int, deep: bool, **given: int) -> sqlite3.Cursor:
         return self._db.execute(sql, {"number": number, "deep": deep} | given)
-
-    def _one(self, sql: str, *values: Any) -> tuple[Any, ...]:
-        row: tuple[Any, ...] = self._db.execute(sql, values).fetchone()
-        return row
 
 
 def _conditions(chosen: Selection) -> Iterator[tuple[str, tuple[Any, ...]]]:

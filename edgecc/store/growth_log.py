@@ -4,10 +4,11 @@ Whatever writes does so inside a transaction.
 """
 
 import json
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from edgecc.store.queries import Queries
 
 _CLOSED, _ROLLED_BACK = 1, 2  # 0 while open
 
@@ -21,10 +22,7 @@ class Growth:
     recipe: dict[str, Any]
 
 
-class GrowthLog:
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
+class GrowthLog(Queries):
     def open(self, growth: Growth) -> None:
         """A growth that was opened before stays as it is."""
         self._db.execute(
@@ -41,8 +39,7 @@ class GrowthLog:
 
     def cursor(self, number: int) -> int:
         """The label at which growth `number` started; 0 where none did."""
-        row = self._db.execute("SELECT cursor FROM growth WHERE number=?", (number,)).fetchone()
-        return row[0] if row else 0
+        return self._value("SELECT cursor FROM growth WHERE number=?", number) or 0
 
     def add_verdict(self, growth: int, block: int, body: dict[str, Any]) -> bool:
         """False where this verdict was recorded before."""
@@ -51,8 +48,8 @@ class GrowthLog:
         ).rowcount)
 
     def verdicts(self) -> list[dict[str, Any]]:
-        rows = self._db.execute("SELECT body FROM verdict ORDER BY growth, block")
-        return [json.loads(body) for (body,) in rows]
+        bodies = self._column("SELECT body FROM verdict ORDER BY growth, block")
+        return [json.loads(body) for body in bodies]
 
     def roll_back(self, after: int) -> None:
         """An operator wants the trunk of growth `after`, and none of the later ones."""
@@ -61,8 +58,7 @@ class GrowthLog:
 
     def rolled_back(self) -> set[int]:
         """Growths whose trunks an operator has rolled back from."""
-        return {number for (number,) in self._db.execute(
-            "SELECT number FROM growth WHERE closed=?", (_ROLLED_BACK,))}
+        return set(self._column("SELECT number FROM growth WHERE closed=?", _ROLLED_BACK))
 
     def restart(self, numbers: Iterable[int]) -> None:
         """Open them again, without their verdicts."""
@@ -76,14 +72,13 @@ class GrowthLog:
         Not those rolled back from. A growth beyond the newest label is deleted: it opens once that
         label is there.
         """
-        (newest,) = self._db.execute("SELECT COALESCE(MAX(seq), 0) FROM label").fetchone()
+        newest = self._value("SELECT COALESCE(MAX(seq), 0) FROM label")
         chosen = f"SELECT number FROM growth WHERE number > ? AND closed != {_ROLLED_BACK} AND "
         ahead = (after, newest)
         self._db.execute(f"DELETE FROM verdict WHERE growth IN ({chosen} cursor > ?)", ahead)
         self._db.execute(f"DELETE FROM growth WHERE number IN ({chosen} cursor > ?)", ahead)
-        rows = self._db.execute(
+        numbers: list[int] = self._column(
             f"{chosen} (cursor >= ? OR number IN (SELECT growth FROM verdict "
-            "WHERE json_extract(body, '$.accepted')))", (after, first)).fetchall()
-        numbers = [number for (number,) in rows]
+            "WHERE json_extract(body, '$.accepted')))", after, first)
         self.restart(numbers)
         return numbers

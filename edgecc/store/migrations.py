@@ -1,5 +1,21 @@
 """The log's tables, as numbered migrations: the number in `user_version` have been applied."""
 
+
+def _keep_usage(size: str) -> str:
+    """Triggers that keep the table `usage`; size: SQL for the bytes of row {}."""
+    added = f"""
+        INSERT INTO usage VALUES (COALESCE(NEW.label, ''), 1, {size.format("NEW")})
+        ON CONFLICT (label) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;"""
+    removed = f"""
+        UPDATE usage SET rows = rows - 1, bytes = bytes - {size.format("OLD")}
+        WHERE label = COALESCE(OLD.label, '');"""
+    return f"""
+    CREATE TRIGGER sample_added AFTER INSERT ON sample BEGIN {added} END;
+    CREATE TRIGGER sample_removed AFTER DELETE ON sample BEGIN {removed} END;
+    CREATE TRIGGER sample_relabelled AFTER UPDATE OF label ON sample BEGIN {removed} {added} END;
+    """
+
+
 MIGRATIONS = [
     """
     CREATE TABLE sample (
@@ -11,20 +27,7 @@ MIGRATIONS = [
     CREATE INDEX unlearnt ON sample (row) WHERE unlearnt;
     CREATE TABLE usage (  -- rows and bytes kept of each label, '' for none; kept by the triggers
         label TEXT PRIMARY KEY, rows INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TRIGGER sample_added AFTER INSERT ON sample BEGIN
-        INSERT INTO usage VALUES (COALESCE(NEW.label, ''), 1, LENGTH(NEW.payload))
-        ON CONFLICT (label) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
-    END;
-    CREATE TRIGGER sample_removed AFTER DELETE ON sample BEGIN
-        UPDATE usage SET rows = rows - 1, bytes = bytes - LENGTH(OLD.payload)
-        WHERE label = COALESCE(OLD.label, '');
-    END;
-    CREATE TRIGGER sample_relabelled AFTER UPDATE OF label ON sample BEGIN
-        UPDATE usage SET rows = rows - 1, bytes = bytes - LENGTH(OLD.payload)
-        WHERE label = COALESCE(OLD.label, '');
-        INSERT INTO usage VALUES (COALESCE(NEW.label, ''), 1, LENGTH(NEW.payload))
-        ON CONFLICT (label) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
-    END;
+    """ + _keep_usage("LENGTH({}.payload)") + """
     CREATE TABLE gone (key BLOB PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
     CREATE TABLE label (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL, previous TEXT, label TEXT,
@@ -57,20 +60,7 @@ MIGRATIONS = [
     ALTER TABLE sample ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
     UPDATE sample SET bytes = LENGTH(payload);
     ALTER TABLE sample DROP COLUMN payload;
-    CREATE TRIGGER sample_added AFTER INSERT ON sample BEGIN
-        INSERT INTO usage VALUES (COALESCE(NEW.label, ''), 1, NEW.bytes)
-        ON CONFLICT (label) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
-    END;
-    CREATE TRIGGER sample_removed AFTER DELETE ON sample BEGIN
-        UPDATE usage SET rows = rows - 1, bytes = bytes - OLD.bytes
-        WHERE label = COALESCE(OLD.label, '');
-    END;
-    CREATE TRIGGER sample_relabelled AFTER UPDATE OF label ON sample BEGIN
-        UPDATE usage SET rows = rows - 1, bytes = bytes - OLD.bytes
-        WHERE label = COALESCE(OLD.label, '');
-        INSERT INTO usage VALUES (COALESCE(NEW.label, ''), 1, NEW.bytes)
-        ON CONFLICT (label) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
-    END;
+    """ + _keep_usage("{}.bytes") + """
     CREATE TABLE unlearning (  -- what was asked to be unlearnt; sample.unlearnt is its number
         number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE, asked TEXT NOT NULL,
         phase TEXT NOT NULL, plan TEXT NOT NULL, answer TEXT NOT NULL, ts REAL NOT NULL);

@@ -15,6 +15,7 @@ from typing import Any
 from edgecc.errors import StoreError
 from edgecc.protocol.messages import Inbound
 from edgecc.store.meta import Key, Value
+from edgecc.store.queries import Queries
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,15 @@ def key_of(identity: str) -> bytes:
     return hashlib.sha256(identity.encode()).digest()[:16]
 
 
-class Reader:
+class Reader(Queries):
     """A connection that cannot write."""
 
     def __init__(self, path: Path, mode: str = "ro") -> None:
         self._path = path
         try:
-            self._db = sqlite3.connect(
+            super().__init__(sqlite3.connect(
                 f"file:{path}?mode={mode}", uri=True, isolation_level=None, timeout=30,
-                check_same_thread=False,
-            )
+                check_same_thread=False))
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {path}: {error}") from error
 
@@ -63,8 +63,7 @@ class Reader:
 
     def outbox(self, after: int, limit: int) -> list[tuple[int, str, bytes, bool]]:
         rows = self._db.execute(
-            "SELECT * FROM outbox WHERE seq>? ORDER BY seq LIMIT ?", (after, limit)
-        )
+            "SELECT * FROM outbox WHERE seq>? ORDER BY seq LIMIT ?", (after, limit))
         return [(seq, topic, payload, bool(retain)) for seq, topic, payload, retain in rows]
 
     def known(self, identity: str) -> Known:
@@ -89,15 +88,13 @@ class Reader:
         """Of the first `count` samples that are here, and the row of the last of these."""
         rows = self._db.execute(
             "SELECT packed, row FROM payload JOIN sample USING (row) WHERE NOT unlearnt "
-            "ORDER BY row LIMIT ?", (count,)
-        ).fetchall()
+            "ORDER BY row LIMIT ?", (count,)).fetchall()
         return [payload for payload, _ in rows], max((row for _, row in rows), default=0)
 
     def labels_after(self, cursor: int, limit: int) -> list[LabelEvent]:
         rows = self._db.execute(
             "SELECT seq, row, previous, label FROM label WHERE seq>? ORDER BY seq LIMIT ?",
-            (cursor, limit),
-        )
+            (cursor, limit))
         return [LabelEvent(*row) for row in rows]
 
     def last_row(self) -> int:
@@ -130,8 +127,7 @@ class Reader:
         return self._db.execute(
             "SELECT l.row, l.label, s.held FROM label l JOIN sample s USING (row) "
             "WHERE l.label IS NOT NULL AND l.seq = (SELECT MAX(seq) FROM label m "
-            "WHERE m.row = l.row AND m.seq <= ?) ORDER BY l.row", (cursor,)
-        )
+            "WHERE m.row = l.row AND m.seq <= ?) ORDER BY l.row", (cursor,))
 
     def held_out(self, limit: int) -> list[tuple[int, str]]:
         """(row, label) of up to `limit` samples that are held out, those of the least id hash."""
@@ -173,38 +169,31 @@ class Reader:
 
     def classes(self, cursor: int) -> list[str]:
         """Class names in the order in which the log first named them."""
-        rows = self._db.execute(
+        return self._column(
             "SELECT label FROM label WHERE seq<=? AND label IS NOT NULL AND row NOT IN "
-            "(SELECT row FROM sample WHERE unlearnt) GROUP BY label ORDER BY MIN(seq)", (cursor,)
-        )
-        return [label for (label,) in rows]
+            "(SELECT row FROM sample WHERE unlearnt) GROUP BY label ORDER BY MIN(seq)", cursor)
 
     def labels_named(self) -> set[str]:
         """Every label that was ever given to a sample, or waits for one."""
-        rows = self._db.execute(
+        return set(self._column(
             "SELECT label FROM usage WHERE label != '' UNION "
-            "SELECT label FROM pending WHERE label NOT NULL UNION SELECT label FROM distrusted")
-        return {label for (label,) in rows}
+            "SELECT label FROM pending WHERE label NOT NULL UNION SELECT label FROM distrusted"))
 
     def hits(self, limit: int) -> list[int]:
         """The newest `limit` first labels, newest last: 1 where the prediction was right."""
-        rows = self._db.execute(
-            "SELECT hit FROM label WHERE hit IS NOT NULL ORDER BY seq DESC LIMIT ?", (limit,)
-        )
-        return [hit for (hit,) in rows][::-1]
+        return self._column(
+            "SELECT hit FROM label WHERE hit IS NOT NULL ORDER BY seq DESC LIMIT ?", limit)[::-1]
 
     def right_predictions(self, limit: int) -> list[bytes]:
         """The newest `limit` predictions that their labels proved right, newest last."""
-        rows = self._db.execute(
+        return self._column(
             "SELECT p.body FROM (SELECT row, seq FROM label WHERE hit ORDER BY seq DESC LIMIT ?) "
-            "JOIN prediction p USING (row) ORDER BY seq", (limit,)
-        )
-        return [body for (body,) in rows]
+            "JOIN prediction p USING (row) ORDER BY seq", limit)
 
     def hit_counts(self) -> tuple[int, int]:
         """(right, all) of the predictions that were later labelled."""
-        right, total = self._db.execute("SELECT right, labels FROM scored").fetchone()
-        return right, total
+        counts: tuple[int, int] = self._db.execute("SELECT right, labels FROM scored").fetchone()
+        return counts
 
     def counts(self) -> dict[str, int]:
         queries = {
@@ -220,49 +209,39 @@ class Reader:
 
     def sources(self) -> list[str]:
         """Everyone who ever sent a sample that is known of."""
-        rows = self._db.execute(
+        return self._column(
             "SELECT source FROM sample UNION SELECT source FROM gone WHERE source IS NOT NULL")
-        return [source for (source,) in rows]
 
     def samples(
         self, limit: int, *, source: str | None = None, since: float | None = None
     ) -> list[dict[str, Any]]:
         rows = self._db.execute(
             "SELECT id, source, ts, label, held FROM sample WHERE source=COALESCE(?, source) "
-            "AND ts>=COALESCE(?, ts) ORDER BY row DESC LIMIT ?", (source, since, limit)
-        )
+            "AND ts>=COALESCE(?, ts) ORDER BY row DESC LIMIT ?", (source, since, limit))
         return [{"id": identity, "source": given, "ts": ts, "label": label, "held_out": bool(held)}
                 for identity, given, ts, label, held in rows]
 
     def quarantined(self, limit: int) -> list[dict[str, Any]]:
         rows = self._db.execute(
             "SELECT seq, ts, topic, reason, LENGTH(payload) FROM quarantine "
-            "ORDER BY seq DESC LIMIT ?", (limit,)
-        )
+            "ORDER BY seq DESC LIMIT ?", (limit,))
         return [dict(zip(("seq", "ts", "topic", "reason", "bytes"), row, strict=True))
                 for row in rows]
 
     def quarantine_messages(self) -> Iterator[tuple[int, float, Inbound]]:
         """Number, time and message of all that is in quarantine."""
-        return self._quarantined("1", ())
+        return self._quarantined("1")
 
     def quarantined_after(
         self, seq: int, limit: int, root: str
     ) -> list[tuple[int, float, Inbound]]:
         """The same of the first `limit` beyond number `seq` on topics that start with `root`."""
         return list(self._quarantined(
-            "seq>? AND SUBSTR(topic, 1, ?)=? ORDER BY seq LIMIT ?", (seq, len(root), root, limit)))
+            "seq>? AND SUBSTR(topic, 1, ?)=? ORDER BY seq LIMIT ?", seq, len(root), root, limit))
 
-    def _quarantined(
-        self, where: str, values: tuple[Any, ...]
-    ) -> Iterator[tuple[int, float, Inbound]]:
+    def _quarantined(self, where: str, *values: Any) -> Iterator[tuple[int, float, Inbound]]:
         rows = self._db.execute(
             f"SELECT seq, ts, topic, payload, content_type, user FROM quarantine WHERE {where}",
             values)
         for seq, ts, topic, payload, kind, user in rows:
             yield seq, ts, Inbound(topic, payload, content_type=kind, user=json.loads(user))
-
-    def _value(self, sql: str, *values: Any) -> Any:
-        """The first column of the first row; None where there is none."""
-        row = self._db.execute(sql, values).fetchone()
-        return row[0] if row else None

@@ -4,7 +4,6 @@ The only place where they turn into JSON and back.
 """
 
 import json
-import sqlite3
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -12,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from edgecc.protocol.messages import Command
 from edgecc.protocol.selection import Selection, asker, parse
+from edgecc.store.queries import Queries
 
 Phase = Literal["asked", "flagged", "erased", "scrubbed", "rolling", "done"]
 
@@ -93,20 +93,17 @@ class Request:
     answer: Answer = Answer()
 
 
-class Requests:
+class Requests(Queries):
     """The table `unlearning`; everything that writes does so inside a transaction."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-        self._none = False  # once committed, there was no request; asked several times a turn
+    _none = False  # once committed, there was no request; asked several times a turn
 
     def ask(self, identity: str | None, asked: Mapping[str, Any]) -> None:
         """Note a request as `selection.asked_by` gives it; one with a known id changes nothing."""
         self._none = False
         self._db.execute(
             "INSERT OR IGNORE INTO unlearning (id, asked, phase, plan, answer, ts) "
-            "VALUES (?,?,'asked','{}','{}',?)", (identity or None, json.dumps(asked), time.time())
-        )
+            "VALUES (?,?,'asked','{}','{}',?)", (identity or None, json.dumps(asked), time.time()))
 
     @property
     def busy(self) -> bool:
@@ -119,8 +116,7 @@ class Requests:
             return None
         row = self._db.execute(
             "SELECT number, asked, phase, plan, answer FROM unlearning WHERE phase != 'done' "
-            "ORDER BY number LIMIT 1"
-        ).fetchone()
+            "ORDER BY number LIMIT 1").fetchone()
         if row is None:
             self._none = not self._db.in_transaction
             return None
@@ -132,10 +128,8 @@ class Requests:
 
     def answer_to(self, identity: str) -> Answer | None:
         """What was answered to this request, if it is done."""
-        row = self._db.execute(
-            "SELECT answer FROM unlearning WHERE id=? AND phase='done'", (identity,)
-        ).fetchone()
-        return None if row is None else Answer.from_json(json.loads(row[0]))
+        body = self._value("SELECT answer FROM unlearning WHERE id=? AND phase='done'", identity)
+        return None if body is None else Answer.from_json(json.loads(body))
 
     def advance(self, request: Request) -> None:
         """Write down how far `request` is."""

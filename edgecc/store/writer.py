@@ -69,7 +69,7 @@ class Store(Reader):
         self._db.execute(f"PRAGMA wal_autocheckpoint={_WAL // _PAGE}")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("PRAGMA secure_delete=ON")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        version = self._value("PRAGMA user_version")
         if version > len(MIGRATIONS):
             self._db.close()
             raise StoreError(f"{self._path} is of a newer edgecc (log version {version}); upgrade")
@@ -111,27 +111,17 @@ class Store(Reader):
         return True
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing; durable once it returns."""
+    def transaction(self, *, keep: bool = True) -> Iterator[None]:
+        """All or nothing, durable once it returns; without `keep`, to see what it would do."""
         with self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self._db.execute("COMMIT")
+                self._db.execute("COMMIT" if keep else "ROLLBACK")
             except BaseException:
                 if self._db.in_transaction:  # SQLite itself takes some back
                     self._db.execute("ROLLBACK")
                 raise
-
-    @contextmanager
-    def tried(self) -> Iterator[None]:
-        """A transaction that is taken back: to see what it would have done."""
-        with self._errors():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            finally:
-                self._db.execute("ROLLBACK")
 
     # --- writing, inside a transaction ---
 
@@ -181,8 +171,7 @@ class Store(Reader):
         if known.row is None:
             self._db.execute(
                 "INSERT OR REPLACE INTO pending VALUES (?,?,?,?,?)",
-                (key_of(label.id), label.id, label.label, label.source, time.time()),
-            )
+                (key_of(label.id), label.id, label.label, label.source, time.time()))
             return None
         if label.redelivered and self._logged(known.row, label):
             return None
@@ -207,23 +196,19 @@ class Store(Reader):
 
     def _logged(self, row: int, label: Label) -> bool:
         """Whether this very packet is in the log: the label alone may have been given before."""
-        rows = self._db.execute(
+        return self._value(
             "SELECT 1 FROM label WHERE row=? AND label IS ? AND source=? AND mid=? LIMIT 1",
-            (row, label.label, label.source, label.mid),
-        )
-        return rows.fetchone() is not None
+            row, label.label, label.source, label.mid) is not None
 
     def _was_labelled(self, row: int) -> bool:
-        rows = self._db.execute("SELECT 1 FROM label WHERE row=? LIMIT 1", (row,))
-        return rows.fetchone() is not None
+        return self._value("SELECT 1 FROM label WHERE row=? LIMIT 1", row) is not None
 
     def quarantine(self, message: Inbound, reason: str) -> None:
         self._db.execute(
             "INSERT INTO quarantine (ts, topic, reason, content_type, user, payload) "
             "VALUES (?,?,?,?,?,?)",
             (time.time(), message.topic, reason, message.content_type,
-             json.dumps(dict(message.user)), message.payload),
-        )
+             json.dumps(dict(message.user)), message.payload))
 
     def trim_quarantine(self) -> None:
         """Keep the newest that are within its bounds, in rows and in bytes."""
