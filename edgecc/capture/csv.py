@@ -45,12 +45,8 @@ class Row:
 
 
 def open_csv(
-    path: Path,
-    *,
-    shape: tuple[int, ...] | None = None,
-    window: int | None = None,
-    step: int | None = None,
-    label_column: str | None = None,
+    path: Path, *, shape: tuple[int, ...] | None, window: int | None, step: int | None,
+    label_column: str | None,
 ) -> Items:
     """Windows of `window` rows, `step` rows apart; options as in `open_items`."""
     header = next(_records(path), (1, []))[1]
@@ -70,8 +66,7 @@ def _check_shape(path: Path, header: Header, shape: tuple[int, ...], window: int
     if shape[0] != len(header.channels):
         names = ", ".join(header.names[c] for c in header.channels)
         raise ConfigError(
-            f"{path}: {len(header.channels)} channels ({names}), but input.shape has {shape[0]}"
-        )
+            f"{path}: {len(header.channels)} channels ({names}), but input.shape has {shape[0]}")
     if window not in (None, shape[1]):
         raise ConfigError(f"{path}: window {window}, but input.shape has time {shape[1]}")
     return shape[1]
@@ -109,8 +104,7 @@ def _rows(path: Path, header: Header) -> Iterator[Row]:
         if len(cells) != len(header.names):
             raise ConfigError(
                 f"{path}: line {line} has {len(cells)} cells, the header {len(header.names)}; "
-                "complete the row or remove it"
-            )
+                "complete the row or remove it")
         yield Row(
             number,
             [_number(path, line, header.names[c], cells[c]) for c in header.channels],
@@ -132,8 +126,7 @@ def _number(path: Path, line: int, column: str, cell: str) -> float:
         ) from error
     if not math.isfinite(value) or abs(value) > LARGEST:
         raise ConfigError(
-            f"{place}: {cell!r} is not a finite float32; fill in a number or remove the row"
-        )
+            f"{place}: {cell!r} is not a finite float32; fill in a number or remove the row")
     return value
 
 

@@ -28,8 +28,7 @@ FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt",
 
 def load_idx(folder: str | Path, split: str = "train") -> Arrays:
     """Images (N, height, width) uint8 and their classes (N,) int64; split 'train' or 'test'."""
-    images = _find(Path(folder), f"{_prefix(split)}-images-idx3-ubyte")
-    return _load_pair(images)
+    return _load_pair(_find(Path(folder), f"{_prefix(split)}-images-idx3-ubyte"))
 
 
 def load_digits(split: str = "train") -> Arrays:
@@ -41,11 +40,9 @@ def load_digits(split: str = "train") -> Arrays:
 def find_images(folder: Path) -> Path | None:
     """The IDX images in `folder`: the training split, or the test split if it is alone."""
     paths = [*folder.glob("*-images-idx3-ubyte"), *folder.glob("*-images-idx3-ubyte.gz")]
-    for prefix in PREFIXES.values():
-        for path in paths:
-            if path.name.startswith(f"{prefix}-images"):
-                return path
-    return min(paths, default=None)
+    known = [f"{prefix}-images" for prefix in PREFIXES.values()]
+    return min(paths, default=None, key=lambda path: (
+        [not path.name.startswith(name) for name in known], path))
 
 
 def open_images(path: Path, *, shape: tuple[int, ...] | None = None) -> Items:
@@ -88,8 +85,7 @@ def _check_shape(name: str, images: NDArray[np.uint8], shape: tuple[int, ...] | 
     if shape not in (None, own):
         raise ConfigError(
             f"{name!r} has images of {list(own)}, but input.shape is {list(shape or ())}; "
-            f"set input.shape to {list(own)} with input.kind image"
-        )
+            f"set input.shape to {list(own)} with input.kind image")
 
 
 def _load_pair(images_path: Path) -> Arrays:
@@ -100,8 +96,7 @@ def _load_pair(images_path: Path) -> Arrays:
     if len(images) != len(labels):
         raise ConfigError(
             f"{str(images_path)!r} has {len(images)} images but {labels_path.name!r} "
-            f"has {len(labels)} labels; fetch both files again"
-        )
+            f"has {len(labels)} labels; fetch both files again")
     return images, labels.astype(np.int64)
 
 
@@ -125,8 +120,7 @@ def _read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     if len(raw) != promised:
         raise ConfigError(
             f"{str(path)!r} is truncated or corrupt: {len(raw)} bytes, its header "
-            f"promises {promised}; fetch it again"
-        )
+            f"promises {promised}; fetch it again")
     return np.frombuffer(raw, np.uint8, offset=start).reshape(sizes)
 
 

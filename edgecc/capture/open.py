@@ -15,17 +15,12 @@ from edgecc.errors import ConfigError
 _ACCEPTED = (
     "a folder of class folders with .jpg, .jpeg, .png or .npy files, "
     "a folder with *-images-idx3-ubyte(.gz) or one such file, a .csv file, a .jsonl file, "
-    "'digits', or '-' for JSON lines on standard input"
-)
+    "'digits', or '-' for JSON lines on standard input")
 
 
 def open_items(
-    path: str,
-    *,
-    shape: tuple[int, ...] | None = None,
-    window: int | None = None,
-    step: int | None = None,
-    label_column: str | None = None,
+    path: str, *, shape: tuple[int, ...] | None = None, window: int | None = None,
+    step: int | None = None, label_column: str | None = None,
 ) -> Items:
     """The items in `path`; ConfigError where it cannot be streamed.
 

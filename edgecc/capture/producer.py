@@ -96,8 +96,7 @@ class Stream:
                 self._send(item)
         raise NotRunning(
             f"{self.topics.root} sends no receipts; is `edgecc start` running? "
-            "The same command resumes this stream"
-        )
+            "The same command resumes this stream")
 
     def _settle(self, message: Inbound, progress: Callable[[int], None]) -> None:
         if message.topic != self.topics.out(self.source, "receipt"):

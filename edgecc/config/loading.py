@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 from edgecc.config import values
 from edgecc.config.checks import check
@@ -36,9 +36,7 @@ def configuration(path: Path | str | None = None) -> Config:
 
 
 def load(
-    path: Path | None = None,
-    *,
-    environ: Mapping[str, str] | None = None,
+    path: Path | None = None, *, environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Config:
     """The configuration from a file (or none), the environment and, above both, `overrides`.
@@ -81,10 +79,9 @@ def _source_keys(key: str) -> list[str]:
 
 
 def _build(kind: type, given: Values, prefix: str = "") -> Any:
-    hints = get_type_hints(kind)
     chosen: dict[str, Any] = {}
     for item in fields(kind):
-        key, hint = prefix + item.name, hints[item.name]
+        key, hint = prefix + item.name, item.type
         if item.name == "sources":
             chosen[item.name] = _build_sources(given)
         elif is_dataclass(hint) and isinstance(hint, type):

@@ -6,7 +6,8 @@ from typing import Any
 
 from edgecc.errors import shown
 
-_RANGE = re.compile(r"\s*(\d\d):(\d\d)\s*-\s*(\d\d):(\d\d)\s*")
+_TIME = r"([01]\d|2[0-3]):([0-5]\d)"
+_RANGE = re.compile(rf"\s*{_TIME}\s*-\s*{_TIME}\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,12 @@ def show_hours(ranges: tuple[Hours, ...]) -> str:
 
 def _hours(text: str) -> Hours:
     match = _RANGE.fullmatch(text)
-    start, end = (-1, -1) if match is None else (
-        _minute(match[1], match[2]), _minute(match[3], match[4]))
-    if start < 0 or end < 0 or start == end:
+    first, first_minute, last, last_minute = map(int, match.groups()) if match else (0, 0, 0, 0)
+    hours = Hours(60 * first + first_minute, 60 * last + last_minute)
+    if hours.start == hours.end:
         raise ValueError(f"{shown(text)} is not a range of hours: write 22:00-06:00, with "
                          "commas between several")
-    return Hours(start, end)
-
-
-def _minute(hour: str, minute: str) -> int:
-    """Minutes since midnight; -1 where the time does not exist."""
-    return int(hour) * 60 + int(minute) if int(hour) < 24 and int(minute) < 60 else -1
+    return hours
 
 
 def _clock(minute: int) -> str:

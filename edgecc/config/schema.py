@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 from edgecc.config.quiet_hours import Hours, parse_hours, show_hours
 from edgecc.config.state import State
@@ -29,8 +29,7 @@ def _default_state_dir() -> str:
     """systemd's StateDirectory, else the user's own state folder."""
     home = Path.home() / ".local/state"
     return os.environ.get("STATE_DIRECTORY") or str(
-        Path(os.environ.get("XDG_STATE_HOME", home)) / "edgecc"
-    )
+        Path(os.environ.get("XDG_STATE_HOME", home)) / "edgecc")
 
 
 def size(default: str) -> Any:
@@ -147,9 +146,8 @@ class Config:
 def keys(kind: Any = Config, prefix: str = "") -> Iterator[str]:
     """Every dotted key, in order."""
     for item in fields(kind):
-        inner = get_type_hints(kind)[item.name]
-        if is_dataclass(inner):
-            yield from keys(inner, f"{prefix}{item.name}.")
+        if is_dataclass(item.type):
+            yield from keys(item.type, f"{prefix}{item.name}.")
         else:
             yield prefix + item.name
 

@@ -154,12 +154,9 @@ class Committer:
             self.store.distrusted.keep(known.row, label.source, label.label)
             return receipt | {"status": "distrusted", "reason": _DISTRUSTED}
         labelled = self.store.add_label(label, known)
-        if labelled is not None:
-            self._score(labelled, label.source, None, changes)
-        elif known.row is None:
-            receipt["status"] = "pending"
-        else:
-            receipt["status"] = "duplicate"
+        if labelled is None:
+            return receipt | {"status": "pending" if known.row is None else "duplicate"}
+        self._score(labelled, label.source, None, changes)
         return receipt
 
     def _score(

@@ -14,15 +14,7 @@ from edgecc.ingest.prequential import Prequential
 from edgecc.ingest.quotas import Quotas
 from edgecc.mqtt.connection import Link
 from edgecc.mqtt.outbox import Outbox
-from edgecc.protocol.messages import (
-    PREDICTION_SCHEMA,
-    Canary,
-    Chunk,
-    ChunkRequest,
-    Command,
-    Decoded,
-    Inbound,
-)
+from edgecc.protocol.messages import PREDICTION_SCHEMA, Decoded, Inbound, NodeRequest
 from edgecc.protocol.sample import Sample
 from edgecc.serving.predictor import distance_of, to_message
 from edgecc.serving.serving import Serving
@@ -58,7 +50,7 @@ class Ingest:
         """Take over the counters of the ingest that this one replaces."""
         self.acked, self.taken = before.acked, before.taken
 
-    def batch(self, messages: list[Inbound]) -> list[Command | ChunkRequest | Chunk | Canary]:
+    def batch(self, messages: list[Inbound]) -> list[NodeRequest]:
         """Take in `messages`; returns those that are not about samples, for the daemon.
 
         Once they are committed and acked, the list is empty.
@@ -67,8 +59,7 @@ class Ingest:
         changes = self._committer.commit(items)
         self._ack(messages, items)
         self._announce(changes)
-        return [item for item in items
-                if isinstance(item, Command | ChunkRequest | Chunk | Canary)]
+        return [item for item in items if isinstance(item, NodeRequest)]
 
     def retry(self, kept: list[Kept]) -> list[dict[str, Any]]:
         """Take in messages from quarantine again; what became of each, by its number there.
@@ -116,7 +107,9 @@ class Ingest:
     def _announce(self, changes: Changes) -> None:
         self.taken.update(_outcome(one) for many in changes.receipts.values() for one in many)
         self._publish(changes.predictions)
-        self._learn(changes)
+        for event, features in changes.labels:
+            self.serving.learn(event, features)
+        self.serving.calibrate()
 
     def _publish(self, predictions: Iterable[tuple[str, bytes]]) -> None:
         """Every prediction; of each source the newest is retained as its state."""
@@ -127,11 +120,6 @@ class Ingest:
             newest[source] = body
         for source, body in newest.items():
             self.outbox.send(topics.out(source, "state"), body, retain=True)
-
-    def _learn(self, changes: Changes) -> None:
-        for event, features in changes.labels:
-            self.serving.learn(event, features)
-        self.serving.calibrate()
 
 
 def _outcome(receipt: Receipt) -> str:

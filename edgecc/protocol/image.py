@@ -64,8 +64,7 @@ def _pixels(
 def _check(claimed: tuple[int, int], decoded: tuple[int, int], scans: int, most: int) -> None:
     if decoded[0] * decoded[1] > most or max(claimed) > _MAX_SIDE:
         raise MessageError(
-            f"picture of {claimed[0]}x{claimed[1]} is over input.max_pixels {most}"
-        )
+            f"picture of {claimed[0]}x{claimed[1]} is over input.max_pixels {most}")
     if scans > _MAX_SCANS:
         raise MessageError(f"picture has {scans} scans, over {_MAX_SCANS}")
 

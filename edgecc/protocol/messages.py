@@ -82,7 +82,8 @@ class Canary:
     token: str
 
 
-Decoded = Sample | Label | Command | ChunkRequest | Chunk | Canary
+NodeRequest = Command | ChunkRequest | Chunk | Canary  # not about samples: for the daemon
+Decoded = Sample | Label | NodeRequest
 
 
 def content_id(source: str, label: str | None, payload: bytes) -> str:

@@ -235,8 +235,7 @@ class Store(Reader):
         self._db.execute(
             "INSERT OR IGNORE INTO gone (key, at, row, source, ts, held) SELECT key, CASE WHEN "
             "EXISTS (SELECT 1 FROM label l WHERE l.row = sample.row) THEN 9e999 ELSE ? END, "
-            "row, source, ts, held FROM sample WHERE row=?", (time.time(), row)
-        )
+            "row, source, ts, held FROM sample WHERE row=?", (time.time(), row))
         for table in ("prediction", "payload", "sample"):
             self._db.execute(f"DELETE FROM {table} WHERE row=?", (row,))
         self.set_meta(MOVED, 1)
