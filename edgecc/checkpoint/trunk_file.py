@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from edgecc.checkpoint.manifest import Manifest
 from edgecc.errors import Corrupt
 from edgecc.protocol.sample import Input
-from edgecc.trunk.compile import Layer
+from edgecc.trunk.compile import Layer, Whole
 from edgecc.trunk.model_stem import StemModel
 from edgecc.trunk.trunk import Trunk
+from edgecc.trunk.value_features import ValueFeatures
+from edgecc.trunk.window_features import WindowFeatures
 
 
 def tensors_of(trunk: Trunk) -> dict[str, NDArray[Any]]:
@@ -23,6 +25,8 @@ def tensors_of(trunk: Trunk) -> dict[str, NDArray[Any]]:
         tensors[f"{number}.bias"] = layer.bias
         if layer.mix is not None:
             tensors[f"{number}.mix"] = layer.mix
+    if trunk.whole is not None:
+        tensors |= {f"whole.{name}": tensor for name, tensor in trunk.whole.tensors.items()}
     return {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
 
 
@@ -39,6 +43,9 @@ def describe(trunk: Trunk) -> list[dict[str, Any]]:
         for method, layer, bounds in zip(trunk.methods, trunk.layers, ranges[1:], strict=True)
     ]
     described[0]["mirrored"] = trunk.mirrored
+    if trunk.whole is not None:
+        described[0]["whole"] = {
+            name: list(tensor.shape) for name, tensor in trunk.whole.tensors.items()}
     if trunk.stem is not None:
         described[0]["model"] = {"name": trunk.stem.name, "sha256": trunk.stem.digest}
     return described
@@ -64,7 +71,24 @@ def trunk_from(manifest: Manifest, tensors: dict[str, NDArray[Any]], model: byte
         methods=tuple(str(block["method"]) for block in manifest.blocks),
         stem=stem and StemModel(str(stem["name"]), str(stem["sha256"]), model),
         mirrored=bool(manifest.blocks[0].get("mirrored", False)),
+        whole=_whole(manifest.blocks[0].get("whole"), spec.model_shape, tensors),
     )
+
+
+def _whole(
+    described: dict[str, list[int]] | None, shape: tuple[int, int, int],
+    tensors: dict[str, NDArray[Any]],
+) -> Whole | None:
+    if described is None:
+        return None
+    for name, size in described.items():
+        if list(tensors[f"whole.{name}"].shape) != size:
+            raise Corrupt(f"whole.{name}: shape differs from the manifest's")
+    channels, _, time = shape
+    if "conditions" in described:
+        return ValueFeatures(**{name: tensors[f"whole.{name}"] for name in described})
+    kernels = tuple(tensors[f"whole.kernels.{i}"] for i in range(len(described) - 1))
+    return WindowFeatures(kernels, tensors["whole.thresholds"], channels, time)
 
 
 def _layers(manifest: Manifest, tensors: dict[str, NDArray[Any]]) -> Iterator[Layer]:

@@ -33,8 +33,8 @@ def plan(config: Config, as_json: bool) -> None:
     allowed = budget.of(config)
     tried = planner.plans(
         config.input, max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
-        costs=allowed.costs, stem=chosen.stem_map, classes=config.max_classes,
-        backend=config.grow.backend)
+        costs=allowed.costs, stem=chosen.stem_map, whole=bool(chosen.stem_kernels),
+        classes=config.max_classes, backend=config.grow.backend)
     less, more = planner.neighbours(tried, chosen, allowed.costs)
     bought = {name: _bought(one, config, allowed)
               for name, one in (("buys", chosen), ("smaller", less), ("larger", more))}

@@ -2,7 +2,7 @@
 
 import re
 
-from edgecc.config.schema import LITE0_DEPTH, PATCHES, Config, value_of
+from edgecc.config.schema import AUTO, LITE0_DEPTH, PATCHES, Config, value_of
 from edgecc.config.units import format_size
 from edgecc.errors import ConfigError
 from edgecc.protocol.topics import check_id
@@ -16,7 +16,7 @@ _BOUNDS = {  # what the protocol, or sense, allows
     "unknown.rate": (0, 0.5), "governor.max_celsius": (20, 150), "governor.cpu_share": (0.05, 1),
 }
 _HOST = re.compile(r"[\w.:%-]{1,255}")
-_STEM = rf"{PATCHES}|{LITE0_DEPTH}|.+\.tflite(?::.+)?"
+_STEM = rf"{AUTO}|{PATCHES}|{LITE0_DEPTH}|.+\.tflite(?::.+)?"
 
 
 def check(config: Config) -> None:
@@ -43,7 +43,7 @@ def _check_input(config: Config) -> None:
     if config.input.kind == "sensor" and config.grow.first < 64:
         raise ConfigError("grow.first must be at least 64: the first 64 windows set the scale")
     if not re.fullmatch(_STEM, config.stem):
-        raise ConfigError(f"stem {config.stem!r} is not patches, efficientnet-lite0, "
+        raise ConfigError(f"stem {config.stem!r} is not auto, patches, efficientnet-lite0, "
                           "efficientnet-lite0:1 to :16, or a .tflite file")
     if len(config.stem_pixels) != 2 or not config.stem_pixels[0] < config.stem_pixels[1]:
         raise ConfigError(f"stem_pixels {list(config.stem_pixels)} are not black and white, as in "

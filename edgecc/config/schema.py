@@ -16,7 +16,7 @@ from edgecc.errors import shown
 from edgecc.protocol.sample import Input
 from edgecc.protocol.topics import Topics
 
-PATCHES = "patches"
+AUTO, PATCHES = "auto", "patches"
 LITE0_DEPTH = r"efficientnet-lite0(?::([1-9]|1[0-6]))?"
 
 
@@ -122,7 +122,7 @@ class Config:
     max_classes: int = 0
     predict: bool = True
     seed: int = 0
-    stem: str = PATCHES
+    stem: str = AUTO
     stem_pixels: tuple[float, ...] = (0.0, 1.0)
     trusted_keys: tuple[str, ...] = ()
     mqtt: Mqtt = Mqtt()

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 FEATURE_SCALE = 64  # features are rounded to 1/64 ...
 FEATURE_MAX = 2**14 - 1  # ... and clipped, so A is exact for at least 33 million samples
-ALPHAS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # ridge strengths to choose from, per sample
+ALPHAS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)  # ridge strengths to choose from
 PRIOR_POWER = 0.5  # how far class frequencies are corrected for; docs/experiments.md
-_EARLY = 350.0  # additional ridge strength times labels^1.5; docs/experiments.md
+_EARLY = 0.2  # ridge strength to add where there are as many labels as features
 _MINI_BATCH = 256  # learnt samples in one product: 256 · 255² < 2²⁴
 
 Floats = NDArray[np.float64]
@@ -156,9 +156,13 @@ def probabilities(values: Floats, temperature: float) -> Floats:
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
-def early_ridge(labels: float) -> float:
-    """Ridge strength to add while labels are few."""
-    return float(min(0.3, _EARLY / max(1.0, labels) ** 1.5))
+def early_ridge(labels: float, features: int) -> float:
+    """Ridge strength to add while labels are few beside `features`; docs/experiments.md.
+
+    It falls without a step, so that accuracy does not dip where labels come to be as many as
+    features and a regression would pass through every one of them.
+    """
+    return float(min(0.5, _EARLY * (features / max(1.0, labels)) ** 2))
 
 
 def best_alpha(

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from edgecc.config.schema import Config
+from edgecc.config.schema import AUTO, Config
 from edgecc.errors import ConfigError
 from edgecc.host.memory import cgroup_limit
 from edgecc.plan import planner
@@ -41,8 +41,9 @@ def planned(config: Config) -> tuple[Plan, Stem | None]:
     allowed = of(config)
     plan = planner.plan(
         allowed.size, config.input, max_payload=config.mqtt.max_payload,
-        blocks=config.grow.blocks, stem=mapped, costs=allowed.costs, classes=config.max_classes,
-        backend=config.grow.backend)
+        blocks=config.grow.blocks, stem=mapped, whole=config.stem == AUTO, costs=allowed.costs,
+        classes=config.max_classes, backend=config.grow.backend,
+    )
     return plan, stem
 
 

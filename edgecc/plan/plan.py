@@ -8,6 +8,7 @@ from typing import Any, Literal
 from edgecc.learn import geometry
 from edgecc.learn.backends import Backend
 from edgecc.protocol.sample import Input
+from edgecc.trunk.window_features import THRESHOLDS, window_dim
 
 Allowed = Literal["auto", "torch", "numpy"]  # backends that a plan may take
 _CLASSES = 64  # at least, and one more for every ...
@@ -49,6 +50,7 @@ class Plan:
     stem_map: StemMap | None = None  # None: patch filters
     stem_mixed: int = 0  # features that each cell's are mixed to; 0 leaves them
     stem_waves: int = 0  # spatial frequencies of each that are kept; 0 leaves the cells
+    stem_kernels: int = 0  # that read a whole window, each for several features; 0: none
     learner_limit: int = 0  # RLIMIT_DATA of the learner, bytes; 0 where there is none
     backend: Backend = "torch"  # what the learner computes with
 
@@ -84,11 +86,19 @@ def readout_dim(plan: Plan, spec: Input) -> int:
     if plan.stem_map is None:
         channels = plan.stem_mixed or 2 * plan.stem_filters
         cells = math.prod(geometry.fitted(plan.stem_grid, stem_size(plan, spec)))
-        dim = channels * min(plan.stem_waves or cells, cells)
+        dim = channels * min(plan.stem_waves or cells, cells) + _whole_dim(plan, spec)
     else:
         dim = plan.stem_map.channels * math.prod(model_grid(plan.stem_map, plan.stem_grid))
     return dim + sum(block.channels * math.prod(geometry.fitted(block.grid, above))
                      for block, _, above in map_sizes(plan, spec))
+
+
+def _whole_dim(plan: Plan, spec: Input) -> int:
+    channels, _, time = spec.model_shape
+    if not plan.stem_kernels:
+        return 0
+    return THRESHOLDS * plan.stem_kernels if time == 1 else (
+        window_dim(channels, time, plan.stem_kernels))
 
 
 def most_classes(plan: Plan, spec: Input, asked: int = 0) -> int:

@@ -15,9 +15,11 @@ from edgecc.plan.costs import MIB, Costs, needed, sized
 from edgecc.plan.plan import Allowed, BlockSize, Plan, StemMap
 from edgecc.protocol.sample import Input
 
-_WIDTHS = (  # of the first, the second and the dense block; the stem's filters, and a batch
-    (64, 128, 512, 16, 64), (48, 96, 384, 16, 64), (32, 64, 256, 16, 64), (32, 48, 192, 16, 64),
-    (24, 48, 128, 16, 32), (24, 32, 96, 12, 32), (16, 32, 64, 8, 16), (12, 24, 48, 8, 16),
+_WIDTHS = (  # of the first, the second and the dense block; the stem's filters, a batch, and
+    # kernels over whole windows
+    (64, 128, 512, 16, 64, 192), (48, 96, 384, 16, 64, 192), (32, 64, 256, 16, 64, 192),
+    (32, 48, 192, 16, 64, 160), (24, 48, 128, 16, 32, 128), (24, 32, 96, 12, 32, 96),
+    (16, 32, 64, 8, 16, 64), (12, 24, 48, 8, 16, 48),
 )
 _ON: Mapping[Allowed, Mapping[Backend, Sequence[tuple[int, ...]]]] = {
     "auto": {"torch": _WIDTHS[:3], "numpy": _WIDTHS[2:]},  # twice the time, and 140 MiB less
@@ -25,23 +27,27 @@ _ON: Mapping[Allowed, Mapping[Backend, Sequence[tuple[int, ...]]]] = {
 }
 # Filters, grid, mixtures and frequencies of a stem without blocks; docs/experiments.md.
 _ALONE = ((28, 6, 0, 0), (20, 5, 0, 0), (15, 4, 0, 0), (8, 3, 0, 0))
+# Filters, grid and kernels of one for sensors, which reads whole windows too.
+_ALONE_ON_WINDOWS = ((16, 2, 256), (16, 2, 192), (16, 2, 128), (8, 2, 64), (8, 1, 32))
 _ALONE_ON_PICTURES = ((28, 12, 56, 36), (28, 12, 40, 25), (28, 12, 30, 16), (16, 12, 16, 9))
 _LEAST_BATCH = 16
 
 
 def plan(
     budget: int, spec: Input, *, max_payload: int, blocks: int, costs: Costs | None = None,
-    stem: StemMap | None = None, classes: int = 0, backend: Allowed = "auto",
+    stem: StemMap | None = None, whole: bool = False, classes: int = 0,
+    backend: Allowed = "auto",
 ) -> Plan:
     """The widest plan whose predicted peak is within `budget` bytes; stem, if it is a model.
 
-    classes: there is room for so many; 0 leaves that to the plan. backend: what may be used.
+    whole: a sensor's whole window has features of its own. classes: there is room for so many; 0
+    leaves that to the plan. backend: what may be used.
     Raises BudgetError where not even the smallest fits.
     """
     costs = costs or Costs()
     tried = plans(
-        spec, max_payload=max_payload, blocks=blocks, costs=costs, stem=stem, classes=classes,
-        backend=backend)
+        spec, max_payload=max_payload, blocks=blocks, costs=costs, stem=stem, whole=whole,
+        classes=classes, backend=backend)
     for candidate in tried:
         if needed(candidate, costs) <= budget:
             return candidate
@@ -52,13 +58,13 @@ def plan(
 
 def plans(
     spec: Input, *, max_payload: int, blocks: int, costs: Costs, stem: StemMap | None = None,
-    classes: int = 0, backend: Allowed = "auto",
+    whole: bool = False, classes: int = 0, backend: Allowed = "auto",
 ) -> list[Plan]:
     """All that are tried, the widest first."""
     return [
         sized(replace(shape, stem_map=stem), spec, max_payload=max_payload, costs=costs,
               classes=classes)
-        for shape in _ladder(blocks, spec, backend, patches=stem is None)
+        for shape in _ladder(blocks, spec, backend, patches=stem is None, whole=whole)
     ]
 
 
@@ -97,13 +103,21 @@ def _channels(blocks: Sequence[BlockSize]) -> int:
     return sum(block.channels for block in blocks)
 
 
-def _ladder(blocks: int, spec: Input, allowed: Allowed, *, patches: bool) -> Iterator[Plan]:
+def _ladder(
+    blocks: int, spec: Input, allowed: Allowed, *, patches: bool, whole: bool = False
+) -> Iterator[Plan]:
     """Plans from the widest to the stem alone, sizes still unknown."""
+    whole = whole and patches and spec.kind == "sensor"
     in_flight = 256 if spec.kind == "sensor" else 64  # messages sent ahead of our acks
     for backend, widths in _ON[allowed].items() if blocks else ():
-        for first, second, dense, filters, batch in widths:
+        for first, second, dense, filters, batch, kernels in widths:
             grown = tuple(_grown(blocks, first, second, dense))
-            yield Plan(filters, 3, grown, batch, in_flight, {}, backend=backend)
+            yield Plan(filters, 2 if whole else 3, grown, batch, in_flight, {}, backend=backend,
+                       stem_kernels=kernels * whole)
+    if whole:
+        for filters, grid, kernels in _ALONE_ON_WINDOWS:
+            yield Plan(filters, grid, (), 16, in_flight, {}, stem_kernels=kernels)
+        return
     alone = _ALONE_ON_PICTURES if patches and spec.kind == "image" else _ALONE
     for filters, grid, mixed, waves in alone:
         yield Plan(filters, grid, (), 16, in_flight, {}, stem_mixed=mixed, stem_waves=waves)

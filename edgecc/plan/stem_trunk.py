@@ -4,10 +4,12 @@ import numpy as np
 
 from edgecc.plan.plan import Plan, model_grid
 from edgecc.protocol.sample import Input
-from edgecc.trunk.compile import Layer
+from edgecc.trunk.compile import Layer, Whole
 from edgecc.trunk.model_stem import Stem
 from edgecc.trunk.patch_stem import make_stem
 from edgecc.trunk.trunk import Trunk
+from edgecc.trunk.value_features import value_features
+from edgecc.trunk.window_features import THRESHOLDS, window_features
 
 
 def stem_trunk(
@@ -29,8 +31,17 @@ def stem_trunk(
     return Trunk(
         shape=shape, mean=np.zeros(shape[0], np.float32),
         std=np.full(shape[0], 255.0, np.float32), layers=(patches,),
-        mirrored=mirrored and bool(plan.blocks),
+        mirrored=mirrored and bool(plan.blocks), whole=_whole(plan, shape, seed),
     )
+
+
+def _whole(plan: Plan, shape: tuple[int, int, int], seed: int) -> Whole | None:
+    channels, _, time = shape
+    if not plan.stem_kernels:
+        return None
+    if time == 1:
+        return value_features(channels, features=THRESHOLDS * plan.stem_kernels, seed=seed)
+    return window_features(channels, time, kernels=plan.stem_kernels, seed=seed)
 
 
 def _model_trunk(plan: Plan, shape: tuple[int, int, int], stem: Stem) -> Trunk:

@@ -143,7 +143,7 @@ def ridge_strength(manifest: Manifest, readout: Readout) -> float:
     """Alpha as a growth has chosen it; before any growth, a stronger one while labels are few."""
     if manifest.growth:
         return manifest.alpha
-    return manifest.alpha + early_ridge(float(readout.counts.sum()))
+    return manifest.alpha + early_ridge(float(readout.counts.sum()), readout.dim)
 
 
 def to_message(prediction: Prediction, *, schema: str, sample_id: str, ts: float) -> bytes:

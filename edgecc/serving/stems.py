@@ -1,6 +1,7 @@
 """The stems that a node makes itself: the configured one, before anything has grown on it.
 
-A sensor's input is scaled as its first windows are: measured after 1, 8 and 64 of them.
+A sensor's input is scaled as its first windows are, measured after 1, 4, 16, 64 and 256 of them;
+so are the thresholds of features that read whole windows.
 """
 
 from collections.abc import Iterable
@@ -20,7 +21,7 @@ from edgecc.store.writer import Store
 from edgecc.trunk.model_stem import Stem
 from edgecc.trunk.trunk import Trunk
 
-SCALED_ON = (1, 8, 64)  # sensor windows after which the input's scale is measured
+SCALED_ON = (1, 4, 16, 64, 256)  # sensor windows after which the input's scale is measured
 
 
 class Stems:
@@ -38,6 +39,8 @@ class Stems:
         """The configured stem as it is built: patches, or the digest of a model."""
         if self._model is not None:
             return self._model.model.digest
+        if self._plan.stem_kernels:
+            return f"{PATCHES} and {self._plan.stem_kernels} kernels"
         if not self._plan.blocks:
             return f"{PATCHES} that nothing stands on"
         return f"{PATCHES} mirrored" if self._config.grow.mirror else PATCHES
@@ -88,7 +91,10 @@ class Stems:
     def _scaled(self, trunk: Trunk, payloads: Iterable[bytes]) -> Trunk:
         windows = np.stack([self._spec.unpack(packed) for packed in payloads])
         std = windows.std(axis=(0, 2, 3))
-        return replace(
+        scaled = replace(
             trunk, mean=windows.mean(axis=(0, 2, 3)).astype(np.float32),
             std=np.where(std > 0, std, 1.0).astype(np.float32),
         )
+        if trunk.whole is None:
+            return scaled
+        return replace(scaled, whole=trunk.whole.calibrated(map(scaled.scale, windows)))

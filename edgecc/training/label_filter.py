@@ -25,7 +25,7 @@ def plausible(stem: Trunk, rows: Rows, generator: np.random.Generator) -> NDArra
     balance = len(taught) / np.bincount(targets, minlength=len(rows.classes)).clip(1)
     for position, target in zip(taught, targets, strict=True):
         readout.learn(features(position), rows.classes[target], weight=balance[target])
-    weights = readout.weights(early_ridge(len(taught)), prior_power=0.0)
+    weights = readout.weights(early_ridge(len(taught), stem.dim), prior_power=0.0)
 
     def contradicted(position: int) -> bool:
         values = scores(weights, features(position))

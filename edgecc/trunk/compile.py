@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from edgecc.learn.geometry import pool_window
 from edgecc.trunk.tflite_writer import Floats, Graph, Quantization, Tensor, int8_range
 from edgecc.trunk.truncate import STEM, truncated
+from edgecc.trunk.value_features import ValueFeatures
+from edgecc.trunk.window_features import WindowFeatures
+
+Whole = WindowFeatures | ValueFeatures
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ def compile_trunk(
     output: Literal["features", "map"] = "features",
     stem: bytes | None = None,
     mirrored: bool = False,
+    whole: Whole | None = None,
 ) -> bytes:
     """A model from one float32 sample (1, H, W, C) to one float32 output; input_shape is (C, H, W).
 
@@ -60,12 +65,14 @@ def compile_trunk(
         layer, then of each layer's map after ReLU and pool.
     stem: a model that runs before the layers, up to its tensor `stem`.
     mirrored: pooled maps are means over the sample and its mirror image, left to right.
+    whole: computes more features, of the whole sample; they stand first.
 
     Raises ValueError for what does not fit together.
     """
     _check_counts(layers, ranges)
     quants = [None] * (len(layers) + 1) if ranges is None else [int8_range(*r) for r in ranges]
     graph, first, entering = _below(input_shape, stem)
+    below = entering
     if mirrored and output == "features":
         entering = graph.concatenate([entering, graph.reverse(entering, 2)], axis=0)
     maps = [graph.quantize(entering, quants[0])]
@@ -74,6 +81,8 @@ def compile_trunk(
     if output == "map":
         return graph.finish(first, graph.dequantize(maps[-1]))
     parts = [_features(graph, a, layer) for a, layer in zip(maps[1:], layers, strict=True)]
+    if whole is not None:
+        parts.insert(0, whole.append(graph, below))
     return graph.finish(first, graph.concatenate(parts))
 
 
@@ -124,7 +133,7 @@ def _features(graph: Graph, x: Tensor, layer: Layer) -> Tensor:
     pooled = graph.pool("AVERAGE_POOL_2D", graph.dequantize(x), down, across)
     if pooled.shape[0] > 1:
         pooled = _mean_of_batch(graph, pooled)
-    features = graph.root(pooled) if layer.root else pooled
+    features = graph.elementwise("SQRT", pooled) if layer.root else pooled
     if layer.mix is not None:
         features = _times(graph, features, layer.mix)
     if layer.waves:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecc.config.schema import LITE0_DEPTH, PATCHES, Config
+from edgecc.config.schema import AUTO, LITE0_DEPTH, PATCHES, Config
 from edgecc.errors import ConfigError
 from edgecc.protocol.sample import Input
 from edgecc.trunk import efficientnet
@@ -57,7 +57,7 @@ def open_stem(config: Config) -> Stem | None:
     where the stem does not fit.
     """
     name, spec = config.stem, config.input
-    if name == PATCHES:
+    if name in (AUTO, PATCHES):
         return None
     lite0 = re.fullmatch(LITE0_DEPTH, name)
     if lite0:

@@ -151,12 +151,21 @@ class Graph:
         bias_steps = np.round(bias / bias_scales).astype(np.int32)
         return self.constant(steps, scales, axis=axis), self.constant(bias_steps, bias_scales)
 
-    def add(self, x: Tensor, y: Tensor, *, quant: Quantization | None) -> Tensor:
+    def add(
+        self, x: Tensor, y: Tensor, *, quant: Quantization | None, activation: str = "NONE"
+    ) -> Tensor:
+        """y is of x's shape, or of 1 along some of its axes."""
+        options = schema.AddOptionsT(
+            fusedActivationFunction=getattr(schema.ActivationFunctionType, activation))
         out, version = self.tensor(x.shape, quant), 1 if quant is None else 2
-        return self.op("ADD", [x, y], out, schema.AddOptionsT(), version=version)
+        return self.op("ADD", [x, y], out, options, version=version)
 
-    def root(self, x: Tensor) -> Tensor:
-        return self.op("SQRT", [x], self.tensor(x.shape))
+    def subtract(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.op("SUB", [x, y], self.tensor(x.shape), schema.SubOptionsT())
+
+    def elementwise(self, name: str, x: Tensor) -> Tensor:
+        """SQRT, SQUARE, ABS, NEG, LOG or RELU of float32."""
+        return self.op(name, [x], self.tensor(x.shape))
 
     def reshape(self, x: Tensor, shape: Shape) -> Tensor:
         options = schema.ReshapeOptionsT(newShape=list(shape))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecc.trunk.compile import Layer, compile_trunk
+from edgecc.trunk.compile import Layer, Whole, compile_trunk
 from edgecc.trunk.interpreter import Interpreter
 from edgecc.trunk.model_stem import StemModel
 from edgecc.trunk.truncate import STEM, truncated
@@ -24,11 +24,13 @@ class Trunk:
     methods: tuple[str, ...] = ("stem",)  # by layer: what trained it
     stem: StemModel | None = None  # runs below the layers; None where the first layer is the stem
     mirrored: bool = False  # features are means over a sample and its mirror image
+    whole: Whole | None = None  # features of the whole sample, before the layers'
 
     @property
     def dim(self) -> int:
-        """Features of all layers together."""
-        return sum(layer.dim for layer in self.layers)
+        """Features of the whole sample and of all layers together."""
+        whole = 0 if self.whole is None else self.whole.dim
+        return whole + sum(layer.dim for layer in self.layers)
 
     def first(self, blocks: int) -> "Trunk":
         """The stem and its first `blocks` blocks."""
@@ -65,4 +67,6 @@ class Trunk:
     def compile(self, output: Literal["features", "map"] = "features") -> bytes:
         return compile_trunk(
             self.layers, input_shape=self.shape, ranges=self.ranges, output=output,
-            stem=None if self.stem is None else self.stem.model, mirrored=self.mirrored)
+            stem=None if self.stem is None else self.stem.model, mirrored=self.mirrored,
+            whole=self.whole,
+        )
