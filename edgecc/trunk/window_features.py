@@ -47,8 +47,8 @@ class WindowFeatures:
     @property
     def dim(self) -> int:
         intervals = self.channels * _MOMENTS * (2 ** _levels(self.channels, self.time) - 1)
-        proportions: int = self.thresholds.size
-        return proportions + intervals + self.channels * _bands(self.channels, self.time)
+        bands = self.channels * _bands(self.channels, self.time)
+        return len(self.thresholds) * self.thresholds.shape[1] + intervals + bands
 
     @property
     def tensors(self) -> dict[str, Floats]:

@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 import click
@@ -81,8 +82,8 @@ def load(name: str) -> RealSet:
 
 def watch() -> RealSet:
     """Seven shoulder exercises by ten persons with a watch; persons 8 to 10 are the test."""
-    path = _package("seglearn") / "data/watch_dataset.npy"
-    recorded = np.load(path, allow_pickle=True).item()
+    _package("seglearn")
+    recorded = resolve_name("seglearn.datasets:load_watch")()
     windows, names, persons, times = [], [], [], []
     for number, series in enumerate(recorded["X"]):
         for start in range(0, len(series) - _WINDOW + 1, _STEP):
