@@ -46,7 +46,7 @@ class WindowFeatures:
 
     @property
     def dim(self) -> int:
-        intervals = self.channels * _MOMENTS * (2 ** _levels(self.channels, self.time) - 1)
+        intervals = self.channels * _MOMENTS * ((1 << _levels(self.channels, self.time)) - 1)
         bands = self.channels * _bands(self.channels, self.time)
         return len(self.thresholds) * self.thresholds.shape[1] + intervals + bands
 

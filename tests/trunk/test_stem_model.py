@@ -99,7 +99,7 @@ def test_a_model_of_windows_is_a_stem_for_a_sensor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("stem", "flags", "message"), [
-    ("resnet", {}, "stem 'resnet' is not patches, efficientnet-lite0"),
+    ("resnet", {}, "stem 'resnet' is not auto, patches, efficientnet-lite0"),
     ("efficientnet-lite0:17", {}, "efficientnet-lite0:1 to :16"),
     ("nowhere.tflite", {}, "cannot read nowhere.tflite: No such file"),
     ("{}/mine.tflite", {"input.shape": (1, 16, 16)}, r"takes \[3, 16, 16\], input.shape is \[1"),
