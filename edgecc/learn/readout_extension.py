@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from edgecc.learn.readout import ALPHAS, Features, Floats, Readout, inverse, scores, standardised
 
 _RIDGES = np.geomspace(1e4, 1e-4, 17)  # strengths to try for M, over standardised features
+_WEAK = tuple(alpha for alpha in ALPHAS if alpha < 0.1)  # stronger ones shrink all scores
 _LEAST_FREE = 0.1  # the smallest share of rows left as degrees of freedom for the residuals
 
 
@@ -93,7 +94,7 @@ def confirmed_share(
     both.A, b = readout.sums()
     both.B = np.vstack([b, np.hstack([none, signal])])
     tried = []
-    for alpha in ALPHAS:
+    for alpha in _WEAK:
         values = scores(both.weights(alpha, prior_power=0.0), held)
         without, added = np.hsplit(values, 2)
         missing = targets - without

@@ -48,7 +48,7 @@ class WindowFeatures:
     def dim(self) -> int:
         intervals = self.channels * _MOMENTS * ((1 << _levels(self.channels, self.time)) - 1)
         bands = self.channels * _bands(self.channels, self.time)
-        return len(self.thresholds) * self.thresholds.shape[1] + intervals + bands
+        return int(self.thresholds.size) + intervals + bands
 
     @property
     def tensors(self) -> dict[str, Floats]:

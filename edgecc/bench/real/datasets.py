@@ -77,7 +77,18 @@ def load(name: str) -> RealSet:
     """The set of this name; ConfigError where there is none, or its package is missing."""
     if name not in SETS:
         raise ConfigError(f"no data set {name!r}; there are {', '.join(SETS)}")
-    return SETS[name]()
+    data = SETS[name]()
+    check_split(data)
+    return data
+
+
+def check_split(data: RealSet) -> None:
+    """Corrupt where a test row is a training row too, or a class is never taught."""
+    taught = {row.tobytes() for row in data.x}
+    if any(row.tobytes() in taught for row in data.test_x):
+        raise Corrupt(f"{data.name}: a row of the test set is in the training set")
+    if not set(data.test_y) <= set(data.y):
+        raise Corrupt(f"{data.name}: the test set has classes that the training set has not")
 
 
 def watch() -> RealSet:

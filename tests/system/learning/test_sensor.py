@@ -92,7 +92,7 @@ def test_after_a_kill_the_newest_scale_serves_before_anything_is_sent(
         for window in part:
             node.receipt(node.send(npy(window)))
         node.kill()
-    assert health["generation"] == generation.numbers(node.state / "generations")[-1] == 2
+    assert health["generation"] == generation.numbers(node.state / "generations")[-1] == 3
 
 
 @pytest.mark.parametrize("shape", ["object", "rows", "envelope"])
