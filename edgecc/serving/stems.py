@@ -1,6 +1,6 @@
 """The stems that a node makes itself: the configured one, before anything has grown on it.
 
-A sensor's input is scaled as its first windows are, measured after 1, 4, 16, 64 and 256 of them;
+A sensor's input is scaled as its first windows are, measured after 1, 4, 16 and 64 of them;
 so are the thresholds of features that read whole windows.
 """
 
@@ -21,7 +21,7 @@ from edgecc.store.writer import Store
 from edgecc.trunk.model_stem import Stem
 from edgecc.trunk.trunk import Trunk
 
-SCALED_ON = (1, 4, 16, 64, 256)  # sensor windows after which the input's scale is measured
+SCALED_ON = (1, 4, 16, 64)  # sensor windows after which the input's scale is measured
 
 
 class Stems:
