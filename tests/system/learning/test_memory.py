@@ -27,7 +27,7 @@ def test_a_learner_without_memory_comes_back_with_a_smaller_plan_also_after_a_re
     make_node: MakeNode
 ) -> None:
     images, labels = fashion_series()
-    node = make_node(grow={"first": 400, "epochs": 8}, input=SERIES,
+    node = make_node(grow={"first": 400, "epochs": 8}, input=SERIES, stem="patches",
                      memory_budget="512MiB")
     node.state.mkdir()
     budget.write(State(node.state).costs, LYING)

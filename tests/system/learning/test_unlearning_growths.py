@@ -27,7 +27,7 @@ def fashion() -> Labelled:
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, Any]:
-    return {"grow": {"first": 200, "epochs": 8}, "input": SERIES}
+    return {"grow": {"first": 200, "epochs": 8}, "input": SERIES, "stem": "patches"}
 
 
 def closed(node: Node, *numbers: int) -> None:
