@@ -8,6 +8,7 @@ on how a value is scaled or how far its outliers lie. Quantiles are those of the
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from edgecc.trunk.tflite_writer import Floats, Graph, Tensor
 _CONDITIONS = 4  # of a feature, at most
 _QUANTILES = 15  # of each value, at most
 _STEPS = 1024  # quantiles of all values, at most where values are fewer
+_NORMAL = np.array([NormalDist().inv_cdf(n / 32) for n in range(1, 32)])  # a sample of it
 _STEP = 0.02  # deviations over which a condition passes from failing to holding
 
 
@@ -55,13 +57,17 @@ class ValueFeatures:
         return graph.reshape(both, (1, self.dim))
 
     def calibrated(self, readings: Iterable[Floats]) -> "ValueFeatures":
-        """With the quantiles of these scaled readings (1, 1, C)."""
+        """With the quantiles of these scaled readings (1, 1, C), smoothed the more the fewer they
+        are: by a normal kernel (Silverman, 1986)."""
         rows = np.concatenate([one[0] for one in readings])
         shares = np.arange(1, len(self.thresholds) + 1) / (len(self.thresholds) + 1)
         spread = rows.std(axis=0)
+        spread = np.where(spread > 0, spread, 1.0)
+        smooth = rows[:, None] + _NORMAL[:, None] * spread * len(rows) ** -0.2
+        thresholds = np.quantile(smooth.reshape(-1, rows.shape[1]), shares, axis=0)
         return replace(
-            self, thresholds=np.quantile(rows, shares, axis=0).astype(np.float32),
-            widths=(_STEP * np.where(spread > 0, spread, 1.0)).astype(np.float32))
+            self, thresholds=thresholds.astype(np.float32),
+            widths=(_STEP * spread).astype(np.float32))
 
 
 def value_features(channels: int, *, features: int, seed: int) -> ValueFeatures:
