@@ -17,9 +17,9 @@ from edgecc.protocol.sample import Input
 
 _WIDTHS = (  # of the first, the second and the dense block; the stem's filters, a batch, and
     # kernels over whole windows
-    (64, 128, 512, 16, 64, 192), (48, 96, 384, 16, 64, 192), (32, 64, 256, 16, 64, 192),
-    (32, 48, 192, 16, 64, 160), (24, 48, 128, 16, 32, 128), (24, 32, 96, 12, 32, 96),
-    (16, 32, 64, 8, 16, 64), (12, 24, 48, 8, 16, 48),
+    (64, 128, 512, 16, 64, 256), (48, 96, 384, 16, 64, 256), (32, 64, 256, 16, 64, 256),
+    (32, 48, 192, 16, 64, 256), (24, 48, 128, 16, 32, 256), (24, 32, 96, 12, 32, 256),
+    (16, 32, 64, 8, 16, 96), (12, 24, 48, 8, 16, 48),
 )
 _ON: Mapping[Allowed, Mapping[Backend, Sequence[tuple[int, ...]]]] = {
     "auto": {"torch": _WIDTHS[:3], "numpy": _WIDTHS[2:]},  # twice the time, and 140 MiB less
@@ -28,7 +28,7 @@ _ON: Mapping[Allowed, Mapping[Backend, Sequence[tuple[int, ...]]]] = {
 # Filters, grid, mixtures and frequencies of a stem without blocks; docs/experiments.md.
 _ALONE = ((28, 6, 0, 0), (20, 5, 0, 0), (15, 4, 0, 0), (8, 3, 0, 0))
 # Filters, grid and kernels of one for sensors, which reads whole windows too.
-_ALONE_ON_WINDOWS = ((16, 2, 256), (16, 2, 192), (16, 2, 128), (8, 2, 64), (8, 1, 32))
+_ALONE_ON_WINDOWS = ((16, 2, 384), (16, 2, 256), (16, 2, 128), (8, 2, 64), (8, 1, 32))
 _ALONE_ON_PICTURES = ((28, 12, 56, 36), (28, 12, 40, 25), (28, 12, 30, 16), (16, 12, 16, 9))
 _LEAST_BATCH = 16
 

@@ -27,7 +27,8 @@ _WEIGHTS = tuple(itertools.combinations(range(_TAPS), 3))  # which of the taps w
 _STEP = 0.1  # deviations of a kernel's output from 0 to 1 and from 0 to -1
 _TOGETHER = 9  # channels that a kernel sums at most
 _MOMENTS = 5  # features of a channel in an interval
-_MOST = 256  # features of intervals, and of bands, where channels are few enough
+_MOST = 96  # features of intervals where channels are few enough; docs/experiments.md
+_MOST_BANDS = 256  # features of bands
 _BANDS = 12  # of each channel, at most
 _FRAME = 128  # time steps in which frequencies are measured, at most
 _FLOOR = 1e-3  # power below which bands do not differ; a channel's mean power is about 1
@@ -184,12 +185,12 @@ def _levels(channels: int, time: int) -> int:
     """Levels of intervals: the whole, halves, quarters and so on."""
     fits = (n for n in range(1, 8) if 2 ** (n - 1) < time
             and channels * _MOMENTS * (2**n - 1) <= _MOST)
-    return max(fits, default=1 if channels * _MOMENTS <= 2 * _MOST else 0)
+    return max(fits, default=1 if channels * _MOMENTS <= _MOST_BANDS else 0)
 
 
 def _bands(channels: int, time: int) -> int:
     """Bands of each channel, at most one a frequency."""
-    return min(_BANDS, _MOST // channels, min(time, _FRAME) // 2)
+    return min(_BANDS, _MOST_BANDS // channels, min(time, _FRAME) // 2)
 
 
 def _waves(frame: int) -> Floats:
