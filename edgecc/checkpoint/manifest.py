@@ -6,6 +6,7 @@ live metric, no number and no signature. The parent's digest makes generations a
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ READABLE = (SCHEMA, "edgecc.checkpoint/2")  # 2 packed sums differently; 1 had o
 ELSEWHERE = -1  # number of a growth that was another node's
 CHUNK = 64 * 1024  # bytes
 FILES = ("blocks.safetensors", "readout.safetensors", "trunk.tflite")
+_HELD_OUT = {
+    "held_out": "by_sample", "held_out_by_source": "by_source", "held_out_by_run": "by_run"}
 _CONTENT = (
     "node_input", "blocks", "classes", "alpha", "temperature", "cursor", "growth", "recipe",
     "plan", "parent",
@@ -52,6 +55,11 @@ class Manifest:
     schema: str = SCHEMA
 
     @property
+    def held_out(self) -> dict[str, float]:
+        """Its accuracies on held-out samples: `by_sample`, and `by_source` or `by_run`."""
+        return held_out_of(self.metrics)
+
+    @property
     def digest(self) -> str:
         content = {name: getattr(self, name) for name in _CONTENT}
         content["files"] = {name: file.sha256 for name, file in self.files.items()}
@@ -62,6 +70,12 @@ class Manifest:
 
     def with_files(self, folder: Path) -> "Manifest":
         return replace(self, files={name: describe((folder / name).read_bytes()) for name in FILES})
+
+
+def held_out_of(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Held-out accuracies among the figures of a manifest or a verdict, by what was held out."""
+    given = {by: figures.get(name) for name, by in _HELD_OUT.items()}
+    return {by: value for by, value in given.items() if value is not None and math.isfinite(value)}
 
 
 def describe(data: bytes) -> File:

@@ -50,4 +50,6 @@ def _entry(manifest: Manifest, serving: int) -> dict[str, Any]:
         "cursor": manifest.cursor, "held_out": manifest.metrics.get("held_out"),
         "bytes": sum(file.size for file in manifest.files.values()),
         "serving": manifest.number == serving,
+        **{name: manifest.metrics[name] for name in ("held_out_by_source", "held_out_by_run")
+           if name in manifest.metrics},
     }

@@ -52,7 +52,9 @@ def list_offers(config: Config, as_json: bool) -> None:
 
 
 def _offer(offer: dict[str, Any]) -> str:
-    held_out = "-" if offer["held_out"] is None else f"{offer['held_out']:.4f}"
+    held_out = "-" if offer["held_out"] is None else f"{offer['held_out']:.4f} by sample"
+    held_out += "".join(f", {offer[f'held_out_by_{group}']:.4f} by {group}"
+                        for group in ("source", "run") if f"held_out_by_{group}" in offer)
     return (f"{offer['generation']:6}  {when(offer['created'])}  {offer['blocks']} blocks  "
             f"{offer['classes']:4} classes  held-out {held_out}  "
             f"{format_size(offer['bytes']):>9}  {offer['digest'][:12]}"

@@ -135,6 +135,9 @@ def _figures(health: dict[str, Any], train: dict[str, Any]) -> Iterator[str]:
     if accuracy.get("window") is not None:
         yield (f"prequential accuracy: {accuracy['window']:.3f} of the last 1000 labelled, "
                f"{accuracy['cumulative']:.3f} of all {accuracy['labelled_predictions']}")
+    if held_out := health.get("held_out"):
+        yield "held-out accuracy when last measured: " + ", ".join(
+            f"{value:.3f} {name.replace('_', ' ')}" for name, value in held_out.items())
     if train:
         block = f", block {train['block']} of {train['blocks']}" if "block" in train else (
             f", {train['blocks']} blocks" if "blocks" in train else "")

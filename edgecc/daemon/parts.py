@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from edgecc.checkpoint.manifest import Manifest, held_out_of
 from edgecc.daemon.governor import Governor
 from edgecc.daemon.growths import Growths
 from edgecc.daemon.node import Node
@@ -23,6 +24,7 @@ from edgecc.protocol.health import Dropped, Health, MemoryUse
 from edgecc.serving.unknown import WINDOW as RIGHT_ANSWERS
 from edgecc.serving.unknown import Unknown
 from edgecc.store import meta
+from edgecc.store.writer import Store
 from edgecc.training.supervisor import Supervisor
 
 
@@ -73,6 +75,7 @@ class Parts:
             log=store.counts(), acked=self.ingest.acked, taken=dict(self.ingest.taken),
             refused=dict(self.quotas.refused), distrusted=self.monitor.trust.distrusted,
             prequential=self.prequential.accuracies(),
+            held_out={} if predictor is None else _held_out(predictor.manifest, store),
             growths_open=len(store.growths.unfinished()), swapping=serving.successor is not None,
             unlearning=store.requests.busy, paused=governor.stopped,
             training_paused=governor.pause, connections=self._link.connection, canary=canary,
@@ -95,3 +98,11 @@ class Parts:
         self.trial.interrupt()
         self.push.close()
         self.serving.stop()
+
+
+def _held_out(serving: Manifest, store: Store) -> dict[str, float]:
+    """Held-out accuracies of what serves: of its own growth, or of a later one that it outdid."""
+    verdict = store.growths.newest_verdict()
+    if verdict.get("serving") != serving.digest:
+        return serving.held_out
+    return held_out_of(verdict | {"held_out": verdict["held_out_serving"]})

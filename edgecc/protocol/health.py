@@ -53,6 +53,7 @@ class Health:
     refused: Mapping[str, int]  # messages over their rate, by source
     distrusted: list[str]  # sources
     prequential: Mapping[str, float | int]
+    held_out: Mapping[str, float]  # accuracy of what serves by what was held out of its readout
     growths_open: int
     swapping: bool  # another generation is about to serve
     unlearning: bool

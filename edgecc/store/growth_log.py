@@ -51,6 +51,11 @@ class GrowthLog(Queries):
         bodies = self._column("SELECT body FROM verdict ORDER BY growth, block")
         return [json.loads(body) for body in bodies]
 
+    def newest_verdict(self) -> dict[str, Any]:
+        """Empty where there is none."""
+        body = self._value("SELECT body FROM verdict ORDER BY growth DESC, block DESC LIMIT 1")
+        return {} if body is None else dict(json.loads(body))
+
     def roll_back(self, after: int) -> None:
         """An operator wants the trunk of growth `after`, and none of the later ones."""
         self._db.execute("UPDATE growth SET closed = CASE WHEN number > ? THEN ? ELSE ? END",

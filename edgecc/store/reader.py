@@ -122,10 +122,11 @@ class Reader(Queries):
     def last_label(self) -> int:
         return self._value("SELECT MAX(seq) FROM label") or 0
 
-    def labelled(self, cursor: int) -> Iterator[tuple[int, str, bool]]:
-        """(row, label, held out) of every sample that had a label at `cursor` and is still here."""
+    def labelled(self, cursor: int) -> Iterator[tuple[int, str, bool, str, float]]:
+        """(row, label, held out, source, ts) of every sample that had a label at `cursor` and is
+        still here, in order of arrival."""
         return self._db.execute(
-            "SELECT l.row, l.label, s.held FROM label l JOIN sample s USING (row) "
+            "SELECT l.row, l.label, s.held, s.source, s.ts FROM label l JOIN sample s USING (row) "
             "WHERE l.label IS NOT NULL AND l.seq = (SELECT MAX(seq) FROM label m "
             "WHERE m.row = l.row AND m.seq <= ?) ORDER BY l.row", (cursor,))
 

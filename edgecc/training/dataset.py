@@ -13,6 +13,7 @@ from edgecc.learn.readout import to_integers
 from edgecc.plan.costs import VALIDATION_ROWS
 from edgecc.protocol.sample import Input
 from edgecc.store.reader import Reader
+from edgecc.training.groups import Groups
 from edgecc.trunk.trunk import Trunk
 
 Change = Callable[[NDArray[Any]], NDArray[Any]]
@@ -43,14 +44,17 @@ class Rows:
     targets: NDArray[np.int64]
     held: NDArray[np.bool_]
     weights: NDArray[np.float64]  # by class: samples seen for each one that is still stored
+    groups: Groups | None = None  # None where each sample stands alone
 
     @staticmethod
     def at(store: Reader, spec: Input, cursor: int) -> "Rows":
         classes = store.classes(cursor)
-        index = {label: k for k, label in enumerate(classes)}
+        index, sources = {label: k for k, label in enumerate(classes)}, dict[str, int]()
         table = np.fromiter(
-            ((row, index[label], held) for row, label, held in store.labelled(cursor)),
-            dtype=[("row", np.int64), ("target", np.int64), ("held", np.bool_)])
+            ((row, index[label], held, sources.setdefault(source, len(sources)), ts)
+             for row, label, held, source, ts in store.labelled(cursor)),
+            dtype=[("row", np.int64), ("target", np.int64), ("held", np.bool_),
+                   ("source", np.int64), ("ts", np.float64)])
         seen = store.class_counts(cursor)
         kept = np.bincount(table["target"], minlength=len(classes))
         weights = np.array([seen[label] for label in classes]) / np.maximum(kept, 1)
@@ -60,7 +64,8 @@ class Rows:
             assert packed is not None, "rows of an open growth are not evicted"
             return spec.unpack(packed)
 
-        return Rows(read, classes, table["target"], table["held"], weights)
+        return Rows(read, classes, table["target"], table["held"], weights,
+                    Groups.of(table["target"], table["source"], table["ts"]))
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -115,6 +115,18 @@ class Evaluator:
             evaluation = self.evaluate(trunk)
         return trunk, evaluation, agreement
 
+    def by_group(self, trunk: Trunk, readout: Readout | None, alpha: float) -> dict[str, float]:
+        """The accuracy of `trunk` where whole groups are held out, by the name of its kind; empty
+        without groups, or where rows were evicted. readout: of all rows, where it is at hand."""
+        rows = self._rows
+        if rows.groups is None or self._sums is not None or (rows.weights != 1).any():
+            return {}
+        if readout is None:
+            readout = self.evaluate(trunk).readout
+        accuracy = rows.groups.accuracy(
+            readout, rows.features(trunk), lambda row: rows.classes[rows.targets[row]], alpha)
+        return {f"held_out_by_{rows.groups.by}": accuracy}
+
     def worth(self, answers: Answers) -> float:
         """What numbers of blocks are compared by."""
         return answers.accuracy if self._sums is None else -float(answers.errors.sum())

@@ -157,7 +157,7 @@ class Grower:
         answers = [evaluation.first(part.dim).answers for part in depths]
         best = max(range(len(depths)), key=lambda depth: (evaluator.worth(answers[depth]), -depth))
         better = evaluator.beats(answers[best], serving)
-        verdicts = [
+        verdicts: list[dict[str, Any]] = [
             {
                 "growth": self.growth.number, "block": depth, "cursor": self.growth.cursor,
                 "accepted": depth == best and better,
@@ -171,17 +171,28 @@ class Grower:
         ]
         if best and better:
             readout = evaluation.first(depths[best].dim).readout
-            verdicts[best - 1] |= self._write(depths[best], readout, answers[best])
-        return verdicts
+            figures = evaluator.by_group(depths[best], readout, answers[best].alpha)
+            verdicts[best - 1] |= self._write(depths[best], readout, answers[best], figures)
+            return [verdict | figures for verdict in verdicts]
+        del evaluation  # before that of what serves: there is no memory for both
+        kept = self._kept(serving)
+        return [verdict | kept for verdict in verdicts]
 
-    def _write(self, candidate: Trunk, readout: Readout, answers: Answers) -> dict[str, Any]:
+    def _kept(self, serving: Answers) -> dict[str, Any]:
+        """What goes on serving, and how it does where whole groups are held out."""
+        figures = self.evaluator.by_group(self.parent.trunk, None, serving.alpha)
+        return {"serving": self.parent.manifest.digest, **figures}
+
+    def _write(
+        self, candidate: Trunk, readout: Readout, answers: Answers, figures: dict[str, float]
+    ) -> dict[str, Any]:
         model = candidate.compile()
         about = self.parent.manifest
         manifest = generation.base_manifest(
             about.node, Input(about.node_input["kind"], tuple(about.node_input["shape"])),
             parent=about.digest, cursor=self.growth.cursor, growth=self.growth.number,
             alpha=answers.alpha, temperature=answers.temperature, recipe=self.growth.recipe,
-            plan=self.plan.describe(), metrics={"held_out": answers.accuracy},
+            plan=self.plan.describe(), metrics={"held_out": answers.accuracy, **figures},
             others=[] if self.sums is None else about.others)
         folder = self.folder / "candidate"
         written = generation.write(

@@ -75,7 +75,7 @@ def contents(store: Store) -> dict[str, Any]:
                    for e in store.labels_after(0, 1000) if e.row],
         "classes": store.classes(last), "counts": store.class_counts(last),
         "samples": store.samples(100), "usage": store.usage(), "stored": store.stored(),
-        "labelled": [(names[row], label, held) for row, label, held in store.labelled(last)],
+        "labelled": [(names[row], *rest) for row, *rest in store.labelled(last)],
     }
 
 

@@ -48,13 +48,14 @@ class Log:
         )
 
 
-def labelled(folder: Path, pictures: Digits, plan: Plan) -> Log:
+def labelled(folder: Path, pictures: Digits, plan: Plan, *, sources: int = 1) -> Log:
+    """Digits that `sources` sources gave in turn, in a log of their own."""
     images, labels = pictures
     spec, key = Input("image", tuple(images.shape[1:])), SigningKey.generate()
     store = Store(folder / "log.sqlite")
     with store.transaction():
         for n, (image, label) in enumerate(zip(images, labels, strict=True)):
-            store.record(Sample(f"d-{n}", "t", 0.0, None, image))
+            store.record(Sample(f"d-{n}", f"t{n % sources}", 0.0, None, image))
             store.add_label(Label(f"d-{n}", str(label), "t"))
     trunk = stem_trunk(plan, spec, 0)
     (folder / "generations").mkdir()

@@ -194,6 +194,30 @@ def test_a_block_that_is_resumed_in_the_middle_of_its_training_is_the_same(
     log.store.close()
 
 
+def test_holding_out_whole_sources_for_a_figure_leaves_no_trace(
+    tmp_path: Path, digits: Digits
+) -> None:
+    images, labels = digits
+    made: list[list[dict[str, Any]]] = []
+    for sources in (1, 4):
+        plan = Plan(2, 3, (BlockSize(32, 3, 2, 2),), 64, 64, {}, backend="numpy")
+        (tmp_path / str(sources)).mkdir()
+        log = labelled(tmp_path / str(sources), (images[:500], labels[:500]), plan, sources=sources)
+        made.append(list(Grower(
+            Growth(1, 500, {"epochs": 20, "seed": 0}), log.parent,
+            Rows.at(log.store, log.spec, 500), plan=plan, folder=tmp_path / str(sources),
+            report=lambda _: None).run()))
+        log.store.close()
+    [alone], [grouped] = made
+    assert 0.5 < grouped.pop("held_out_by_source") < 1
+    assert alone.pop("accepted")
+    candidates = [Path(one.pop("candidate")) for one in (alone, grouped)]
+    assert grouped.pop("accepted")
+    assert alone == grouped  # with the digest of all that is written
+    metrics = [json.loads((one / "manifest.json").read_bytes())["metrics"] for one in candidates]
+    assert [set(one) for one in metrics] == [{"held_out"}, {"held_out", "held_out_by_source"}]
+
+
 def test_a_plan_without_room_for_blocks_starts_no_learner(
     make_node: MakeNode, digits: Digits
 ) -> None:
