@@ -156,7 +156,7 @@ class Growths:
                 node.events.record("verdict", "info", verdict)
             if new and number is not None:
                 self._serving.set_next(number)
-        log.info("growth %(growth)d block %(block)d: held-out %(held_out)s against "
+        log.info("growth %(growth)d block %(block)d: held out by sample %(held_out)s against "
                  "%(held_out_serving)s, accepted: %(accepted)s", verdict)
         if new and number is not None:
             self._serving.roll_to(number)

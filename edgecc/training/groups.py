@@ -98,7 +98,11 @@ class _Run:
 def _runs(
     targets: Integers, sources: Integers, times: NDArray[Any]
 ) -> tuple[Integers, int]:
-    """Folds of rows, to which each class's runs are dealt in turn; and how many runs there are."""
+    """Folds of rows, and how many runs there are.
+
+    A class's runs are dealt to the folds in turn, each class from another fold on: then most
+    classes keep most of their runs while a fold is held out.
+    """
     folds, dealt, newest = np.zeros_like(targets), dict[int, int](), dict[int, _Run]()
     for row, (target, source, ts) in enumerate(
             zip(targets.tolist(), sources.tolist(), times.tolist(), strict=True)):
@@ -107,6 +111,6 @@ def _runs(
             run.add(ts)
         else:
             dealt[target] = dealt.get(target, -1) + 1
-            run = newest[source] = _Run(dealt[target] % FOLDS, target, ts, ts)
+            run = newest[source] = _Run((dealt[target] + target) % FOLDS, target, ts, ts)
         folds[row] = run.fold
     return folds, sum(dealt.values()) + len(dealt)

@@ -39,7 +39,7 @@ def test_with_fewer_sources_runs_stand_together() -> None:
     made = groups(targets, np.zeros(200, np.int64), 0.5)
     assert made is not None
     assert made.by == "run"
-    assert made.folds.tolist() == [0] * 100 + [1] * 100
+    assert made.folds.tolist() == [0] * 50 + [1] * 100 + [2] * 50
     assert made.counted.all()
 
 
@@ -49,7 +49,7 @@ def test_a_run_of_one_source_goes_on_while_another_sends() -> None:
     assert made is None  # one run of each class: neither can be held out
     made = Groups.of(targets, targets, np.where(np.arange(80) < 40, 0, 900) + np.arange(80) / 2)
     assert made is not None
-    assert made.folds.tolist() == [0] * 40 + [1] * 40
+    assert (made.folds == targets + (np.arange(80) >= 40)).all()
 
 
 @pytest.mark.parametrize(("gap", "folds"), [(4.0, 1), (6.0, 2)])
