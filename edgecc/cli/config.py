@@ -11,7 +11,8 @@ from edgecc.config.schema import Config
 from edgecc.config.schema import show as as_plain
 from edgecc.config.units import format_size
 from edgecc.errors import ConfigError
-from edgecc.plan.budget import planned
+from edgecc.plan.budget import describe_stem, planned
+from edgecc.trunk.model_stem import has_weights
 
 _TEMPLATE = """\
 # Every key with its default and meaning: edgecc.yaml in edgecc's repository, or
@@ -31,6 +32,7 @@ input:
   shape: [{shape}]
 """
 _SHAPES = {"image": "3, 64, 64", "sensor": "6, 128"}
+_PRETRAINED_SHAPE = "3, 160, 160"  # does better where its stem is installed; docs/experiments.md
 
 
 @click.command()
@@ -47,10 +49,11 @@ def init(
     if path.exists() and not force:
         raise ConfigError(f"{path} exists; --force overwrites it")
     before = path.read_text() if path.exists() else None
+    usual = _PRETRAINED_SHAPE if kind == "image" and has_weights() else _SHAPES[kind]
     path.write_text(_TEMPLATE.format(
         node=node or load(None, environ={}).node, kind=kind,
         host=f"host: {host}" if host else "# host: broker.local   # else localhost is tried once",
-        shape=", ".join(part.strip() for part in (shape or _SHAPES[kind]).split(","))))
+        shape=", ".join(part.strip() for part in (shape or usual).split(","))))
     try:
         load(path, environ={})
     except ConfigError:
@@ -68,9 +71,10 @@ def config() -> None:
 @with_config
 def check(config: Config) -> None:
     """Say whether the configuration is usable."""
-    plan, _ = planned(config)
+    plan, stem = planned(config)
     click.echo(f"ok: node {config.node}, {len(plan.blocks)} blocks within "
                f"{format_size(config.memory_budget)}, state in {config.state}")
+    click.echo(describe_stem(config, plan, stem))
     if config.grow.blocks and not plan.blocks:
         click.echo("but no block fits memory_budget: only the readout will learn")
 

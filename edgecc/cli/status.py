@@ -29,7 +29,7 @@ def plan(config: Config, as_json: bool) -> None:
 
     Where every byte of it goes, and what the next smaller and larger budgets would buy.
     """
-    chosen, _ = planned(config)
+    chosen, stem = planned(config)
     allowed = budget.of(config)
     tried = planner.plans(
         config.input, max_payload=config.mqtt.max_payload, blocks=config.grow.blocks,
@@ -43,7 +43,8 @@ def plan(config: Config, as_json: bool) -> None:
         "budget": allowed.size, "limit": allowed.limit and str(allowed.limit),
         "costs": str(allowed.table or "shipped"), "stem": config.stem,
     } | bought, [
-        *_uses(chosen, config, allowed), _buys("this budget", bought["buys"]),
+        budget.describe_stem(config, chosen, stem), *_uses(chosen, config, allowed),
+        _buys("this budget", bought["buys"]),
         _buys("the next smaller", bought["smaller"]), _buys("the next larger", bought["larger"]),
     ], as_json)
 

@@ -35,7 +35,7 @@ from edgecc.mqtt.events import Events
 from edgecc.mqtt.outbox import Outbox
 from edgecc.mqtt.session import Session
 from edgecc.plan import budget
-from edgecc.plan.budget import planned
+from edgecc.plan.budget import describe_stem, planned
 from edgecc.protocol.messages import Canary, Chunk, ChunkRequest, Command, Inbound
 from edgecc.serving.generations import Generations
 from edgecc.serving.serving import Serving
@@ -69,6 +69,7 @@ class Daemon:
         self._given, self._reread = config, reread
         self.budget = budget.of(config)
         self.plan, self._stem = planned(config)
+        log.info(describe_stem(config, self.plan, self._stem))
         self.config = replace(config, grow=replace(config.grow, blocks=len(self.plan.blocks)))
         self.keys = open_or_make(config.state)
         self.store = Store(config.state.log)

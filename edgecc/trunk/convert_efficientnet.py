@@ -1,6 +1,6 @@
 """Converts EfficientNet-Lite0 from its PyTorch package to a .tflite; its own process loads torch.
 
-python -m edgecc.trunk.convert_efficientnet DEPTH HEIGHT WIDTH FILE
+python -m edgecc.trunk.convert_efficientnet DEPTHS CHANNELS HEIGHT WIDTH FILE
 """
 
 import hashlib
@@ -28,9 +28,10 @@ def weights() -> dict[str, Any]:
 
 
 def main() -> None:
-    depth, height, width = map(int, sys.argv[1:4])
-    model = efficientnet.write(weights(), input_shape=(3, height, width), depth=depth)
-    files.replace(Path(sys.argv[4]), model)
+    depths = [int(depth) for depth in sys.argv[1].split("+")]
+    channels, height, width = map(int, sys.argv[2:5])
+    model = efficientnet.write(weights(), input_shape=(channels, height, width), depths=depths)
+    files.replace(Path(sys.argv[5]), model)
 
 
 if __name__ == "__main__":

