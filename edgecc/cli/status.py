@@ -75,7 +75,6 @@ def _uses(chosen: Plan, config: Config, allowed: Budget) -> Iterator[str]:
         yield "no block fits this budget: only the readout learns"
     yield (f"costs: {allowed.table or 'shipped, of x86-64'}"
            f"{'' if allowed.table else '; `edgecc bench costs` measures this device'}")
-    yield f"stem: {config.stem}"
 
 
 def _buys(name: str, bought: dict[str, Any] | None) -> str:
