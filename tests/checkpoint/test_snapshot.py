@@ -149,7 +149,7 @@ def test_a_growth_keeps_another_node_s_samples_and_says_so(log: Log) -> None:
     exact.arrange(evaluation.readout.classes)
     assert same(evaluation.readout.prefix(exact.dim), exact)
     assert evaluation.readout.counts[evaluation.readout.classes.index("theirs")] == 100
-    growing._write(trunk, evaluation.readout, evaluation.answers)
+    growing._write(trunk, evaluation.readout, evaluation.answers, {})
     written = generation.read_manifest(log.folder / "merged" / "candidate")
     assert manifest.parse(written).others == ["their key"]
 
