@@ -33,7 +33,7 @@ from edgecc.host.memory import children, peak_memory
 from edgecc.mqtt.client import Client
 from edgecc.serving.load import live
 
-_SIDE = 96  # of grey pictures: the largest that are asked for; `init` has no default for them
+_SIDE = 160  # of grey pictures, at most: as `init` has it for colour
 
 
 def streamed(
