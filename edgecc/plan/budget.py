@@ -2,6 +2,7 @@
 daemon and learner cost, as measured on this machine or else as shipped."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from edgecc.plan import planner
 from edgecc.plan.costs import Costs
 from edgecc.plan.plan import Plan, StemMap
 from edgecc.trunk.model_stem import LITE0, Stem, has_pretrained, open_stem, suits_pretrained
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,15 @@ def of(config: Config) -> Budget:
 
 def planned(config: Config) -> tuple[Plan, Stem | None]:
     """The plan for this configuration, and its stem, opened; `auto` takes patches where a
-    pretrained stem does not fit memory_budget."""
-    stem = open_stem(config)
+    pretrained stem cannot be written or does not fit memory_budget."""
+    stem = None
     try:
+        stem = open_stem(config)
         return _planned(config, stem), stem
-    except BudgetError:
-        if config.stem != AUTO or stem is None:
+    except (BudgetError, ConfigError) as error:
+        if config.stem != AUTO or (stem is None and isinstance(error, BudgetError)):
             raise
+        log.warning("%s; stem: patches is taken", error)
         return _planned(config, None), None
 
 

@@ -58,15 +58,13 @@ def compile_trunk(
 
     "features" is (1, d): each layer's average-pooled map in turn, or its square root, flattened as
     (gh, gw, C), channels fastest, so that no transpose is needed; or mixed, as (M, waves), where
-    the layer says so. "map" is the last layer's map after its pool, (1, h, w, C). A sensor window
-    is (C, 1, T), its kernels (1, k).
+    the layer says so. "map" is the last layer's map after its pool, (1, h, w, C).
 
     ranges: None for float32; for int8 inside, the smallest and largest value that enters the first
         layer, then of each layer's map after ReLU and pool.
     stem: a model that runs before the layers, up to its tensor `stem`.
     mirrored: pooled maps are means over the sample and its mirror image, left to right.
     whole: computes more features, of the whole sample; they stand first.
-
     Raises ValueError for what does not fit together.
     """
     _check_counts(layers, ranges)

